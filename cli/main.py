@@ -1,0 +1,91 @@
+"""The `keras-psr` command: finds the subcommands, and turns errors into one line and an exit code."""
+
+import logging
+import os
+from difflib import get_close_matches
+from importlib import import_module
+from typing import Any
+
+import click
+
+from keras_psr import KerasPSRError, __version__
+
+COMMANDS = {
+    "fit": "Fit a network to photographs.",
+    "upscale": "Upscale pictures with a fitted network.",
+    "evaluate": "Score a network, and bicubic, on a folder of pictures.",
+    "models": "List the shipped models, or show one's card.",
+}
+"""What `--help` lists; command NAME is the click command `NAME` in `keras_psr.cli.NAME`, imported when it is called."""
+
+
+class LazyGroup(click.Group):
+    """A click group that imports a command only when it is called, and ends every error in one line."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Names in the order of the work, not of the alphabet."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import and return the command, or None if there is none of this name."""
+        if cmd_name not in COMMANDS:
+            return None
+        return getattr(import_module(f"keras_psr.cli.{cmd_name}"), cmd_name)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command that the user typed; suggest near spellings, or list them all."""
+        if args[0] not in COMMANDS:
+            near = get_close_matches(args[0], COMMANDS, n=1)
+            hint = f"Did you mean {near[0]!r}?" if near else f"The commands are: {', '.join(COMMANDS)}."
+            ctx.fail(f"No such command {args[0]!r}. {hint}")
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the list of commands without importing them."""
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Accept `--debug` after the command too, where people add it to the line that failed."""
+        rest = [arg for arg in args if arg != "--debug"]
+        return super().parse_args(ctx, rest if rest == args else ["--debug", *rest])
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; exit 1 with one line on an error, 130 on Ctrl-C, traceback only with `--debug`."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            click.echo("Interrupted.", err=True)
+            ctx.exit(130)
+        except (click.ClickException, click.Abort, click.exceptions.Exit):
+            raise
+        except Exception as error:
+            if ctx.params["debug"]:
+                raise
+            raise click.ClickException(_one_line(error)) from error
+
+
+def _one_line(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    if isinstance(error, KerasPSRError):
+        return text
+    return f"{type(error).__name__}: {text} (unexpected; run again with --debug for the traceback)"
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="keras-psr")
+@click.option("--debug", is_flag=True, help="Show tracebacks and TensorFlow's log; may stand after the command too.")
+def main(debug: bool) -> None:
+    """Fit, use and score networks that enlarge photographs 2, 4 or 8 times.
+
+    \b
+    Examples:
+      keras-psr upscale photo.jpg -o big.png
+      keras-psr fit --scale 4 --data photos/ --out runs/x4
+      keras-psr evaluate --model runs/x4 --data Set14/
+    """
+    if not debug:
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+        logging.getLogger("tensorflow").setLevel(logging.ERROR)

@@ -1,0 +1,1 @@
+"""From a fitted network to the files that other runtimes read."""

@@ -1,0 +1,37 @@
+"""Feed-forward super-resolution with perceptual losses (Johnson, Alahi, Fei-Fei 2016) in Keras.
+
+Public names are resolved on first use, so that `import keras_psr` stays free of TensorFlow.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from keras_psr.errors import KerasPSRError
+
+if TYPE_CHECKING:
+    from keras_psr.evaluation import evaluate
+    from keras_psr.inference import Upscaler, load
+    from keras_psr.networks import build_network
+    from keras_psr.training import fit
+
+__version__ = "0.1.0"
+
+__all__ = ["KerasPSRError", "Upscaler", "build_network", "evaluate", "fit", "load"]
+
+_HOMES = {
+    "Upscaler": "keras_psr.inference",
+    "build_network": "keras_psr.networks",
+    "evaluate": "keras_psr.evaluation",
+    "fit": "keras_psr.training",
+    "load": "keras_psr.inference",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOMES])
