@@ -1,0 +1,115 @@
+"""Pictures as NumPy arrays: rounding, cropping, MATLAB-compatible bicubic resizing and luma.
+
+Outside a network a picture is uint8 RGB of shape (height, width, 3).
+"""
+
+import math
+
+import numpy as np
+from PIL import Image
+
+from keras_psr.constants import LUMA_OFFSET, LUMA_WEIGHTS
+from keras_psr.errors import ConfigError
+
+
+def to_uint8(image: np.ndarray) -> np.ndarray:
+    """Clip to [0, 255], round half to even and convert to uint8.
+
+    Args:
+        image: Any shape, in grey levels.
+
+    Returns:
+        uint8 array of the same shape.
+    """
+    return np.rint(np.clip(image, 0, 255)).astype(np.uint8)
+
+
+def crop_to_multiple(image: np.ndarray, multiple: int) -> np.ndarray:
+    """Cut rows off the bottom and columns off the right until both sides are multiples (MATLAB `modcrop`).
+
+    Args:
+        image: (height, width) or (height, width, channels), any dtype.
+        multiple: Divisor of both sides of the result, in pixels.
+
+    Returns:
+        A view of the top left part of `image`.
+
+    Raises:
+        ConfigError: A side of the picture is shorter than `multiple`.
+    """
+    height, width = image.shape[:2]
+    if min(height, width) < multiple:
+        raise ConfigError(
+            f"image is too small: expected at least {multiple}x{multiple} pixels (height x width), received "
+            f"{height}x{width}; leave it out or use a larger picture."
+        )
+    return image[: height - height % multiple, : width - width % multiple]
+
+
+def resize_bicubic(image: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Resize as MATLAB's `imresize(image, [height width])` does: antialiased, Keys kernel with a = -0.5.
+
+    Pillow has the same kernel but drops weights that fall outside the picture, where MATLAB mirrors the picture.
+    So the picture is mirrored first, and Pillow is told which part to resize.
+
+    Args:
+        image: (height, width) or (height, width, 3); uint8, or anything else to be computed in float32.
+        height: Rows of the result.
+        width: Columns of the result.
+
+    Returns:
+        (height, width) or (height, width, 3): uint8 for uint8, else float32, not clipped to the input's range.
+
+    Reference:
+        Keys 1981, Cubic convolution interpolation for digital image processing.
+    """
+    if image.dtype != np.uint8 and image.ndim == 3:  # Pillow holds float pictures of one channel only
+        channels = [resize_bicubic(image[..., c], height, width) for c in range(image.shape[2])]
+        return np.stack(channels, axis=-1)
+    pixels = image if image.dtype == np.uint8 else image.astype(np.float32)
+    top, left = _kernel_support(image.shape[0], height), _kernel_support(image.shape[1], width)
+    mirrored = np.pad(pixels, [(top, top), (left, left), (0, 0)][: image.ndim], mode="symmetric")
+    box = (left, top, left + image.shape[1], top + image.shape[0])
+    return np.array(Image.fromarray(mirrored).resize((width, height), Image.Resampling.BICUBIC, box=box))
+
+
+def _kernel_support(size: int, resized: int) -> int:
+    """Input pixels that the cubic kernel reaches to either side: two pixels of the coarser grid."""
+    return math.ceil(2 * max(1.0, size / resized)) + 1
+
+
+def make_low_res(high_res: np.ndarray, scale: int, blur_sigma: float = 0.0) -> np.ndarray:
+    """Make the low-resolution input that belongs to a picture: crop, blur if asked for, antialiased bicubic.
+
+    Args:
+        high_res: uint8, (height, width, 3) or (height, width).
+        scale: Factor by which both sides shrink; `high_res` is cropped to a multiple of it first.
+        blur_sigma: Standard deviation of a Gaussian blur before shrinking, in high-resolution pixels;
+            0 for none. Johnson et al. 2016 train with 1.0; benchmarks use none.
+
+    Returns:
+        uint8, (height // scale, width // scale[, 3]).
+
+    Raises:
+        ConfigError: The picture is smaller than `scale` or `blur_sigma` is negative.
+    """
+    if not blur_sigma >= 0:
+        raise ConfigError(f"blur_sigma must be 0 or more pixels, received {blur_sigma}; use 0 for no blur.")
+    cropped = crop_to_multiple(high_res, scale)
+    if blur_sigma:
+        from scipy.ndimage import gaussian_filter
+
+        cropped = gaussian_filter(cropped.astype(np.float32), blur_sigma, axes=(0, 1))
+    return to_uint8(resize_bicubic(cropped, cropped.shape[0] // scale, cropped.shape[1] // scale))
+
+
+def rgb_to_y(image: np.ndarray) -> np.ndarray:
+    """Luma of BT.601 in studio range, not rounded, as super-resolution papers measure it.
+
+    Args:
+        image: (height, width, 3) RGB in [0, 255], any dtype.
+
+    Returns:
+        float64, (height, width), in [16, 235].
+    """
+    return np.asarray(image, np.float64) @ (np.array(LUMA_WEIGHTS) / 255) + LUMA_OFFSET
