@@ -3,9 +3,6 @@
 SCALES = (2, 4, 8)
 """Upscaling factors: powers of two, one stride-2 transposed convolution each (Johnson et al. 2016, section 3.1)."""
 
-VGG_MEAN_BGR = (103.939, 116.779, 123.68)
-"""Channel means in [0, 255] that VGG16 was trained with (Simonyan & Zisserman 2014; `keras.applications.vgg16`)."""
-
 LUMA_WEIGHTS = (65.481, 128.553, 24.966)
 """BT.601 studio-range luma of RGB in [0, 1], plus `LUMA_OFFSET` (MATLAB `rgb2ycbcr`)."""
 

@@ -1,0 +1,78 @@
+"""The mathematics of the losses: pure functions of tensors (batch, height, width, channels), float32."""
+
+from keras import KerasTensor, ops
+
+PHASE_WINDOW = 6
+PHASE_STRIDE = 3
+"""Window and stride, in low-resolution pixels, over which `phase_error` averages; ours, there is no source."""
+
+
+def mean_squared_error(first: KerasTensor, second: KerasTensor) -> KerasTensor:
+    """Squared difference averaged over everything.
+
+    On responses this is the paper's feature loss, ||phi(y') - phi(y)||^2 / (C H W) (Johnson et al. 2016, equation 2); on
+    pictures its pixel loss (section 3.2). Both are averaged over the batch.
+
+    Args:
+        first: Any shape.
+        second: The same shape.
+
+    Returns:
+        A scalar.
+    """
+    return ops.mean(ops.square(first - second))
+
+
+def mean_absolute_error(first: KerasTensor, second: KerasTensor) -> KerasTensor:
+    """Absolute difference averaged over everything (L1; LapSRN and EDSR prefer it to the paper's squared form).
+
+    Args:
+        first: Any shape.
+        second: The same shape.
+
+    Returns:
+        A scalar.
+    """
+    return ops.mean(ops.abs(first - second))
+
+
+def total_variation(image: KerasTensor) -> KerasTensor:
+    """Squared differences of vertical and of horizontal neighbours, each averaged, summed.
+
+    The paper names the term without a formula; its authors' code sums squared neighbour differences over the batch
+    (jcjohnson/fast-neural-style, TotalVariation.lua). Averaging makes the weight independent of picture and batch size.
+
+    Args:
+        image: (batch, height, width, channels), height and width at least 2.
+
+    Returns:
+        A scalar.
+    """
+    rows = image[:, 1:] - image[:, :-1]
+    columns = image[:, :, 1:] - image[:, :, :-1]
+    return ops.mean(ops.square(rows)) + ops.mean(ops.square(columns))
+
+
+def phase_error(output: KerasTensor, target: KerasTensor, scale: int) -> KerasTensor:
+    """What repeats in the error with the period of the upsampling lattice, and nothing else.
+
+    The error is sorted by its position modulo `scale` into scale^2 phases and the mean over phases is taken away. What
+    is left of each phase is averaged over windows of `PHASE_WINDOW` low-resolution pixels and over the whole crop; the
+    result is the mean square of both averages, summed. Texture averages out in a window; a grid does not.
+
+    Args:
+        output: (batch, scale * height, scale * width, channels), height and width at least `PHASE_WINDOW`.
+        target: The same shape.
+        scale: The network's upscaling factor.
+
+    Returns:
+        A scalar.
+    """
+    error = output - target
+    _, height, width, channels = error.shape
+    rows, columns = height // scale, width // scale
+    phases = ops.reshape(error, (-1, rows, scale, columns, scale, channels))
+    phases = phases - ops.mean(phases, axis=(2, 4), keepdims=True)
+    phases = ops.reshape(ops.transpose(phases, (0, 1, 3, 2, 4, 5)), (-1, rows, columns, scale * scale * channels))
+    windows = ops.average_pool(phases, PHASE_WINDOW, PHASE_STRIDE, padding="valid")
+    return ops.mean(ops.square(windows)) + ops.mean(ops.square(ops.mean(phases, axis=(1, 2))))

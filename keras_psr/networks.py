@@ -1,0 +1,162 @@
+"""The feed-forward networks, as functional Keras models that take and give RGB in [0, 255], float32, NHWC, any size."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from math import log2
+
+import keras
+from keras import layers
+
+from keras_psr.constants import SCALES
+from keras_psr.errors import ConfigError
+
+RESIDUAL_BRANCH_GAIN = 0.1
+"""Initial gain of a residual branch without batch norm (ESRGAN supplement and BasicSR: 0.1)."""
+
+
+def johnson2016(*, scale: int = 4, num_filters: int = 64, num_residual_blocks: int = 5) -> keras.Model:
+    """The super-resolution network of Johnson et al. 2016, supplement table 2.
+
+    9x9 convolution, residual blocks, one stride-1/2 3x3 transposed convolution per factor of two, 9x9 convolution and
+    a tanh scaled to [0, 255]; batch norm and ReLU after each but the last. The paper's table has four residual blocks;
+    five are this project's default. Input scaling to [-1, 1] is ours: the paper does not state any.
+
+    Args:
+        scale: Upscaling factor: 2, 4 or 8.
+        num_filters: Channels of every hidden layer (the paper: 64).
+        num_residual_blocks: Residual blocks on the low-resolution grid (the paper: 4).
+
+    Returns:
+        A functional model from (batch, height, width, 3) to (batch, scale * height, scale * width, 3).
+    """
+    image = layers.Input((None, None, 3), name="image")
+    x = layers.Rescaling(1 / 127.5, offset=-1, name="to_unit_range")(image)
+    x = _convolution_norm_relu(x, layers.Conv2D(num_filters, 9, padding="same", name="entry"))
+    for index in range(1, num_residual_blocks + 1):
+        name = f"block{index}"
+        branch = layers.Conv2D(num_filters, 3, padding="same", name=f"{name}_conv1")
+        branch = _convolution_norm_relu(x, branch)
+        branch = layers.Conv2D(num_filters, 3, padding="same", name=f"{name}_conv2")(branch)
+        branch = layers.BatchNormalization(name=f"{name}_conv2_norm")(branch)
+        x = layers.Add(name=f"{name}_add")([x, branch])
+    for index in range(1, int(log2(scale)) + 1):
+        upsampling = layers.Conv2DTranspose(num_filters, 3, strides=2, padding="same", name=f"upsample{index}")
+        x = _convolution_norm_relu(x, upsampling)
+    x = layers.Conv2D(3, 9, padding="same", name="exit")(x)
+    x = layers.Activation("tanh", dtype="float32", name="tanh")(x)
+    output = layers.Rescaling(127.5, offset=127.5, dtype="float32", name="to_pixels")(x)
+    return keras.Model(image, output, name=f"johnson2016_x{scale}")
+
+
+def residual(*, scale: int = 4, num_filters: int = 64, num_residual_blocks: int = 5) -> keras.Model:
+    """The default network: the shape of `johnson2016` with the later field's cheap improvements.
+
+    Departures: no batch norm (EDSR); 4x4 transposed convolutions, whose kernel the stride divides (LapSRN, Distill);
+    the network adds to a bilinearly enlarged input (MSRResNet), through a linear exit that starts at zero, so an
+    unfitted network is the bilinear enlargement and colours cannot drift far.
+
+    Args:
+        scale: Upscaling factor: 2, 4 or 8.
+        num_filters: Channels of every hidden layer.
+        num_residual_blocks: Residual blocks on the low-resolution grid.
+
+    Returns:
+        A functional model from (batch, height, width, 3) to (batch, scale * height, scale * width, 3). Its output may
+        leave [0, 255] a little; `pixels.to_uint8` clips.
+    """
+    image = layers.Input((None, None, 3), name="image")
+    x = layers.Rescaling(1 / 127.5, offset=-1, name="to_unit_range")(image)
+    x = _convolution(num_filters, 9, "entry", activation="relu")(x)
+    for index in range(1, num_residual_blocks + 1):
+        name = f"block{index}"
+        branch = _convolution(num_filters, 3, f"{name}_conv1", activation="relu")(x)
+        branch = _convolution(num_filters, 3, f"{name}_conv2", gain=RESIDUAL_BRANCH_GAIN)(branch)
+        x = layers.Add(name=f"{name}_add")([x, branch])
+    for index in range(1, int(log2(scale)) + 1):
+        x = layers.Conv2DTranspose(
+            num_filters, 4, strides=2, padding="same", activation="relu", kernel_initializer="he_normal",
+            name=f"upsample{index}",
+        )(x)  # fmt: skip
+    x = layers.Conv2D(3, 9, padding="same", kernel_initializer="zeros", name="exit")(x)
+    detail = layers.Rescaling(127.5, dtype="float32", name="to_pixels")(x)
+    enlarged = layers.UpSampling2D(scale, interpolation="bilinear", dtype="float32", name="enlarged")(image)
+    output = layers.Add(dtype="float32", name="output")([enlarged, detail])
+    return keras.Model(image, output, name=f"residual_x{scale}")
+
+
+ARCHITECTURES: dict[str, Callable[..., keras.Model]] = {"johnson2016": johnson2016, "residual": residual}
+"""Builders by the name that `--architecture` takes."""
+
+
+def build_network(
+    architecture: str = "residual",
+    *,
+    scale: int = 4,
+    num_filters: int = 64,
+    num_residual_blocks: int = 5,
+    dtype: str = "float32",
+) -> keras.Model:
+    """Builds an untrained network.
+
+    Args:
+        architecture: One of `ARCHITECTURES`.
+        scale: Upscaling factor: 2, 4 or 8.
+        num_filters: Channels of every hidden layer, at least 1.
+        num_residual_blocks: Residual blocks on the low-resolution grid, at least 1.
+        dtype: Keras dtype policy of the hidden layers; the output is float32 under any.
+
+    Returns:
+        A functional model from (batch, height, width, 3) to (batch, scale * height, scale * width, 3).
+
+    Raises:
+        ConfigError: An argument is outside what is accepted.
+    """
+    if architecture not in ARCHITECTURES:
+        raise ConfigError(f"architecture must be one of {', '.join(ARCHITECTURES)}. Received: {architecture!r}.")
+    if scale not in SCALES:
+        raise ConfigError(f"scale must be one of 2, 4, 8 (a power of two). Received: {scale}.")
+    for name, value in {"num_filters": num_filters, "num_residual_blocks": num_residual_blocks}.items():
+        if value < 1:
+            raise ConfigError(f"{name} must be at least 1. Received: {value}.")
+    with _dtype_policy(dtype):
+        return ARCHITECTURES[architecture](
+            scale=scale, num_filters=num_filters, num_residual_blocks=num_residual_blocks
+        )
+
+
+def network_scale(network: keras.Model) -> int:
+    """The upscaling factor of a network, read from its shapes.
+
+    Args:
+        network: A model from (batch, height, width, 3) to an enlarged (batch, height, width, 3).
+
+    Returns:
+        Output height divided by input height.
+    """
+    probe = 16
+    return int(network.compute_output_shape((1, probe, probe, 3))[1]) // probe
+
+
+def _convolution(filters: int, kernel_size: int, name: str, activation: str | None = None, gain: float = 1.0):
+    """A same-padded convolution with He initialisation times `gain`."""
+    initializer = keras.initializers.VarianceScaling(2.0 * gain**2, mode="fan_in", distribution="truncated_normal")
+    return layers.Conv2D(
+        filters, kernel_size, padding="same", activation=activation, kernel_initializer=initializer, name=name
+    )
+
+
+def _convolution_norm_relu(x: keras.KerasTensor, convolution: layers.Layer) -> keras.KerasTensor:
+    """The paper's convolution, batch norm, ReLU."""
+    x = layers.BatchNormalization(name=f"{convolution.name}_norm")(convolution(x))
+    return layers.ReLU(name=f"{convolution.name}_relu")(x)
+
+
+@contextmanager
+def _dtype_policy(name: str) -> Iterator[None]:
+    """Sets Keras's global dtype policy for the layers built inside."""
+    previous = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(name)
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(previous)
