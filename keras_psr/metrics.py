@@ -71,20 +71,20 @@ def ssim_y(image: np.ndarray, reference: np.ndarray, border: int) -> float:
 
 
 def lattice_ratio(image: np.ndarray, scale: int) -> float:
-    """How much spectral power of the luma sits exactly on the upsampling lattice; about 1 if there is no grid.
+    """How much spectral power of the luma sits exactly on the upsampling lattice; about 1 without a grid.
 
     A network that upsamples by `scale` can leave a pattern that repeats every `scale` pixels. It shows in the
-    spectrum of the windowed luma as peaks at multiples of 1 / `scale` cycles per pixel. Each peak is divided by
-    the typical power around it (the median, which for noise is ln 2 of the mean); the median over peaks is
-    returned.
+    spectrum of the windowed luma as peaks at multiples of 1 / `scale` cycles per pixel. Each peak is divided
+    by the typical power around it (the median, which for noise is ln 2 of the mean); the median over peaks
+    is returned.
 
     Args:
         image: uint8 RGB, (height, width, 3); cropped to a multiple of 2 x `scale`.
         scale: Factor by which the picture was upsampled, 2 or more.
 
     Returns:
-        Ratio of powers, 0 or more; NaN for a picture of one brightness, or with a side below 14 x `scale` pixels,
-        where a peak lies in the surroundings of its neighbour.
+        Ratio of powers, 0 or more; NaN for a picture of one brightness, or with a side below 14 x `scale`
+        pixels, where a peak lies in the surroundings of its neighbour.
 
     Raises:
         ConfigError: `image` is no uint8 RGB picture or `scale` is below 2.
@@ -92,11 +92,11 @@ def lattice_ratio(image: np.ndarray, scale: int) -> float:
     _check_picture("image", image)
     if scale < 2:
         raise ConfigError(f"scale must be 2 or more to have a lattice, received {scale}.")
-    if min(image.shape[:2]) < 2 * scale:
+    if min(image.shape[:2]) < 14 * scale:
         return math.nan
     luma = rgb_to_y(crop_to_multiple(image, 2 * scale))
     height, width = luma.shape
-    if np.ptp(luma) == 0 or min(height, width) < 14 * scale:
+    if np.ptp(luma) == 0:
         return math.nan
     window = np.outer(np.hanning(height), np.hanning(width))
     power = np.abs(np.fft.fft2((luma - luma.mean()) * window)) ** 2
@@ -105,7 +105,7 @@ def lattice_ratio(image: np.ndarray, scale: int) -> float:
 
 
 def _peak_ratio(power: np.ndarray, row: int, column: int) -> float:
-    """Mean of the 3x3 bins at a frequency over the mean that the 25x25 bins around it, less 7x7, let expect."""
+    """Mean power of 3x3 bins at a frequency over the mean to expect from the 25x25 bins less the inner 7x7."""
     reach = np.arange(-12, 13)
     around = power[np.ix_((row + reach) % power.shape[0], (column + reach) % power.shape[1])]
     outer = np.ones(around.shape, bool)
@@ -132,8 +132,8 @@ def _shave(
     height, width = image.shape[:2]
     if border < 0 or min(height, width) - 2 * border < at_least:
         raise ConfigError(
-            f"image is too small: expected at least {at_least}x{at_least} pixels inside a border of {border}, "
-            f"received {height}x{width} including it; leave it out or use a larger picture."
+            f"image is too small: expected at least {at_least}x{at_least} pixels inside a border of "
+            f"{border}, received {height}x{width} including it; leave it out or use a larger picture."
         )
     inner = np.s_[border : height - border, border : width - border]
     return image[inner], reference[inner]

@@ -49,8 +49,8 @@ def crop_to_multiple(image: np.ndarray, multiple: int) -> np.ndarray:
 def resize_bicubic(image: np.ndarray, height: int, width: int) -> np.ndarray:
     """Resize as MATLAB's `imresize(image, [height width])` does: antialiased, Keys kernel with a = -0.5.
 
-    Pillow has the same kernel but drops weights that fall outside the picture, where MATLAB mirrors the picture.
-    So the picture is mirrored first, and Pillow is told which part to resize.
+    Pillow has the same kernel but drops weights that fall outside the picture, where MATLAB mirrors the
+    picture. So the picture is mirrored first, and Pillow is told which part to resize.
 
     Args:
         image: (height, width) or (height, width, 3); uint8, or anything else to be computed in float32.
@@ -58,7 +58,7 @@ def resize_bicubic(image: np.ndarray, height: int, width: int) -> np.ndarray:
         width: Columns of the result.
 
     Returns:
-        (height, width) or (height, width, 3): uint8 for uint8, else float32, not clipped to the input's range.
+        (height, width) or (height, width, 3): uint8 for uint8, else float32, not clipped.
 
     Reference:
         Keys 1981, Cubic convolution interpolation for digital image processing.
@@ -68,9 +68,12 @@ def resize_bicubic(image: np.ndarray, height: int, width: int) -> np.ndarray:
         return np.stack(channels, axis=-1)
     pixels = image if image.dtype == np.uint8 else image.astype(np.float32)
     top, left = _kernel_support(image.shape[0], height), _kernel_support(image.shape[1], width)
-    mirrored = np.pad(pixels, [(top, top), (left, left), (0, 0)][: image.ndim], mode="symmetric")
-    box = (left, top, left + image.shape[1], top + image.shape[0])
-    return np.array(Image.fromarray(mirrored).resize((width, height), Image.Resampling.BICUBIC, box=box))
+    # Both round uint8 between two passes, but MATLAB goes vertically first, Pillow horizontally: swap the axes.
+    swapped = np.swapaxes(pixels, 0, 1)
+    mirrored = np.pad(swapped, [(left, left), (top, top), (0, 0)][: image.ndim], mode="symmetric")
+    box = (top, left, top + image.shape[0], left + image.shape[1])
+    resized = Image.fromarray(mirrored).resize((height, width), Image.Resampling.BICUBIC, box=box)
+    return np.ascontiguousarray(np.swapaxes(np.asarray(resized), 0, 1))
 
 
 def _kernel_support(size: int, resized: int) -> int:
