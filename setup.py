@@ -1,4 +1,4 @@
-"""Maps the top-level folders cli, export and saved_models below keras_psr; everything else is in pyproject.toml."""
+"""Maps the folders cli, export and saved_models below keras_psr; everything else is in pyproject.toml."""
 
 from setuptools import find_packages, setup
 

@@ -2,13 +2,15 @@
 
 import logging
 import os
+import sys
 from difflib import get_close_matches
 from importlib import import_module
 from typing import Any
 
 import click
 
-from keras_psr import KerasPSRError, __version__
+from keras_psr import __version__
+from keras_psr.errors import KerasPSRError
 
 COMMANDS = {
     "fit": "Fit a network to photographs.",
@@ -16,7 +18,7 @@ COMMANDS = {
     "evaluate": "Score a network, and bicubic, on a folder of pictures.",
     "models": "List the shipped models, or show one's card.",
 }
-"""What `--help` lists; command NAME is the click command `NAME` in `keras_psr.cli.NAME`, imported when it is called."""
+"""What `--help` lists; command NAME is the click command `NAME` of `keras_psr.cli.NAME`, imported when called."""
 
 
 class LazyGroup(click.Group):
@@ -74,11 +76,24 @@ def _one_line(error: Exception) -> str:
     return f"{type(error).__name__}: {text} (unexpected; run again with --debug for the traceback)"
 
 
+def _silence_native_log() -> None:
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)
+    # TensorFlow's C++ code writes notes to file descriptor 2 whatever the level says (tensorflow issue 100442), so
+    # Python keeps the real stderr, native code gets the null device. A stream that a test put there stays.
+    if sys.stderr is not None and sys.stderr is sys.__stderr__:
+        encoding, errors = sys.stderr.encoding, sys.stderr.errors
+        sys.stderr = os.fdopen(os.dup(2), "w", buffering=1, encoding=encoding, errors=errors)
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, 2)
+        os.close(null)
+
+
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="keras-psr")
-@click.option("--debug", is_flag=True, help="Show tracebacks and TensorFlow's log; may stand after the command too.")
+@click.option("--debug", is_flag=True, help="Show tracebacks and TensorFlow's log.")
 def main(debug: bool) -> None:
-    """Fit, use and score networks that enlarge photographs 2, 4 or 8 times.
+    r"""Fit, use and score networks that enlarge photographs 2, 4 or 8 times.
 
     \b
     Examples:
@@ -87,5 +102,4 @@ def main(debug: bool) -> None:
       keras-psr evaluate --model runs/x4 --data Set14/
     """
     if not debug:
-        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-        logging.getLogger("tensorflow").setLevel(logging.ERROR)
+        _silence_native_log()

@@ -1,0 +1,54 @@
+# Each target works from a fresh clone: the first one called makes $(VENV) and installs everything there.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+WHEEL_VENV := build/wheel-venv
+
+.PHONY: help install test test-slow lint typing wheel-test clean
+
+help:
+	@echo "make install     make $(VENV) and install keras-psr there, editable, with the development tools"
+	@echo "make test        run the fast tests"
+	@echo "make test-slow   run the slow tests"
+	@echo "make lint        check style and formatting rules with ruff"
+	@echo "make typing      check types with mypy"
+	@echo "make wheel-test  build the source archive and the wheel, install the wheel elsewhere and try it"
+	@echo "make clean       remove everything that these made"
+
+install: $(READY)
+
+$(READY): pyproject.toml setup.py
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 10) or sys.exit("Python 3.10 or newer is needed: make PYTHON=python3.12")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --upgrade pip
+	$(BIN)/pip install --quiet -e '.[dev]'
+	touch $@
+
+test: $(READY)
+	$(BIN)/pytest
+
+# pytest exits 5 when it has no test to run.
+test-slow: $(READY)
+	$(BIN)/pytest -m slow || [ $$? -eq 5 ]
+
+lint: $(READY)
+	$(BIN)/ruff check .
+
+# mypy does not see cli/ and export/ below keras_psr in an editable install, so it reads the tree that a wheel would hold.
+typing: $(READY)
+	rm -rf build/typing
+	$(BIN)/python setup.py --quiet build_py --build-lib build/typing
+	MYPYPATH=build/typing $(BIN)/mypy -p keras_psr
+
+wheel-test: $(READY)
+	rm -rf build dist
+	$(BIN)/python -m build --outdir dist . > /dev/null
+	$(PYTHON) -m venv $(WHEEL_VENV)
+	$(WHEEL_VENV)/bin/pip install --quiet "$$(echo dist/*.whl)[test]"
+	mkdir build/empty
+	cd build/empty && $(abspath $(WHEEL_VENV))/bin/pytest $(addprefix $(CURDIR)/tests/test_,packaging.py imports.py main.py)
+
+clean:
+	rm -rf $(VENV) .ci-venv build dist demo *.egg-info .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,104 @@
+"""Imports stay light, and point downward in ARCHITECTURE.md's table."""
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import keras_psr
+
+CHECKOUT = Path(__file__).parents[1]
+FOLDERS = ("keras_psr", "cli", "export")
+OUTERMOST = {CHECKOUT / "keras_psr" / name for name in ("__init__.py", "__main__.py")}
+MODULES = sorted({path for folder in FOLDERS for path in (CHECKOUT / folder).rglob("*.py")} - OUTERMOST)
+
+
+def read_layers():
+    """Row of each module in ARCHITECTURE.md: {"errors": 0, "constants": 0, "pixels": 1, ...}."""
+    rows = re.findall(r"^\| \d+ \| (.*?) \|", (CHECKOUT / "ARCHITECTURE.md").read_text(), re.MULTILINE)
+    return {
+        Path(name).stem: row
+        for row, cell in enumerate(rows)
+        for name in re.findall(r"`([\w/]+(?:\.py|/))`", cell)
+    }
+
+
+LAYERS = read_layers()
+
+
+def find_part(path):
+    """The name that the table has for a module: `training` for everything in keras_psr/training/."""
+    relative = path.relative_to(CHECKOUT)
+    return relative.parts[0] if relative.parts[0] != "keras_psr" else Path(relative.parts[1]).stem
+
+
+def find_imported_parts(tree):
+    """The part of keras_psr that each import names, wherever in the file it stands."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"line {node.lineno}: relative import"
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+        else:
+            continue
+        for name in names:
+            package = name.split(".")[0]
+            assert package not in ("cli", "export"), f"line {node.lineno}: import keras_psr.{name}"
+            if package == "keras_psr" and "." in name and name != "keras_psr.__version__":
+                yield name.split(".")[1]
+
+
+def test_the_table_is_found():
+    assert LAYERS["errors"] == LAYERS["constants"] == 0
+    assert 0 < LAYERS["metrics"] < LAYERS["training"] < LAYERS["export"] < LAYERS["cli"]
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(CHECKOUT)))
+def test_imports_point_downward(path):
+    importer = find_part(path)
+    assert importer in LAYERS, f"{importer} has no line in ARCHITECTURE.md's table"
+    for imported in find_imported_parts(ast.parse(path.read_text())):
+        assert imported in LAYERS, f"{imported}: import a name from the module that defines it"
+        assert LAYERS[imported] <= LAYERS[importer], f"{importer} imports {imported}, which stands below it"
+
+
+def run_and_list_modules(code, folder):
+    code = f"{code}\nimport sys; print('modules:', *sys.modules)"
+    command = [sys.executable, "-c", code]
+    result = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True)
+    return set(result.stdout.split("modules:")[1].split())
+
+
+def test_importing_the_package_is_light(tmp_path):
+    modules = run_and_list_modules("import keras_psr", tmp_path)
+    assert "keras_psr" in modules
+    assert not modules & {"tensorflow", "keras", "numpy", "PIL"}
+
+
+def test_help_is_light(tmp_path):
+    code = "from keras_psr.cli.main import main; main(['--help'], standalone_mode=False)"
+    modules = run_and_list_modules(code, tmp_path)
+    assert "keras_psr.cli.main" in modules
+    assert not modules & {"tensorflow", "keras", "numpy", "PIL"}
+
+
+def test_help_of_each_command_is_light(tmp_path):
+    names = [path.stem for path in (CHECKOUT / "cli").glob("*.py") if path.stem != "__init__"]
+    modules = run_and_list_modules("\n".join(f"import keras_psr.cli.{name}" for name in names), tmp_path)
+    assert "keras_psr.cli.main" in modules
+    assert not modules & {"tensorflow", "keras"}
+
+
+@pytest.mark.parametrize("name", keras_psr.__all__)
+def test_public_names_resolve(name):
+    assert name in dir(keras_psr)
+    assert callable(getattr(keras_psr, name))
+
+
+def test_an_unknown_name_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="has no attribute 'upscael'"):
+        _ = keras_psr.upscael
