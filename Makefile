@@ -50,5 +50,5 @@ wheel-test: $(READY)
 	cd build/empty && $(abspath $(WHEEL_VENV))/bin/pytest $(addprefix $(CURDIR)/tests/test_,packaging.py imports.py main.py)
 
 clean:
-	rm -rf $(VENV) .ci-venv build dist demo *.egg-info .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .ci-venv build dist demo *.egg-info .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -18,7 +18,7 @@ COMMANDS = {
     "evaluate": "Score a network, and bicubic, on a folder of pictures.",
     "models": "List the shipped models, or show one's card.",
 }
-"""What `--help` lists; command NAME is the click command `NAME` of `keras_psr.cli.NAME`, imported when called."""
+"""What `--help` lists; command NAME is the click command `NAME` of `keras_psr.cli.NAME`."""
 
 
 class LazyGroup(click.Group):
@@ -79,11 +79,11 @@ def _one_line(error: Exception) -> str:
 def _silence_native_log() -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
-    # TensorFlow's C++ code writes notes to file descriptor 2 whatever the level says (tensorflow issue 100442), so
-    # Python keeps the real stderr, native code gets the null device. A stream that a test put there stays.
-    if sys.stderr is not None and sys.stderr is sys.__stderr__:
-        encoding, errors = sys.stderr.encoding, sys.stderr.errors
-        sys.stderr = os.fdopen(os.dup(2), "w", buffering=1, encoding=encoding, errors=errors)
+    # TensorFlow's C++ code writes notes to file descriptor 2 whatever the level says (tensorflow issue 100442).
+    # So Python keeps the real stderr, and native code gets the null device. A stream that a test put there stays.
+    real = sys.__stderr__
+    if real is not None and sys.stderr is real:
+        sys.stderr = os.fdopen(os.dup(2), "w", buffering=1, encoding=real.encoding, errors=real.errors)
         null = os.open(os.devnull, os.O_WRONLY)
         os.dup2(null, 2)
         os.close(null)
