@@ -79,8 +79,8 @@ def _one_line(error: Exception) -> str:
 def _silence_native_log() -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
-    # TensorFlow's C++ code writes notes to file descriptor 2 whatever the level says (tensorflow issue 100442).
-    # So Python keeps the real stderr, and native code gets the null device. A stream that a test put there stays.
+    # TensorFlow's C++ code writes notes to file descriptor 2 whatever the level (tensorflow issue 100442). So
+    # Python keeps the real stderr, and native code gets the null device. A stream put there by a test stays.
     real = sys.__stderr__
     if real is not None and sys.stderr is real:
         sys.stderr = os.fdopen(os.dup(2), "w", buffering=1, encoding=real.encoding, errors=real.errors)
