@@ -105,7 +105,7 @@ def lattice_ratio(image: np.ndarray, scale: int) -> float:
 
 
 def _peak_ratio(power: np.ndarray, row: int, column: int) -> float:
-    """Mean power of 3x3 bins at a frequency over the mean to expect from the 25x25 bins less the inner 7x7."""
+    """Mean power of 3x3 bins at a frequency over the mean to expect from 25x25 bins less the inner 7x7."""
     reach = np.arange(-12, 13)
     around = power[np.ix_((row + reach) % power.shape[0], (column + reach) % power.shape[1])]
     outer = np.ones(around.shape, bool)

@@ -68,7 +68,7 @@ def resize_bicubic(image: np.ndarray, height: int, width: int) -> np.ndarray:
         return np.stack(channels, axis=-1)
     pixels = image if image.dtype == np.uint8 else image.astype(np.float32)
     top, left = _kernel_support(image.shape[0], height), _kernel_support(image.shape[1], width)
-    # Both round uint8 between two passes, but MATLAB goes vertically first, Pillow horizontally: swap the axes.
+    # Both round uint8 between two passes, but MATLAB begins vertically, Pillow horizontally: swap the axes.
     swapped = np.swapaxes(pixels, 0, 1)
     mirrored = np.pad(swapped, [(left, left), (top, top), (0, 0)][: image.ndim], mode="symmetric")
     box = (top, left, top + image.shape[0], left + image.shape[1])

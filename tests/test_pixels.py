@@ -131,10 +131,15 @@ def test_crop_to_multiple_refuses_smaller_pictures():
 
 @pytest.mark.parametrize(
     ("rgb", "luma"),
-    # MATLAB: rgb2ycbcr on doubles, times 255
-    [((0, 0, 0), 16), ((255, 255, 255), 235), ((255, 0, 0), 81.481), ((0, 255, 0), 144.553), ((0, 0, 255), 40.966)],
+    [
+        ((0, 0, 0), 16),
+        ((255, 255, 255), 235),
+        ((255, 0, 0), 81.481),
+        ((0, 255, 0), 144.553),
+        ((0, 0, 255), 40.966),
+    ],
 )
-def test_luma_of_primaries(rgb, luma):
+def test_luma_is_that_of_matlab_rgb2ycbcr_on_doubles(rgb, luma):
     y = rgb_to_y(np.full((2, 3, 3), rgb, np.uint8))
     assert y.dtype == np.float64 and y.shape == (2, 3)
     np.testing.assert_allclose(y, luma, atol=1e-9)
