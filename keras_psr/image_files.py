@@ -85,8 +85,8 @@ def read_rgb(path: str | os.PathLike[str]) -> np.ndarray:
     """Read a picture, whatever its kind, as plain RGB.
 
     EXIF orientation is applied; grey becomes three equal channels; CMYK and palettes are converted;
-    transparency is laid over white; 16-bit grey is scaled to 8 bits and rounded (Pillow itself cuts 16-bit RGB
-    to 8 bits); of an animation the first frame is taken. Colour profiles are ignored.
+    transparency is laid over white; 16-bit grey is scaled to 8 bits and rounded (16-bit RGB is cut to 8 bits
+    by Pillow itself); of an animation the first frame is taken. Colour profiles are ignored.
 
     Args:
         path: Picture file.
@@ -137,7 +137,8 @@ def write_image(path: str | os.PathLike[str], image: np.ndarray) -> None:
 
     Args:
         path: Where to; an existing file is replaced.
-        image: uint8; RGB (height, width, 3), RGBA (height, width, 4; not as JPEG or BMP) or grey (height, width).
+        image: uint8; RGB (height, width, 3), grey (height, width), or RGBA (height, width, 4), which JPEG and
+            BMP do not hold.
 
     Raises:
         ConfigError: Unknown ending, or an array that is no picture of that format.
