@@ -93,6 +93,17 @@ def test_exit_codes_of_commands_pass(run_raising, code):
     assert run_raising(click.exceptions.Exit(code)).exit_code == code
 
 
+@pytest.mark.parametrize(
+    ("words", "completion"),
+    [("keras-psr upsc", "upscale"), ("keras-psr --de", "--debug"), ("keras-psr xyz --de", "--debug")],
+)
+def test_shell_completion(runner, words, completion):
+    position = words.count(" ")
+    env = {"_KERAS_PSR_COMPLETE": "bash_complete", "COMP_WORDS": words, "COMP_CWORD": str(position)}
+    result = runner.invoke(main, env=env, prog_name="keras-psr")
+    assert (result.exit_code, result.output) == (0, f"plain,{completion}\n")
+
+
 BOOM = """
 import os, sys, types, click
 from keras_psr.cli.main import COMMANDS, main
