@@ -10,8 +10,8 @@ PHASE_STRIDE = 3
 def mean_squared_error(first: KerasTensor, second: KerasTensor) -> KerasTensor:
     """Squared difference averaged over everything.
 
-    On responses this is the paper's feature loss, ||phi(y') - phi(y)||^2 / (C H W) (Johnson et al. 2016, equation 2); on
-    pictures its pixel loss (section 3.2). Both are averaged over the batch.
+    On responses this is the paper's feature loss, ||phi(y') - phi(y)||^2 / (C H W) (Johnson et al. 2016, equation 2);
+    on pictures its pixel loss (section 3.2). Both are averaged over the batch.
 
     Args:
         first: Any shape.

@@ -66,19 +66,23 @@ def residual(*, scale: int = 4, num_filters: int = 64, num_residual_blocks: int 
     """
     image = layers.Input((None, None, 3), name="image")
     x = layers.Rescaling(1 / 127.5, offset=-1, name="to_unit_range")(image)
-    x = _convolution(num_filters, 9, "entry", activation="relu")(x)
+    x = layers.Conv2D(num_filters, 9, padding="same", activation="relu", name="entry", **_he_normal(x, 9))(x)
     for index in range(1, num_residual_blocks + 1):
         name = f"block{index}"
-        branch = _convolution(num_filters, 3, f"{name}_conv1", activation="relu")(x)
-        branch = _convolution(num_filters, 3, f"{name}_conv2", gain=RESIDUAL_BRANCH_GAIN)(branch)
+        branch = layers.Conv2D(
+            num_filters, 3, padding="same", activation="relu", name=f"{name}_conv1", **_he_normal(x, 3)
+        )(x)
+        branch = layers.Conv2D(
+            num_filters, 3, padding="same", name=f"{name}_conv2", **_he_normal(x, 3, RESIDUAL_BRANCH_GAIN)
+        )(branch)
         x = layers.Add(name=f"{name}_add")([x, branch])
     for index in range(1, int(log2(scale)) + 1):
-        x = layers.Conv2DTranspose(
-            num_filters, 4, strides=2, padding="same", activation="relu", kernel_initializer="he_normal",
-            name=f"upsample{index}",
-        )(x)  # fmt: skip
-    x = layers.Conv2D(3, 9, padding="same", kernel_initializer="zeros", name="exit")(x)
-    detail = layers.Rescaling(127.5, dtype="float32", name="to_pixels")(x)
+        upsampling = layers.Conv2DTranspose(
+            num_filters, 4, strides=2, padding="same", activation="relu", name=f"upsample{index}", **_he_normal(x, 2)
+        )
+        x = upsampling(x)
+    # In grey levels, not in [-1, 1]: a gain of 127.5 behind 5,184 inputs makes Adam's first steps overshoot.
+    detail = layers.Conv2D(3, 9, padding="same", kernel_initializer="zeros", name="exit")(x)
     enlarged = layers.UpSampling2D(scale, interpolation="bilinear", dtype="float32", name="enlarged")(image)
     output = layers.Add(dtype="float32", name="output")([enlarged, detail])
     return keras.Model(image, output, name=f"residual_x{scale}")
@@ -137,12 +141,14 @@ def network_scale(network: keras.Model) -> int:
     return int(network.compute_output_shape((1, probe, probe, 3))[1]) // probe
 
 
-def _convolution(filters: int, kernel_size: int, name: str, activation: str | None = None, gain: float = 1.0):
-    """A same-padded convolution with He initialisation times `gain`."""
-    initializer = keras.initializers.VarianceScaling(2.0 * gain**2, mode="fan_in", distribution="truncated_normal")
-    return layers.Conv2D(
-        filters, kernel_size, padding="same", activation=activation, kernel_initializer=initializer, name=name
-    )
+def _he_normal(x: keras.KerasTensor, kernel_size: int, gain: float = 1.0) -> dict[str, keras.Initializer]:
+    """He initialisation (He et al. 2015) times `gain`, for a layer on `x` whose outputs read kernel_size^2 pixels each.
+
+    Spelled out as a normal distribution, because Keras 3.15 saves its own He initializers in a form that older ones do
+    not load.
+    """
+    fan_in = kernel_size**2 * x.shape[-1]
+    return {"kernel_initializer": keras.initializers.RandomNormal(stddev=gain * (2 / fan_in) ** 0.5)}
 
 
 def _convolution_norm_relu(x: keras.KerasTensor, convolution: layers.Layer) -> keras.KerasTensor:

@@ -116,3 +116,17 @@ def rgb_to_y(image: np.ndarray) -> np.ndarray:
         float64, (height, width), in [16, 235].
     """
     return np.asarray(image, np.float64) @ (np.array(LUMA_WEIGHTS) / 255) + LUMA_OFFSET
+
+
+def crop_center(image: np.ndarray, size: int) -> np.ndarray:
+    """Cut the middle out of a picture.
+
+    Args:
+        image: (height, width) or (height, width, channels), any dtype.
+        size: Rows and columns to keep, in pixels; a shorter side is kept whole.
+
+    Returns:
+        A view of at most `size` rows and columns.
+    """
+    top, left = (max(0, side - size) // 2 for side in image.shape[:2])
+    return image[top : top + size, left : left + size]

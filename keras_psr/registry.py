@@ -1,0 +1,65 @@
+"""Where models are found: the shipped ones, run folders and files."""
+
+import hashlib
+import json
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from keras_psr.errors import ModelError
+
+MODEL_FILE = "model.keras"
+CARD_FILE = "card.json"
+
+
+def shipped_folder() -> Path:
+    """The folder that holds one folder for each shipped model."""
+    return Path(str(files("keras_psr.saved_models")))
+
+
+def shipped_models() -> dict[str, dict[str, Any]]:
+    """The cards of all shipped models, by name, sorted."""
+    cards = sorted(shipped_folder().glob(f"*/{CARD_FILE}"))
+    return {path.parent.name: json.loads(path.read_text(encoding="utf-8")) for path in cards}
+
+
+def find_model(model: str | Path) -> Path:
+    """The `.keras` file that a user means.
+
+    Args:
+        model: A shipped model's name, a run folder, or a `.keras` file. An existing path wins over a name.
+
+    Returns:
+        Its path. A shipped model's checksum has been verified.
+
+    Raises:
+        ModelError: Nothing of that name exists, or a shipped file is damaged.
+    """
+    path = Path(model)
+    if path.is_dir():
+        if not (path / MODEL_FILE).is_file():
+            raise ModelError(f"The folder {path} holds no {MODEL_FILE}. Give a run folder of `keras-psr fit`.")
+        return path / MODEL_FILE
+    if path.is_file():
+        return path
+    names = [card.parent.name for card in sorted(shipped_folder().glob(f"*/{CARD_FILE}"))]
+    if str(model) not in names:
+        raise ModelError(
+            f"No model {str(model)!r}: expected a run folder, a .keras file, or a shipped model "
+            f"({', '.join(names) or 'none'})."
+        )
+    return _verified(shipped_folder() / str(model) / MODEL_FILE)
+
+
+def file_sha256(path: Path) -> str:
+    """The SHA-256 checksum of a file, in hexadecimal."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _verified(path: Path) -> Path:
+    """A shipped file, after its checksum was compared with the card's."""
+    expected = json.loads((path.parent / CARD_FILE).read_text(encoding="utf-8"))["sha256"][path.name]
+    received = file_sha256(path)
+    if received != expected:
+        raise ModelError(f"{path} is damaged: its sha256 is {received}, its card says {expected}. Reinstall keras-psr.")
+    return path

@@ -1,0 +1,186 @@
+"""The training sample stream: a pure function of (seed, sample index), so that a fit can be resumed and sharded."""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from threading import Lock
+
+import numpy as np
+import tensorflow as tf
+
+from keras_psr.errors import DataError, ImageFileError
+from keras_psr.pixels import make_low_res
+from keras_psr.sources import Picture, report_skipped
+
+CACHE_BYTES = 2 * 1024**3
+"""Decoded pictures kept in memory; pictures beyond it are decoded anew each time."""
+
+MAX_DRAWS = 1000
+"""Draws for one sample before the pictures count as unusable."""
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Which crop of which picture, and how it is turned.
+
+    Attributes:
+        picture: Index of the picture in the stream's list.
+        top: First row of the crop, in pixels.
+        left: First column of the crop, in pixels.
+        orientation: 0 to 7: quarter turns (`orientation % 4`), mirrored from 4 on.
+    """
+
+    picture: int
+    top: int
+    left: int
+    orientation: int
+
+
+class SampleStream:
+    """Endless crops of a list of pictures, with the low-resolution input of each.
+
+    Every crop position of every picture is about equally likely: pictures are drawn in proportion to their area.
+    """
+
+    def __init__(
+        self, pictures: Sequence[Picture], *, scale: int, crop: int, seed: int = 0, blur_sigma: float = 0.0
+    ) -> None:
+        """Leaves out the pictures that are smaller than the crop, and says so once.
+
+        Args:
+            pictures: Where crops come from.
+            scale: Upscaling factor; `crop` is a multiple of it.
+            crop: Side of the square high-resolution crops, in pixels.
+            seed: Which stream.
+            blur_sigma: Gaussian blur before downscaling, in high-resolution pixels (`pixels.make_low_res`).
+
+        Raises:
+            DataError: No picture is as large as the crop.
+        """
+        fits = [min(picture.height, picture.width) >= crop for picture in pictures]
+        self.pictures = [picture for picture, fit in zip(pictures, fits, strict=True) if fit]
+        report_skipped(
+            (picture.name, f"{picture.height}x{picture.width} is smaller than the crop of {crop}x{crop}")
+            for picture, fit in zip(pictures, fits, strict=True)
+            if not fit
+        )
+        if not self.pictures:
+            raise DataError(f"No picture of {len(fits)} is as large as the crop, {crop}x{crop}. Use a smaller --crop.")
+        self.scale, self.crop, self.seed, self.blur_sigma = scale, crop, seed, blur_sigma
+        areas = np.array([picture.height * picture.width for picture in self.pictures], np.float64)
+        self._cumulative_area = np.cumsum(areas) / areas.sum()
+        self._cache: dict[int, np.ndarray] = {}
+        self._cached_bytes = 0
+        self._unusable: set[int] = set()
+        self._lock = Lock()
+
+    def sample(self, index: int) -> Sample:
+        """The sample at a position of the stream; a picture that turns out unusable is drawn again.
+
+        Args:
+            index: Position in the stream, from 0.
+
+        Returns:
+            The same sample for the same (seed, index) and pictures.
+
+        Raises:
+            DataError: So many draws were unusable that the pictures must be.
+        """
+        generator = np.random.default_rng((self.seed, index))
+        for _ in range(MAX_DRAWS):
+            picture = int(np.searchsorted(self._cumulative_area, generator.random(), side="right"))
+            place, orientation = generator.random(2), int(generator.integers(8))
+            pixels = self._decode(picture)
+            if pixels is not None:
+                top, left = (int(p * (side - self.crop + 1)) for p, side in zip(place, pixels.shape, strict=False))
+                return Sample(picture, top, left, orientation)
+        raise DataError(f"{len(self._unusable)} of {len(self.pictures)} pictures cannot be read. Check the source.")
+
+    def crops(self, sample: Sample) -> tuple[np.ndarray, np.ndarray]:
+        """Cuts a sample and makes its low-resolution input.
+
+        The input is made with a margin, mirrored at the picture's border, so it equals a crop of the whole picture's.
+
+        Args:
+            sample: From `sample`.
+
+        Returns:
+            uint8 (low_res, high_res), (crop / scale, crop / scale, 3) and (crop, crop, 3).
+        """
+        pixels = self._decode(sample.picture)
+        assert pixels is not None
+        margin = self.scale * (2 + int(np.ceil(4 * self.blur_sigma / self.scale)))
+        rows, columns = (
+            _mirrored(np.arange(start - margin, start + self.crop + margin), side)
+            for start, side in zip((sample.top, sample.left), pixels.shape, strict=False)
+        )
+        surrounded = pixels[rows[:, None], columns]
+        low_margin = margin // self.scale
+        low_res = make_low_res(surrounded, self.scale, self.blur_sigma)[low_margin:-low_margin, low_margin:-low_margin]
+        high_res = surrounded[margin:-margin, margin:-margin]
+        return _turn(low_res, sample.orientation), _turn(high_res, sample.orientation)
+
+    def batch(self, first: int, size: int) -> tuple[np.ndarray, np.ndarray]:
+        """Samples `first` to `first + size - 1` of the stream, stacked: uint8 (low_res, high_res)."""
+        pairs = [self.crops(self.sample(index)) for index in range(first, first + size)]
+        low_res, high_res = zip(*pairs, strict=True)
+        return np.stack(low_res), np.stack(high_res)
+
+    def dataset(self, *, batch_size: int, first_step: int, last_step: int) -> tf.data.Dataset:
+        """The batches of steps `first_step` (included) to `last_step` (excluded), prepared ahead in the background.
+
+        Args:
+            batch_size: Samples a step.
+            first_step: Steps already done.
+            last_step: Steps in all.
+
+        Returns:
+            A dataset of uint8 (low_res, high_res) batches.
+        """
+
+        def load(step: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            low_res, high_res = tf.numpy_function(
+                lambda step: self.batch(int(step) * batch_size, batch_size), [step], (tf.uint8, tf.uint8)
+            )
+            low_crop = self.crop // self.scale
+            return (
+                tf.ensure_shape(low_res, (batch_size, low_crop, low_crop, 3)),
+                tf.ensure_shape(high_res, (batch_size, self.crop, self.crop, 3)),
+            )
+
+        steps = tf.data.Dataset.range(first_step, last_step)
+        return steps.map(load, num_parallel_calls=2, deterministic=True).prefetch(4)
+
+    def _decode(self, index: int) -> np.ndarray | None:
+        """The picture's pixels, from memory if they are there; None if it cannot be used, said once."""
+        if index in self._cache or index in self._unusable:
+            return self._cache.get(index)
+        picture = self.pictures[index]
+        try:
+            pixels = picture.read()
+            if min(pixels.shape[:2]) < self.crop:
+                raise ImageFileError(f"{pixels.shape[0]}x{pixels.shape[1]} is smaller than the crop of {self.crop}")
+        except ImageFileError as error:
+            with self._lock:
+                if index not in self._unusable:
+                    self._unusable.add(index)
+                    report_skipped([(picture.name, str(error))])
+            return None
+        with self._lock:
+            if index not in self._cache and self._cached_bytes + pixels.nbytes <= CACHE_BYTES:
+                self._cache[index] = pixels
+                self._cached_bytes += pixels.nbytes
+        return pixels
+
+
+def _mirrored(positions: np.ndarray, size: int) -> np.ndarray:
+    """Positions outside [0, size) mirrored at the border, the border pixel repeated (MATLAB and NumPy `symmetric`)."""
+    positions = positions % (2 * size)
+    return np.where(positions < size, positions, 2 * size - 1 - positions)
+
+
+def _turn(image: np.ndarray, orientation: int) -> np.ndarray:
+    turned = np.rot90(image, orientation % 4)
+    return turned[:, ::-1] if orientation >= 4 else turned

@@ -1,0 +1,161 @@
+"""What happens beside the gradient steps of a fit: progress, log, validation, checkpoints and the guard against NaN."""
+
+import json
+import math
+import time
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_psr.errors import DataError, TrainingError
+from keras_psr.evaluation import FEATURE_TAP, Scores, UpscaleFunction, interpolations, score_picture, summarize
+from keras_psr.image_files import write_image
+from keras_psr.inference import Upscaler
+from keras_psr.pixels import crop_center, crop_to_multiple, make_low_res
+from keras_psr.sheets import comparison_sheet
+from keras_psr.sources import Picture
+from keras_psr.training.run_folder import RunFolder
+from keras_psr.vgg import build_vgg
+
+LOG_EVERY = 50
+"""Steps whose losses are averaged into one line of the log."""
+
+SHEET_PICTURES = 3
+SHEET_SIZE = 288
+"""Pictures on a preview sheet, and the side of the part shown, in pixels."""
+
+OnLog = Callable[[int, dict[str, float]], None]
+"""Called with the step and the numbers that were logged there."""
+
+
+class StepCallback(keras.callbacks.Callback):
+    """A callback that knows the number of gradient steps done, over all sessions of a run."""
+
+    def step(self) -> int:
+        """Gradient steps done."""
+        return int(self.model.optimizer.iterations)
+
+
+class StopOnNaN(StepCallback):
+    """Ends the fit with a message when the loss is no longer a finite number."""
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        """Looks at the running mean, which one bad step makes NaN."""
+        bad = [name for name, value in (logs or {}).items() if not math.isfinite(float(value))]
+        if bad:
+            raise TrainingError(
+                f"The fit diverged at step {self.step()}: {', '.join(bad)} is not finite. The last checkpoint is kept; "
+                "start anew with a smaller --learning-rate."
+            )
+
+
+class Log(StepCallback):
+    """Appends the mean losses of every `LOG_EVERY` steps, and whatever it is told, to `log.jsonl` and TensorBoard."""
+
+    def __init__(self, run: RunFolder, batch_size: int, on_log: OnLog) -> None:
+        """Opens the files of a run folder; `on_log` hears of each line too."""
+        super().__init__()
+        self.run, self.batch_size, self.on_log = run, batch_size, on_log
+        self.writer = tf.summary.create_file_writer(str(run.tensorboard))
+
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        """Starts the clock."""
+        self.time, self.steps_logged = time.perf_counter(), self.step()
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        """Writes the losses since the last line and starts new means."""
+        step = self.step()
+        if step % LOG_EVERY:
+            return
+        now = time.perf_counter()
+        rate = (step - self.steps_logged) * self.batch_size / (now - self.time)
+        self.time, self.steps_logged = now, step
+        self.write(step, {name: float(value) for name, value in (logs or {}).items()} | {"crops_per_second": rate})
+        for metric in self.model.metrics:
+            metric.reset_state()
+
+    def write(self, step: int, numbers: dict[str, float]) -> None:
+        """Appends one line of numbers."""
+        with self.run.log_file.open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"step": step, **numbers}) + "\n")
+        with self.writer.as_default(step=step):
+            for name, value in numbers.items():
+                tf.summary.scalar(name, value)
+        self.writer.flush()
+        self.on_log(step, numbers)
+
+    def write_sheet(self, step: int, sheet: np.ndarray) -> None:
+        """Shows a sheet in TensorBoard."""
+        with self.writer.as_default(step=step):
+            tf.summary.image("sheet", sheet[None])
+        self.writer.flush()
+
+
+class Validation:
+    """Scores the network on whole held-out pictures, next to bicubic."""
+
+    def __init__(self, pictures: list[Picture], scale: int, vgg_weights: str) -> None:
+        """Decodes the pictures and scores bicubic once."""
+        if not pictures:
+            raise DataError("--val gave no picture. Give a folder of pictures, or leave it out.")
+        self.scale = scale
+        self.vgg = build_vgg((FEATURE_TAP,), weights=vgg_weights)
+        self.originals = [crop_to_multiple(picture.read(), scale) for picture in pictures]
+        self.low_res = [make_low_res(original, scale) for original in self.originals]
+        self.bicubic = [interpolations(scale)["bicubic"](image) for image in self.low_res]
+        self.bicubic_scores = [self._score(*pair) for pair in zip(self.bicubic, self.originals, strict=True)]
+
+    def __call__(self, upscale: UpscaleFunction) -> tuple[dict[str, float], np.ndarray]:
+        """Scores a network.
+
+        Returns:
+            Numbers by name, each beginning with `val_`; and a sheet of the first pictures, uint8 RGB.
+        """
+        outputs = [upscale(image) for image in self.low_res]
+        scores = [self._score(*pair) for pair in zip(outputs, self.originals, strict=True)]
+        rows = [{"bicubic": b, "model": s} for b, s in zip(self.bicubic_scores, scores, strict=True)]
+        numbers = {f"val_{name}": value for name, value in summarize(rows)["model"].items()}
+        numbers["val_psnr_y_over_bicubic"] = float(
+            np.mean([row["model"]["psnr_y"] - row["bicubic"]["psnr_y"] for row in rows])
+        )
+        shown = zip(self.bicubic, outputs, self.originals, strict=True)
+        return numbers, comparison_sheet(
+            [
+                {
+                    name: crop_center(image, SHEET_SIZE)
+                    for name, image in zip(("bicubic", "ours", "original"), row, strict=True)
+                }
+                for row in list(shown)[:SHEET_PICTURES]
+            ]
+        )
+
+    def _score(self, image: np.ndarray, original: np.ndarray) -> Scores:
+        return score_picture(image, original, self.scale, self.vgg)
+
+
+class SaveAndValidate(StepCallback):
+    """Every so many steps, and at the last: writes a checkpoint, the averaged network, its scores and a sheet."""
+
+    def __init__(
+        self, run: RunFolder, averaged: keras.Model, validation: Validation, log: Log, every: int, last: int
+    ) -> None:
+        """Takes what it calls: the run folder, the network that receives the averaged weights, and the log."""
+        super().__init__()
+        self.run, self.averaged, self.validation, self.log = run, averaged, validation, log
+        self.every, self.last = every, last
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        """Saves when it is time."""
+        step = self.step()
+        if step % self.every and step != self.last:
+            return
+        self.run.save_checkpoint(step, self.model.state())
+        self.model.copy_average_to(self.averaged)
+        self.run.save_network(self.averaged)
+        numbers, sheet = self.validation(Upscaler(self.averaged))
+        self.log.write(step, numbers)
+        self.log.write_sheet(step, sheet)
+        write_image(self.run.samples / f"step-{step:08d}.png", sheet)

@@ -1,0 +1,143 @@
+"""Fitting a network to photographs, from settings to a run folder."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+
+from keras_psr.errors import ConfigError
+from keras_psr.inference import Upscaler, load
+from keras_psr.losses import PerceptualLoss
+from keras_psr.networks import build_network
+from keras_psr.samples import SampleStream
+from keras_psr.sources import open_sources
+from keras_psr.training.callbacks import Log, OnLog, SaveAndValidate, StopOnNaN, Validation
+from keras_psr.training.config import FitConfig
+from keras_psr.training.run_folder import RunFolder, saved_config
+from keras_psr.training.trainer import Trainer
+
+
+def fit(
+    out: str | Path,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    on_log: OnLog = lambda step, numbers: None,
+    command: Sequence[str] = tuple(sys.argv),
+    callbacks: Sequence[keras.callbacks.Callback] = (),
+    **settings: Any,
+) -> Upscaler:
+    """Fits a super-resolution network to photographs.
+
+    Args:
+        out: The run folder to write (`training.run_folder.RunFolder`).
+        resume: Go on with the run in `out`, with its own settings.
+        overwrite: Replace the run in `out`.
+        on_log: Called with the step and numbers, such as losses and validation scores, whenever some are logged.
+        command: What `config.json` notes as the command.
+        callbacks: Further Keras callbacks; each gradient step is a batch.
+        **settings: Fields of `training.config.FitConfig`, such as `scale=4`, `data="photos/"` and `steps=3000`.
+
+    Returns:
+        The fitted network, with averaged weights.
+
+    Raises:
+        ConfigError: A setting is unknown or not accepted.
+        DataError: There is nothing usable to fit to or to validate on.
+        TrainingError: The run folder cannot be used, or the fit diverged.
+    """
+    run = RunFolder(Path(out))
+    config = FitConfig.from_json({**(saved_config(run.path) if resume else {}), **_with_lists(settings)})
+    pictures = open_sources(config.data)
+    stream = SampleStream(
+        pictures, scale=config.scale, crop=config.crop, seed=config.seed, blur_sigma=config.blur_sigma
+    )
+    validation = Validation(open_sources(config.val), config.scale, config.vgg_weights)
+    run.prepare(config, resume=resume, overwrite=overwrite, command=command)
+
+    trainer = build_trainer(config)
+    if resume:
+        trainer.restore(run.load_checkpoint())
+    first_step = int(trainer.optimizer.iterations)
+    averaged = _build(config, "float32")
+    if first_step < config.steps:
+        log = Log(run, config.batch_size, on_log)
+        save = SaveAndValidate(run, averaged, validation, log, config.save_every, config.steps)
+        batches = stream.dataset(batch_size=config.batch_size, first_step=first_step, last_step=config.steps)
+        trainer.fit(batches, verbose=0, callbacks=[StopOnNaN(), log, save, *callbacks])
+    return load(run.path)
+
+
+def build_trainer(config: FitConfig) -> Trainer:
+    """The network, its loss and its optimizer, ready for the first step.
+
+    Args:
+        config: The settings.
+
+    Returns:
+        A compiled `Trainer`.
+
+    Raises:
+        ConfigError: The architecture or a VGG16 layer is unknown, or the model to start from does not fit.
+    """
+    keras.utils.set_random_seed(config.seed)
+    network = _build(config, config.precision)
+    if config.init:
+        _copy_weights(load(config.init).network, network, config.init)
+    perceptual_loss = PerceptualLoss(
+        scale=config.scale,
+        pixel_weight=config.pixel_weight,
+        pixel_norm=config.pixel_norm,
+        feature_weight=config.feature_weight,
+        feature_layer=config.feature_layer,
+        phase_weight=config.phase_weight,
+        total_variation_weight=config.total_variation_weight,
+        vgg_weights=config.vgg_weights,
+        vgg_pooling=config.vgg_pooling,
+        vgg_dtype="bfloat16" if config.precision == "mixed_bfloat16" else "float32",
+    )
+    trainer = Trainer(network, perceptual_loss, config.warmup_steps)
+    trainer.compile(optimizer=_build_optimizer(config), jit_compile=False)
+    trainer.optimizer.build(network.trainable_variables)
+    return trainer
+
+
+def _build_optimizer(config: FitConfig) -> keras.Optimizer:
+    """Adam (the paper, section 4.2) with cosine decay and averaged weights (ours; BasicSR)."""
+    momentum = min(config.ema_momentum, 1 - min(1.0, 10 / config.steps))
+    return keras.optimizers.Adam(
+        keras.optimizers.schedules.CosineDecay(config.learning_rate, config.steps),
+        use_ema=momentum > 0,
+        ema_momentum=momentum,
+    )
+
+
+def _build(config: FitConfig, dtype: str) -> keras.Model:
+    return build_network(
+        config.architecture,
+        scale=config.scale,
+        num_filters=config.num_filters,
+        num_residual_blocks=config.num_residual_blocks,
+        dtype=dtype,
+    )
+
+
+def _copy_weights(source: keras.Model, target: keras.Model, name: str) -> None:
+    shapes = [[tuple(weight.shape) for weight in network.weights] for network in (source, target)]
+    if shapes[0] != shapes[1]:
+        raise ConfigError(
+            f"init must be a network of the same architecture as {target.name}. Received: {name} ({source.name}, "
+            f"{source.count_params()} parameters against {target.count_params()}). Give its --scale, --architecture, "
+            "--num-filters and --residual-blocks."
+        )
+    target.set_weights(source.get_weights())
+
+
+def _with_lists(settings: dict[str, Any]) -> dict[str, Any]:
+    """The settings with sources as lists, also where one was given alone."""
+    return {
+        name: ([value] if isinstance(value, str) else list(value)) if name in ("data", "val") else value
+        for name, value in settings.items()
+    }
