@@ -9,7 +9,7 @@ from typing import Any
 from keras_psr.constants import SCALES
 from keras_psr.errors import ConfigError
 
-PRECISIONS = ("float32", "mixed_bfloat16")
+PRECISIONS = ("float32", "bfloat16")
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class FitConfig:
         vgg_pooling: Pooling inside the loss's VGG16: `average`, or `max` (the paper).
         ema_momentum: Decay of the averaged weights that are saved, lowered in short fits so that they average over at
             most a tenth of it; 0 saves the last step's. Not in the paper.
-        precision: `mixed_bfloat16` or `float32`, of the network's hidden layers and the loss's VGG16.
+        precision: `bfloat16` or `float32`, of the arithmetic in the network's hidden layers and the loss's VGG16.
         save_every: Steps between checkpoints and validations.
         init: Model whose weights to start from (`registry.find_model`); empty for none.
     """
@@ -67,7 +67,7 @@ class FitConfig:
     vgg_weights: str = "bundled"
     vgg_pooling: str = "average"
     ema_momentum: float = 0.999
-    precision: str = "mixed_bfloat16"
+    precision: str = "bfloat16"
     save_every: int = 500
     init: str = ""
 

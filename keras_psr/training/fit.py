@@ -18,6 +18,9 @@ from keras_psr.training.config import FitConfig
 from keras_psr.training.run_folder import RunFolder, saved_config
 from keras_psr.training.trainer import Trainer
 
+POLICIES = {"float32": "float32", "bfloat16": "mixed_bfloat16"}
+"""Keras dtype policies: weights stay float32 under each."""
+
 
 def fit(
     out: str | Path,
@@ -83,7 +86,7 @@ def build_trainer(config: FitConfig) -> Trainer:
         ConfigError: The architecture or a VGG16 layer is unknown, or the model to start from does not fit.
     """
     keras.utils.set_random_seed(config.seed)
-    network = _build(config, config.precision)
+    network = _build(config, POLICIES[config.precision])
     if config.init:
         _copy_weights(load(config.init).network, network, config.init)
     perceptual_loss = PerceptualLoss(
@@ -96,7 +99,7 @@ def build_trainer(config: FitConfig) -> Trainer:
         total_variation_weight=config.total_variation_weight,
         vgg_weights=config.vgg_weights,
         vgg_pooling=config.vgg_pooling,
-        vgg_dtype="bfloat16" if config.precision == "mixed_bfloat16" else "float32",
+        vgg_dtype=config.precision,
     )
     trainer = Trainer(network, perceptual_loss, config.warmup_steps)
     trainer.compile(optimizer=_build_optimizer(config), jit_compile=False)
