@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
+from zipfile import BadZipFile
 
 import keras
 import numpy as np
@@ -86,7 +87,7 @@ def _read_bundled() -> Path:
 def _load_npz(model: keras.Model, path: Path) -> None:
     """Copies `LAYER/kernel` and `LAYER/bias` of an `.npz` file into the model's convolutions."""
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             for layer in model.layers:
                 if layer.weights:
                     layer.set_weights([arrays[f"{layer.name}/{part}"] for part in ("kernel", "bias")])
@@ -95,7 +96,7 @@ def _load_npz(model: keras.Model, path: Path) -> None:
             f"VGG16 weights in {path} do not reach {error.args[0].split()[0]}. Choose layers above it, or "
             "--vgg-weights imagenet."
         ) from error
-    except (OSError, ValueError, EOFError) as error:
+    except (OSError, ValueError, EOFError, TypeError, AttributeError, BadZipFile) as error:  # all come from NumPy
         raise ModelError(
             f"VGG16 weights must be 'bundled', 'imagenet', an .npz or a .weights.h5 file. Received: {path} ({error})."
         ) from error
