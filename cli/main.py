@@ -93,13 +93,13 @@ def _silence_native_log() -> None:
 @click.version_option(__version__, prog_name="keras-psr")
 @click.option("--debug", is_flag=True, help="Show tracebacks and TensorFlow's log.")
 def main(debug: bool) -> None:
-    r"""Fit, use and score networks that enlarge photographs 2, 4 or 8 times.
+    """Fit, use and score networks that enlarge photographs 2, 4 or 8 times.
 
     \b
     Examples:
       keras-psr upscale photo.jpg -o big.png
       keras-psr fit --scale 4 --data photos/ --out runs/x4
       keras-psr evaluate --model runs/x4 --data Set14/
-    """
+    """  # noqa: D301 - \b is click's sign for a paragraph that it must not wrap
     if not debug:
         _silence_native_log()

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from keras_psr.evaluation import evaluate
     from keras_psr.inference import Upscaler, load
     from keras_psr.networks import build_network
-    from keras_psr.training import fit
+    from keras_psr.training.fit import fit
 
 __version__ = "0.1.0"
 
@@ -22,7 +22,7 @@ _HOMES = {
     "Upscaler": "keras_psr.inference",
     "build_network": "keras_psr.networks",
     "evaluate": "keras_psr.evaluation",
-    "fit": "keras_psr.training",
+    "fit": "keras_psr.training.fit",
     "load": "keras_psr.inference",
 }
 

@@ -1,6 +1,1 @@
-"""Fitting: settings, the custom `train_step`, callbacks and the run folder."""
-
-from keras_psr.training.config import FitConfig
-from keras_psr.training.fit import fit
-
-__all__ = ["FitConfig", "fit"]
+"""Fitting: settings, the custom `train_step`, callbacks and the run folder. Empty, so that `config` stays light."""

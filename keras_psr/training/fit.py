@@ -50,6 +50,7 @@ def fit(
         ConfigError: A setting is unknown or not accepted.
         DataError: There is nothing usable to fit to or to validate on.
         TrainingError: The run folder cannot be used, or the fit diverged.
+        KeyboardInterrupt: The user stopped it; a checkpoint to resume from has been written.
     """
     run = RunFolder(Path(out))
     config = FitConfig.from_json({**(saved_config(run.path) if resume else {}), **_with_lists(settings)})
@@ -58,9 +59,8 @@ def fit(
         pictures, scale=config.scale, crop=config.crop, seed=config.seed, blur_sigma=config.blur_sigma
     )
     validation = Validation(open_sources(config.val), config.scale, config.vgg_weights)
-    run.prepare(config, resume=resume, overwrite=overwrite, command=command)
-
     trainer = build_trainer(config)
+    run.prepare(config, resume=resume, overwrite=overwrite, command=command)  # last: it removes what it replaces
     if resume:
         trainer.restore(run.load_checkpoint())
     first_step = int(trainer.optimizer.iterations)
@@ -69,7 +69,11 @@ def fit(
         log = Log(run, config.batch_size, on_log)
         save = SaveAndValidate(run, averaged, validation, log, config.save_every, config.steps)
         batches = stream.dataset(batch_size=config.batch_size, first_step=first_step, last_step=config.steps)
-        trainer.fit(batches, verbose=0, callbacks=[StopOnNaN(), log, save, *callbacks])
+        try:
+            trainer.fit(batches, verbose=0, shuffle=False, callbacks=[StopOnNaN(), log, save, *callbacks])
+        except KeyboardInterrupt:
+            run.save_checkpoint(int(trainer.optimizer.iterations), trainer.state())
+            raise
     return load(run.path)
 
 

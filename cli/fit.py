@@ -1,0 +1,209 @@
+"""`keras-psr fit`: options made from `FitConfig`, a progress bar, and where to go on."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import fields
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Column
+
+from keras_psr.cli.shared import say
+from keras_psr.training.config import FitConfig, read_config_file
+
+if TYPE_CHECKING:
+    import keras
+
+    from keras_psr.training.callbacks import OnLog
+
+HELP = {
+    "scale": "Upscaling factor: 2, 4 or 8.",
+    "data": "Training pictures: a folder, a quoted glob, tfds:NAME[:SPLIT] or sample. Repeatable.",
+    "val": "Validation pictures, never trained on; given as for --data. Repeatable.",
+    "steps": "Gradient steps in all.",
+    "batch_size": "Crops a step.",
+    "crop": "Side of the high-resolution crops, in pixels.",
+    "learning_rate": "Peak of Adam's learning rate, which decays to zero.",
+    "seed": "Of the initial weights and the sample stream.",
+    "init": "Model to start from: a shipped model's name, a run folder or a .keras file.",
+    "save_every": "Steps between checkpoints, each with a validation.",
+    "precision": "Arithmetic of the hidden layers and of VGG16: float32 or bfloat16.",
+    "architecture": "Network: residual, or the paper's johnson2016.",
+    "num_filters": "Channels of every hidden layer.",
+    "num_residual_blocks": "Residual blocks.",
+    "pixel_weight": "Weight of the pixel loss.",
+    "pixel_norm": "Norm of the pixel loss: l1 or l2.",
+    "feature_weight": "Weight of the VGG16 feature loss.",
+    "feature_layer": "VGG16 layer that the feature loss compares.",
+    "phase_weight": "Weight of the loss on what repeats with the upsampling lattice.",
+    "total_variation_weight": "Weight of the output's total variation.",
+    "warmup_steps": "Steps at the start without the feature loss.",
+    "vgg_weights": "Weights of VGG16: bundled, imagenet (downloaded by Keras) or a file.",
+    "vgg_pooling": "Pooling inside the loss's VGG16: average or max.",
+    "blur_sigma": "Gaussian blur before downscaling, in high-resolution pixels.",
+    "ema_momentum": "Decay of the averaged weights that are saved; 0 saves the last step's.",
+}
+"""Help by field of `FitConfig`, in the order of `--help`; types and defaults are the field's own."""
+
+SHORT_FLAGS = {"num_residual_blocks": "--residual-blocks", "total_variation_weight": "--tv-weight"}
+
+
+def setting_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Adds an option for each setting; one that the user does not give is None or (), so that defaults stay apart."""
+    defaults = {field.name: field.default for field in fields(FitConfig)}
+    for name, text in reversed(HELP.items()):
+        default = defaults[name]
+        repeatable = isinstance(default, tuple)
+        shown = " ".join(default) if isinstance(default, tuple) else default
+        command = click.option(
+            SHORT_FLAGS.get(name, f"--{name.replace('_', '-')}"),
+            name,
+            type=str if repeatable else type(default),
+            multiple=repeatable,
+            default=None,
+            help=f"{text}  [default: {'none' if shown == '' else shown}]",
+        )(command)
+    return command
+
+
+@click.command()
+@click.option("--out", type=click.Path(file_okay=False, path_type=Path), help="Run folder.  [default: runs/x4-DATE]")
+@click.option("--resume", is_flag=True, help="Go on with the run in --out, with its own settings.")
+@click.option("--overwrite", is_flag=True, help="Replace the run in --out.")
+@click.option(
+    "--config",
+    "config_file",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="JSON file of settings, such as another run's config.json; options given here win over it.",
+)
+@setting_options
+def fit(out: Path | None, resume: bool, overwrite: bool, config_file: Path | None, **options: Any) -> None:
+    """Fit a network to photographs.
+
+    Without options it fits an x4 network to the photographs that come with scikit-image. Ctrl-C stops it; --resume
+    goes on.
+
+    \b
+    Examples:
+      keras-psr fit --scale 4
+      keras-psr fit --data photos/ --val Set5/ --out runs/x4
+      keras-psr fit --data photos/ --data "more/**/*.png" --steps 20000
+      keras-psr fit --out runs/x4 --resume
+    """  # noqa: D301 - \b is click's sign for a paragraph that it must not wrap
+    if resume and (overwrite or out is None):
+        raise click.UsageError("--resume needs the --out that it goes on with, and goes without --overwrite.")
+    config = resolve(options, config_file, resumed=out if resume else None)
+    out = out or Path("runs") / f"x{config.scale}-{datetime.now():%Y%m%d-%H%M%S}"
+    fit_visibly(config, out, resume=resume, overwrite=overwrite)
+    say(f"\nThe network is {out / 'model.keras'}, pictures of its progress are in {out / 'samples'}.")
+    say(f"Next: keras-psr upscale photo.jpg --model {out}")
+
+
+def resolve(options: dict[str, Any], config_file: Path | None, resumed: Path | None) -> FitConfig:
+    """The settings: defaults, or those of a resumed run; then the file's; then the options that were given.
+
+    Raises:
+        ConfigError: A setting is unknown or not accepted.
+        ModelError: There is no run to resume.
+    """
+    settings: dict[str, Any] = {}
+    if resumed:
+        from keras_psr.training.run_folder import saved_config
+
+        settings |= saved_config(resumed)
+    if config_file:
+        settings |= read_config_file(config_file)
+    settings |= {
+        name: list(value) if isinstance(value, tuple) else value
+        for name, value in options.items()
+        if value not in (None, ())
+    }
+    return FitConfig.from_json(settings)
+
+
+def describe_settings(config: FitConfig) -> str:
+    """All settings, in a paragraph."""
+    settings = config.to_json() | {"data": " ".join(config.data), "val": " ".join(config.val)}
+    text = ", ".join(f"{name} {value}" for name, value in settings.items() if value != "")
+    return click.wrap_text(text, width=100, initial_indent="  ", subsequent_indent="  ")
+
+
+def fit_visibly(config: FitConfig, out: Path, *, resume: bool, overwrite: bool) -> None:
+    """Fits, shows how far it is, and tells how to go on after Ctrl-C."""
+    from keras_psr.training.fit import fit as fit_network
+
+    try:
+        with show_progress(config) as (on_log, on_step):
+            callbacks = [build_callback(lambda: say(f"Fitting into {out}:\n{describe_settings(config)}"), on_step)]
+            fit_network(out, resume=resume, overwrite=overwrite, on_log=on_log, callbacks=callbacks, **config.to_json())
+    except KeyboardInterrupt:
+        if any(out.glob("checkpoints/*.npz")):
+            say(f"To go on from here: keras-psr fit --out {out} --resume")
+        raise
+
+
+@contextmanager
+def show_progress(config: FitConfig) -> "Iterator[tuple[OnLog, OnLog]]":
+    """Gives what to call when numbers are logged and at each step; a terminal shows a bar, anything else lines."""
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield lambda step, numbers: say(describe_numbers(step, numbers, config)), lambda step, losses: None
+        return
+    columns = [
+        MofNCompleteColumn(),
+        BarColumn(20),
+        TextColumn("{task.fields[rate]:.0f} crops/s"),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[losses]}", table_column=Column(ratio=1)),
+    ]
+    with Progress(*columns, console=console) as bar:
+        task = bar.add_task("", total=config.steps, rate=0, losses="starting")
+
+        def move(step: int, losses: dict[str, float]) -> None:
+            rate = (bar.tasks[task].speed or 0) * config.batch_size
+            bar.update(task, completed=step, rate=rate, losses=describe_losses(losses))
+
+        def above_bar(step: int, numbers: dict[str, float]) -> None:
+            if "val_psnr_y" in numbers:
+                say(describe_numbers(step, numbers, config))
+
+        yield above_bar, move
+
+
+def build_callback(on_begin: Callable[[], None], on_step: "OnLog") -> "keras.callbacks.Callback":
+    """A callback that calls at the start, and at each step with its losses; made here as its base imports Keras."""
+    from keras_psr.training.callbacks import StepCallback
+
+    class Report(StepCallback):
+        def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+            on_begin()
+
+        def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+            on_step(self.step(), logs or {})
+
+    return Report()
+
+
+def describe_losses(losses: dict[str, float]) -> str:
+    """The loss and its terms, as in `loss 8.12, pixel 7.9, feature 210`."""
+    names = sorted(losses, key=lambda name: name != "loss")
+    return ", ".join(f"{name.removesuffix('_loss').replace('_', ' ')} {losses[name]:.3g}" for name in names)
+
+
+def describe_numbers(step: int, numbers: dict[str, float], config: FitConfig) -> str:
+    """One line for what a fit logs at a step: validation scores, or losses with speed and time left."""
+    at = f"step {step}/{config.steps}:"
+    if "val_psnr_y" in numbers:
+        return (
+            f"{at} validation PSNR {numbers['val_psnr_y']:.2f} dB ({numbers['val_psnr_y_over_bicubic']:+.2f} over "
+            f"bicubic), feature distance {numbers['val_feature_distance_ratio']:.3f} of bicubic's, lattice ratio "
+            f"{numbers['val_lattice_ratio']:.1f}"
+        )
+    losses = {name: value for name, value in numbers.items() if name != "crops_per_second"}
+    rate = numbers["crops_per_second"]
+    left = timedelta(seconds=round((config.steps - step) * config.batch_size / rate))
+    return f"{at} {describe_losses(losses)}, {rate:.0f} crops/s, {left} left"
