@@ -1,0 +1,115 @@
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import keras_psr.losses
+from keras_psr.errors import ConfigError
+from keras_psr.functional import phase_error
+from keras_psr.losses import PerceptualLoss
+from keras_psr.vgg import build_vgg
+
+ALL = {"pixel_weight": 2.0, "feature_weight": 0.001, "phase_weight": 5.0, "total_variation_weight": 0.25}
+
+
+@pytest.fixture(scope="module")
+def pictures():
+    """Output and target, (2, 24, 24, 3)."""
+    return np.random.default_rng(0).uniform(0, 255, (2, 2, 24, 24, 3)).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def loss():
+    return PerceptualLoss(scale=4, **ALL)
+
+
+def expected_terms(output, target):
+    """The terms by NumPy, but for the phase error, which has tests of its own, and VGG16's responses."""
+    vgg = build_vgg(("relu2_2",))
+    responses = [np.asarray(vgg(image)["relu2_2"], np.float64) for image in (output, target)]
+    rows, columns = np.diff(output.astype(np.float64), axis=1), np.diff(output.astype(np.float64), axis=2)
+    return {
+        "pixel_loss": np.abs(output.astype(np.float64) - target).mean(),
+        "feature_loss": ((responses[0] - responses[1]) ** 2).mean(),
+        "phase_loss": float(phase_error(output, target, 4)),
+        "total_variation": (rows**2).mean() + (columns**2).mean(),
+    }
+
+
+def numbers(terms):
+    return {name: float(term) for name, term in terms.items()}
+
+
+def test_terms_are_those_of_numpy_and_vgg(loss, pictures):
+    expected = expected_terms(*pictures)
+    terms = loss.terms(*pictures, warming_up=False)
+    assert list(terms) == list(expected)
+    assert numbers(terms) == pytest.approx(expected, rel=1e-4)
+    weighted = sum(ALL[name.replace("_loss", "") + "_weight"] * value for name, value in expected.items())
+    assert float(loss.total(terms)) == pytest.approx(weighted, rel=1e-4)
+
+
+def test_equal_pictures_cost_nothing_but_their_total_variation(loss, pictures):
+    terms = numbers(loss.terms(pictures[0], pictures[0], warming_up=False))
+    assert terms.pop("total_variation") > 0
+    assert set(terms.values()) == {0.0}
+
+
+def test_the_papers_pixel_loss_is_squared(pictures):
+    terms = PerceptualLoss(scale=4, pixel_norm="l2").terms(*pictures, warming_up=False)
+    expected = ((pictures[0].astype(np.float64) - pictures[1]) ** 2).mean()
+    assert numbers(terms) == {"pixel_loss": pytest.approx(expected, rel=1e-5)}
+
+
+def test_the_warm_up_leaves_only_the_feature_loss_out(loss, pictures):
+    step = tf.function(lambda warming_up: loss.terms(*map(tf.constant, pictures), warming_up))
+    during, after = (numbers(step(tf.constant(warming_up))) for warming_up in (True, False))
+    assert during["feature_loss"] == 0 and after["feature_loss"] > 0
+    assert {**after, "feature_loss": 0.0} == pytest.approx(during)
+
+
+def test_the_feature_loss_reaches_the_output_only_after_the_warm_up(pictures):
+    loss = PerceptualLoss(scale=4, pixel_weight=0, feature_weight=1)
+    output, gradients = tf.Variable(pictures[0]), []
+    for warming_up in (True, False):
+        with tf.GradientTape() as tape:
+            total = loss.total(loss.terms(output, pictures[1], tf.constant(warming_up)))
+        gradients.append(tape.gradient(total, output))
+    assert gradients[0] is None or not np.abs(gradients[0]).any()
+    assert np.abs(gradients[1]).min(axis=(0, 3)).max() > 0
+
+
+@pytest.mark.parametrize("left_out", ALL)
+def test_a_term_of_weight_zero_is_left_out(left_out, pictures):
+    loss = PerceptualLoss(scale=4, **{**ALL, left_out: 0})
+    kept = {weight.removesuffix("_weight") for weight in ALL if weight != left_out}
+    assert {name.removesuffix("_loss") for name in loss.weights} == kept
+    assert list(loss.terms(*pictures, warming_up=False)) == list(loss.weights)
+
+
+def test_vgg_is_not_built_without_a_feature_loss(monkeypatch):
+    monkeypatch.setattr(keras_psr.losses, "build_vgg", None)
+    assert PerceptualLoss(scale=4, pixel_weight=1, phase_weight=1).vgg is None
+
+
+def test_the_settings_of_vgg_are_passed_on(pictures):
+    options = {"scale": 4, "pixel_weight": 0, "feature_weight": 1}
+    loss = PerceptualLoss(**options, feature_layer="relu1_2", vgg_pooling="average", vgg_dtype="bfloat16")
+    (feature_loss,) = loss.terms(*pictures, warming_up=False).values()
+    responses = [
+        np.asarray(build_vgg(("relu1_2",))(image)["relu1_2"]) for image in pictures
+    ]  # no pooling before relu1_2
+    assert feature_loss.dtype == tf.float32
+    assert float(feature_loss) == pytest.approx(((responses[0] - responses[1]) ** 2).mean(), rel=0.02)
+    with pytest.raises(ConfigError, match="must be among"):
+        PerceptualLoss(**options, feature_layer="relu6_1")
+
+
+def test_average_pooling_gives_another_loss(pictures):
+    options = {"scale": 4, "pixel_weight": 0, "feature_weight": 1}
+    losses = [
+        float(PerceptualLoss(**options, vgg_pooling=pooling).feature_loss(*pictures)) for pooling in ("max", "average")
+    ]
+    vgg = build_vgg(("relu2_2",), pooling="average")
+    responses = [np.asarray(vgg(image)["relu2_2"]) for image in pictures]
+    assert losses[1] == pytest.approx(((responses[0] - responses[1]) ** 2).mean(), rel=1e-5)
+    assert abs(losses[0] - losses[1]) > 0.1 * losses[1]
