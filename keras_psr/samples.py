@@ -57,7 +57,7 @@ class SampleStream:
             blur_sigma: Gaussian blur before downscaling, in high-resolution pixels (`pixels.make_low_res`).
 
         Raises:
-            DataError: No picture is as large as the crop.
+            DataError: No picture is as large as the crop, or none can be read.
         """
         fits = [min(picture.height, picture.width) >= crop for picture in pictures]
         self.pictures = [picture for picture, fit in zip(pictures, fits, strict=True) if fit]
@@ -75,6 +75,7 @@ class SampleStream:
         self._cached_bytes = 0
         self._unusable: set[int] = set()
         self._lock = Lock()
+        self.sample(0)  # fails here if no picture can be read, not later inside TensorFlow
 
     def sample(self, index: int) -> Sample:
         """The sample at a position of the stream; a picture that turns out unusable is drawn again.
