@@ -9,7 +9,7 @@ import numpy as np
 from keras import ops
 from PIL import Image
 
-from keras_psr.errors import ConfigError, ImageFileError
+from keras_psr.errors import ConfigError, DataError, ImageFileError
 from keras_psr.inference import Upscaler, load
 from keras_psr.metrics import lattice_ratio, psnr_rgb, psnr_y, ssim_y
 from keras_psr.pixels import crop_to_multiple, make_low_res, resize_bicubic
@@ -77,13 +77,15 @@ def evaluate(
         rows.append(
             {"name": picture.name, "height": original.shape[0], "width": original.shape[1], "scores": scores}
         )
+    if not rows:
+        raise DataError(f"None of the {len(pictures)} pictures can be scored; {skipped[0][0]}: {skipped[0][1]}")
     report_skipped(skipped)
     return {
         "scale": scale,
         "protocol": PROTOCOL,
         "skipped": [{"name": name, "reason": reason} for name, reason in skipped],
         "pictures": rows,
-        "summary": summarize([row["scores"] for row in rows]) if rows else {},
+        "summary": summarize([row["scores"] for row in rows]),
     }
 
 

@@ -1,5 +1,6 @@
 """Fitted networks as functions from picture to picture."""
 
+import zipfile
 from pathlib import Path
 
 import keras
@@ -82,6 +83,8 @@ def load_network(path: Path) -> keras.Model:
     Raises:
         ModelError: It is not a Keras model file.
     """
+    if path.suffix != ".keras" or not zipfile.is_zipfile(path):  # Keras would also open .h5, without `safe_mode`
+        raise ModelError(f"{path} is not a .keras file. Give a run folder of `keras-psr fit` or its model.keras.")
     try:
         return keras.saving.load_model(path, compile=False, safe_mode=True)
     except Exception as error:  # Keras raises ValueError, KeyError, TypeError, OSError and zipfile's kinds

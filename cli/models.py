@@ -1,0 +1,67 @@
+"""`keras-psr models`: the shipped models and their cards."""
+
+import json
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from keras_psr.errors import ModelError
+from keras_psr.registry import MODEL_FILE, shipped_folder, shipped_models
+
+
+@click.command()
+@click.argument("name", required=False)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def models(name: str | None, as_json: bool) -> None:
+    """List the shipped models, or show one's card: data, licence, command, checksums, scores.
+
+    \b
+    Examples:
+      keras-psr models
+      keras-psr models x4
+      keras-psr models x4 --json
+    """  # noqa: D301 - \b is click's sign for a paragraph that it must not wrap
+    cards = shipped_models()
+    if name is not None and name not in cards:
+        raise ModelError(f"No shipped model {name!r}. There are: {', '.join(cards) or 'none'}.")
+    if as_json:
+        click.echo(json.dumps(cards if name is None else cards[name], indent=2))
+    elif name is not None:
+        Console().print(build_card(name, cards[name]))
+    elif cards:
+        Console().print(build_table(cards))
+    else:
+        click.echo("This installation has no shipped models. Fit one: keras-psr fit --scale 4", err=True)
+
+
+def build_table(cards: dict[str, dict[str, Any]]) -> Table:
+    """One row for each model."""
+    table = Table()
+    for heading in ("name", "task", "scale", "parameters", "size", "PSNR of luma"):
+        table.add_column(heading, justify="right" if heading in ("scale", "parameters", "size") else "left")
+    for name, card in cards.items():
+        table.add_row(
+            name,
+            card["task"],
+            str(card.get("scale", "")),
+            f"{card['parameters']:,}",
+            f"{(shipped_folder() / name / MODEL_FILE).stat().st_size / 1e6:.1f} MB",
+            describe_scores(card.get("scores", {})),
+        )
+    return table
+
+
+def describe_scores(scores: dict[str, dict[str, dict[str, float]]]) -> str:
+    """The model's PSNR on each set, and what it gains over bicubic, as in `Set5 30.85 (+2.42)`."""
+    gains = {name: rows["model"]["psnr_y"] - rows["bicubic"]["psnr_y"] for name, rows in scores.items()}
+    return ", ".join(f"{name} {scores[name]['model']['psnr_y']:.2f} ({gain:+.2f})" for name, gain in gains.items())
+
+
+def build_card(name: str, card: dict[str, Any]) -> Table:
+    """Everything a card says, a row for each entry; what is nested is written as JSON."""
+    table = Table(title=name, show_header=False, title_justify="left")
+    for key, value in card.items():
+        table.add_row(key, value if isinstance(value, str) else json.dumps(value, indent=2))
+    return table
