@@ -44,6 +44,7 @@ HELP = {
     "warmup_steps": "Steps at the start without the feature loss.",
     "vgg_weights": "Weights of VGG16: bundled, imagenet (downloaded by Keras) or a file.",
     "vgg_pooling": "Pooling inside the loss's VGG16: average or max.",
+    "shift_pooling": "Move VGG16's pooling grid against the upsampling lattice from step to step, or leave it.",
     "blur_sigma": "Gaussian blur before downscaling, in high-resolution pixels.",
     "ema_momentum": "Decay of the averaged weights that are saved; 0 saves the last step's.",
 }
@@ -59,8 +60,9 @@ def setting_options(command: Callable[..., None]) -> Callable[..., None]:
         default = defaults[name]
         repeatable = isinstance(default, tuple)
         shown = " ".join(default) if isinstance(default, tuple) else default
+        flag = SHORT_FLAGS.get(name, f"--{name.replace('_', '-')}")
         command = click.option(
-            SHORT_FLAGS.get(name, f"--{name.replace('_', '-')}"),
+            f"{flag}/--no-{flag[2:]}" if isinstance(default, bool) else flag,
             name,
             type=str if repeatable else type(default),
             multiple=repeatable,

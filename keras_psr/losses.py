@@ -6,6 +6,9 @@ from keras import KerasTensor, ops
 from keras_psr.functional import mean_absolute_error, mean_squared_error, phase_error, total_variation
 from keras_psr.vgg import build_vgg
 
+Shift = tuple[int | KerasTensor, int | KerasTensor]
+"""Rows and columns."""
+
 
 class PerceptualLoss:
     """Named terms between a network's output and the original, and their weighted sum.
@@ -57,13 +60,16 @@ class PerceptualLoss:
         if feature_weight > 0:
             self.vgg = build_vgg((feature_layer,), weights=vgg_weights, pooling=vgg_pooling, dtype=vgg_dtype)
 
-    def terms(self, output: KerasTensor, target: KerasTensor, warming_up: KerasTensor) -> dict[str, KerasTensor]:
+    def terms(
+        self, output: KerasTensor, target: KerasTensor, warming_up: KerasTensor, shift: Shift = (0, 0)
+    ) -> dict[str, KerasTensor]:
         """Each term by name, unweighted.
 
         Args:
             output: The network's picture, (batch, height, width, 3) float32 in [0, 255].
             target: The original, the same shape and range.
             warming_up: Scalar boolean; while true the feature loss is zero.
+            shift: As for `feature_loss`.
 
         Returns:
             Scalars by term name, in the order of `weights`.
@@ -71,7 +77,7 @@ class PerceptualLoss:
         compute = {
             "pixel_loss": lambda: self.pixel_error(output, target),
             "feature_loss": lambda: ops.cond(
-                warming_up, lambda: ops.zeros((), "float32"), lambda: self.feature_loss(output, target)
+                warming_up, lambda: ops.zeros((), "float32"), lambda: self.feature_loss(output, target, shift)
             ),
             "phase_loss": lambda: phase_error(output, target, self.scale),
             "total_variation": lambda: total_variation(output),
@@ -82,8 +88,24 @@ class PerceptualLoss:
         """The weighted sum of `terms`, a scalar."""
         return sum(self.weights[name] * term for name, term in terms.items())
 
-    def feature_loss(self, output: KerasTensor, target: KerasTensor) -> KerasTensor:
-        """Mean squared difference of VGG16 responses, float32, of pictures (batch, height, width, 3) in [0, 255]."""
+    def feature_loss(self, output: KerasTensor, target: KerasTensor, shift: Shift = (0, 0)) -> KerasTensor:
+        """Mean squared difference of VGG16 responses.
+
+        Args:
+            output: Pictures (batch, height, width, 3) in [0, 255].
+            target: The same shape.
+            shift: Rows and columns to cut off at the top and left first. It moves VGG16's pooling grid against the
+                upsampling lattice: a network that sees every shift cannot fit a pattern to one.
+
+        Returns:
+            A float32 scalar.
+        """
         assert self.vgg is not None
-        responses = [ops.cast(self.vgg(image)[self.feature_layer], "float32") for image in (output, target)]
+        images = [image[:, shift[0] :, shift[1] :] for image in (output, target)]
+        responses = [ops.cast(self.vgg(image)[self.feature_layer], "float32") for image in images]
         return mean_squared_error(*responses)
+
+    @property
+    def num_shifts(self) -> int:
+        """Different shifts in each direction: the period of VGG16's pooling at `feature_layer`, in pixels."""
+        return 2 ** (int(self.feature_layer[len("relu")]) - 1)

@@ -46,10 +46,7 @@ class StopOnNaN(StepCallback):
         """Looks at the running mean, which one bad step makes NaN."""
         bad = [name for name, value in (logs or {}).items() if not math.isfinite(float(value))]
         if bad:
-            raise TrainingError(
-                f"The fit diverged at step {self.step()}: {', '.join(bad)} is not finite. The last checkpoint is kept; "
-                "start anew with a smaller --learning-rate."
-            )
+            raise _diverged(self.step(), ", ".join(bad))
 
 
 class Log(StepCallback):
@@ -152,10 +149,20 @@ class SaveAndValidate(StepCallback):
         step = self.step()
         if step % self.every and step != self.last:
             return
-        self.run.save_checkpoint(step, self.model.state())
+        state = self.model.state()
+        if not all(np.isfinite(values).all() for values in state.values()):
+            raise _diverged(step, "a weight")  # a ReLU can hide it from the loss
+        self.run.save_checkpoint(step, state)
         self.model.copy_average_to(self.averaged)
         self.run.save_network(self.averaged)
         numbers, sheet = self.validation(Upscaler(self.averaged))
         self.log.write(step, numbers)
         self.log.write_sheet(step, sheet)
         write_image(self.run.samples / f"step-{step:08d}.png", sheet)
+
+
+def _diverged(step: int, what: str) -> TrainingError:
+    return TrainingError(
+        f"The fit diverged at step {step}: {what} is not finite. The last checkpoint is kept; start anew with a smaller "
+        "--learning-rate."
+    )

@@ -38,6 +38,7 @@ class FitConfig:
         warmup_steps: Steps at the start without the feature loss; not in the paper.
         vgg_weights: `bundled`, `imagenet` or a file (`vgg.build_vgg`).
         vgg_pooling: Pooling inside the loss's VGG16: `average`, or `max` (the paper).
+        shift_pooling: Move VGG16's pooling grid against the upsampling lattice from step to step; not in the paper.
         ema_momentum: Decay of the averaged weights that are saved, lowered in short fits so that they average over at
             most a tenth of it; 0 saves the last step's. Not in the paper.
         precision: `bfloat16` or `float32`, of the arithmetic in the network's hidden layers and the loss's VGG16.
@@ -61,11 +62,12 @@ class FitConfig:
     pixel_norm: str = "l1"
     feature_weight: float = 1e-3
     feature_layer: str = "relu2_2"
-    phase_weight: float = 20.0
+    phase_weight: float = 2.0
     total_variation_weight: float = 0.0
     warmup_steps: int = 500
     vgg_weights: str = "bundled"
     vgg_pooling: str = "average"
+    shift_pooling: bool = True
     ema_momentum: float = 0.999
     precision: str = "bfloat16"
     save_every: int = 500

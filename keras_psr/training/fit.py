@@ -105,7 +105,9 @@ def build_trainer(config: FitConfig) -> Trainer:
         vgg_pooling=config.vgg_pooling,
         vgg_dtype=config.precision,
     )
-    trainer = Trainer(network, perceptual_loss, config.warmup_steps)
+    trainer = Trainer(
+        network, perceptual_loss, warmup_steps=config.warmup_steps, shift_pooling=config.shift_pooling
+    )
     trainer.compile(optimizer=_build_optimizer(config), jit_compile=False)
     trainer.optimizer.build(network.trainable_variables)
     return trainer

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import keras
 import numpy as np
@@ -89,9 +90,9 @@ class RunFolder:
         if not paths:
             raise TrainingError(f"--resume: {self.checkpoints} holds no checkpoint. Start anew with --overwrite.")
         try:
-            with np.load(paths[-1], allow_pickle=False) as arrays:
+            with paths[-1].open("rb") as file, np.load(file, allow_pickle=False) as arrays:
                 return dict(arrays)
-        except (OSError, ValueError, EOFError) as error:
+        except (OSError, ValueError, EOFError, BadZipFile) as error:
             raise TrainingError(f"--resume: {paths[-1]} is damaged. Delete it to use the one before.") from error
 
     def save_network(self, network: keras.Model) -> None:

@@ -1,0 +1,85 @@
+"""Makes `saved_models/NAME` from a run folder: the network, and a card whose every number is read or measured.
+
+    python tools/ship_model.py runs/x4 x4 --benchmark data/Set5 --benchmark data/Set14 --training-data "..."
+"""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import click
+import keras
+
+from keras_psr.evaluation import PROTOCOL, evaluate
+from keras_psr.inference import load
+from keras_psr.registry import CARD_FILE, MODEL_FILE, file_sha256, shipped_folder
+from keras_psr.training.callbacks import LOG_EVERY
+
+LICENCE = "Apache-2.0"
+LIMITS = (
+    "Fitted to clean photographs shrunk by antialiased bicubic: JPEG artefacts, sensor noise and blur are enlarged with "
+    "the picture. Not made for faces, text or drawings. Fine detail is invented, so it is no evidence of anything."
+)
+
+
+def describe_fit(run: Path) -> dict[str, Any]:
+    """How a run was made, from its `config.json` and `log.jsonl`."""
+    record = json.loads((run / "config.json").read_text(encoding="utf-8"))
+    lines = [json.loads(line) for line in (run / "log.jsonl").read_text(encoding="utf-8").splitlines()]
+    rates = [line["crops_per_second"] for line in lines if "crops_per_second" in line]
+    seconds = sum(LOG_EVERY * record["config"]["batch_size"] / rate for rate in rates)
+    return {
+        "command": " ".join([Path(record["command"][0]).name, *record["command"][1:]]),
+        "steps": lines[-1]["step"],
+        "seed": record["config"]["seed"],
+        "wall_time_hours": round(seconds / 3600, 2),
+        **{name: record[name] for name in ("config", "versions", "machine", "git")},
+    }
+
+
+def round_numbers(value: Any) -> Any:
+    """Numbers with four significant digits behind the point at most, for a card that people read."""
+    if isinstance(value, dict):
+        return {name: round_numbers(item) for name, item in value.items()}
+    return round(value, 4) if isinstance(value, float) else value
+
+
+def count_parameters(network: keras.Model) -> int:
+    """Trainable and other parameters."""
+    return int(network.count_params())
+
+
+@click.command()
+@click.argument("run", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.argument("name")
+@click.option("--benchmark", "benchmarks", multiple=True, required=True, help="Folder of originals to score on.")
+@click.option("--training-data", required=True, help="What the training pictures are, and their terms.")
+def main(run: Path, name: str, benchmarks: tuple[str, ...], training_data: str) -> None:
+    """Ships the network of RUN as NAME."""
+    upscaler = load(run)
+    folder = shipped_folder() / name
+    folder.mkdir(exist_ok=True)
+    model_file = Path(shutil.copy(run / MODEL_FILE, folder / MODEL_FILE))
+    fit = describe_fit(run)
+    card = {
+        "name": name,
+        "task": "super-resolution",
+        "scale": upscaler.scale,
+        "architecture": fit["config"]["architecture"],
+        "parameters": count_parameters(upscaler.network),
+        "licence": LICENCE,
+        "training_data": training_data,
+        "limits": LIMITS,
+        "fit": fit,
+        "protocol": PROTOCOL,
+        "scores": {Path(source).name: round_numbers(evaluate(upscaler, source)["summary"]) for source in benchmarks},
+        "bytes": {MODEL_FILE: model_file.stat().st_size},
+        "sha256": {MODEL_FILE: file_sha256(model_file)},
+    }
+    (folder / CARD_FILE).write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
+    click.echo(json.dumps(card["scores"], indent=2))
+
+
+if __name__ == "__main__":
+    main()
