@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from keras_psr.errors import ModelError
-from keras_psr.registry import MODEL_FILE, shipped_folder, shipped_models
+from keras_psr.registry import MODEL_FILE, shipped_models
 
 
 @click.command()
@@ -45,10 +45,10 @@ def build_table(cards: dict[str, dict[str, Any]]) -> Table:
         table.add_row(
             name,
             card["task"],
-            str(card.get("scale", "")),
+            str(card["scale"]),
             f"{card['parameters']:,}",
-            f"{(shipped_folder() / name / MODEL_FILE).stat().st_size / 1e6:.1f} MB",
-            describe_scores(card.get("scores", {})),
+            f"{card['bytes'][MODEL_FILE] / 1e6:.1f} MB",
+            describe_scores(card["scores"]),
         )
     return table
 

@@ -138,7 +138,8 @@ def summarize(pictures: Iterable[dict[str, Scores]]) -> dict[str, Scores]:
         pictures: For each picture the scores by method; each has the method `bicubic`.
 
     Returns:
-        Scores by method, with `feature_distance_ratio`. Lattice ratios that are not defined are left out.
+        Scores by method, with `feature_distance_ratio`. Lattice ratios that are not defined are left out; what is
+        not defined for any picture is NaN.
     """
     rows = list(pictures)
     summary: dict[str, Scores] = {}
@@ -147,8 +148,9 @@ def summarize(pictures: Iterable[dict[str, Scores]]) -> dict[str, Scores]:
         summary[method] = {metric: float(values.mean()) for metric, values in columns.items()}
         lattice = columns["lattice_ratio"][np.isfinite(columns["lattice_ratio"])]
         summary[method]["lattice_ratio"] = float(np.median(lattice)) if lattice.size else float("nan")
+    reference = summary["bicubic"]["feature_distance"] or float("nan")  # 0 where all pictures are flat
     for scores in summary.values():
-        scores["feature_distance_ratio"] = scores["feature_distance"] / summary["bicubic"]["feature_distance"]
+        scores["feature_distance_ratio"] = scores["feature_distance"] / reference
     return summary
 
 

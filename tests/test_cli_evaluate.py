@@ -1,0 +1,82 @@
+"""`keras-psr evaluate`: the table, one JSON document, and what each mistake is answered."""
+
+import json
+
+import pytest
+from PIL import Image
+
+from keras_psr.cli.main import main
+
+
+@pytest.fixture
+def evaluate(runner, tiny_run):
+    """Runs `keras-psr evaluate` with the tiny model."""
+    return lambda *args: runner.invoke(main, ["evaluate", "--model", str(tiny_run), *map(str, args)])
+
+
+def test_json_on_stdout_is_what_the_library_gives(evaluate, tiny_run, photograph):
+    import keras_psr
+
+    result = evaluate("--data", photograph, "--json", "-")
+    assert result.exit_code == 0, result.stderr
+    document = json.loads(result.stdout)
+    assert (document["model"], document["data"], document["scale"]) == (str(tiny_run), [str(photograph)], 4)
+    expected = keras_psr.evaluate(tiny_run, str(photograph))["summary"]
+    assert list(document["summary"]) == ["bicubic", "lanczos", "model"]
+    for method, scores in document["summary"].items():
+        assert scores == pytest.approx(expected[method], nan_ok=True)
+
+
+def test_the_table_has_a_row_for_each_method(evaluate, photograph, tmp_path):
+    result = evaluate("--data", photograph, "--json", tmp_path / "scores.json")
+    assert result.stdout == ""
+    summary = json.loads((tmp_path / "scores.json").read_text())["summary"]
+    for name in ("bicubic", "lanczos"):
+        (row,) = (line for line in result.stderr.splitlines() if name in line)
+        assert f"{summary[name]['psnr_y']:.2f}" in row
+        assert f"{summary[name]['ssim_y']:.4f}" in row
+
+
+def test_a_score_that_is_not_defined_is_null_and_a_dash(evaluate, tmp_path):
+    Image.new("RGB", (64, 64), "gray").save(tmp_path / "flat.png")
+    result = evaluate("--data", tmp_path, "--json", "-")
+    assert result.exit_code == 0, result.stderr
+    assert json.loads(result.stdout)["pictures"][0]["scores"]["bicubic"]["psnr_y"] is None
+    (row,) = (line for line in result.stderr.splitlines() if "bicubic" in line)
+    assert " - " in row
+
+
+def test_a_picture_that_is_too_small_is_left_out_by_name(evaluate, photograph, tmp_path):
+    Image.new("RGB", (1, 1)).save(tmp_path / "dot.png")
+    result = evaluate("--data", photograph, "--data", tmp_path, "--json", "-")
+    assert result.exit_code == 0, result.stderr
+    document = json.loads(result.stdout)
+    assert [skipped["name"] for skipped in document["skipped"]] == [str(tmp_path / "dot.png")]
+    assert len(document["pictures"]) == 1
+
+
+def test_no_usable_picture_is_one_line(evaluate, tmp_path):
+    Image.new("RGB", (1, 1)).save(tmp_path / "dot.png")
+    result = evaluate("--data", tmp_path, "--json", "-")
+    assert result.exit_code == 1
+    assert result.stdout == ""
+    assert result.stderr.startswith("Error: None of the 1 pictures can be scored;")
+    assert result.stderr.count("\n") == 1
+
+
+def test_an_empty_folder_is_one_line(evaluate, tmp_path):
+    result = evaluate("--data", tmp_path)
+    assert result.exit_code == 1
+    assert result.stderr.startswith(f"Error: no pictures in {tmp_path}")
+
+
+def test_a_scale_that_does_not_fit_the_model_is_one_line(evaluate, photograph):
+    result = evaluate("--data", photograph, "--scale", 8)
+    assert result.exit_code == 1
+    assert "--scale 8 does not fit the model" in result.stderr
+
+
+def test_data_is_required(runner):
+    result = runner.invoke(main, ["evaluate"])
+    assert result.exit_code == 2
+    assert "Missing option '--data'" in result.stderr

@@ -1,0 +1,176 @@
+"""`keras-psr fit`: which settings win, what a run folder holds afterwards, and what each mistake is answered."""
+
+import json
+import re
+import shutil
+from dataclasses import fields
+
+import pytest
+
+from keras_psr.cli.fit import HELP, describe_numbers, fit, resolve
+from keras_psr.cli.main import main
+from keras_psr.training.config import FitConfig
+
+DEFAULTS = FitConfig()
+
+
+@pytest.fixture
+def fit_tiny(runner, photograph, tiny_settings):
+    """Runs `keras-psr fit` on the tiny settings, to which the given arguments are added."""
+    names = {"num_residual_blocks": "residual-blocks"}
+    tiny = [f"--{names.get(name, name).replace('_', '-')}={value}" for name, value in tiny_settings.items()]
+
+    def run(*args, data=photograph):
+        return runner.invoke(main, ["fit", *tiny, "--data", str(data), "--val", str(photograph), *map(str, args)])
+
+    return run
+
+
+def test_every_setting_has_an_option():
+    assert set(HELP) == {field.name for field in fields(FitConfig)}
+
+
+@pytest.mark.parametrize(
+    ("flag", "default"),
+    [("--scale", "4"), ("--tv-weight", "0.0"), ("--residual-blocks", "5"), ("--init", "none"), ("--data", "sample")],
+)
+def test_help_shows_the_default(flag, default):
+    (option,) = (option for option in fit.params if flag in option.opts)
+    assert option.help.endswith(f"  [default: {default}]")
+
+
+def test_without_options_the_settings_are_the_defaults():
+    assert resolve({"scale": None, "data": (), "seed": None}, None, resumed=None) == DEFAULTS
+
+
+def test_options_win_over_the_file_and_the_file_over_the_defaults(tmp_path):
+    file = tmp_path / "settings.json"
+    file.write_text(json.dumps({"scale": 2, "steps": 70, "data": ["photos/"]}))
+    config = resolve({"scale": 8, "steps": None, "data": (), "val": ("a/", "b/")}, file, resumed=None)
+    assert (config.scale, config.steps, config.data, config.val) == (8, 70, ("photos/",), ("a/", "b/"))
+    assert config.learning_rate == DEFAULTS.learning_rate
+
+
+def test_zero_is_a_value_that_was_given():
+    assert resolve({"seed": 0, "feature_weight": 0.0}, None, resumed=None).feature_weight == 0.0
+
+
+def test_a_run_is_made_resumed_and_ready_to_use(fit_tiny, tmp_path):
+    out = tmp_path / "run"
+    result = fit_tiny("--out", out)
+    assert result.exit_code == 0, result.stderr
+    assert result.stdout == ""
+    assert "num_filters 4" in result.stderr
+    assert "step 4/4: validation PSNR" in result.stderr
+    assert f"keras-psr upscale photo.jpg --model {out}" in result.stderr
+    record = json.loads((out / "config.json").read_text())
+    assert (record["config"]["num_filters"], record["config"]["learning_rate"]) == (4, DEFAULTS.learning_rate)
+    assert (out / "model.keras").is_file()
+
+    again = fit_tiny("--out", out)
+    assert again.exit_code == 1
+    assert again.stderr == f"Error: --out {out} already holds a run. Use --resume, --overwrite or another folder.\n"
+
+
+def test_resume_takes_the_runs_own_settings(runner, tiny_run, tmp_path):
+    out = shutil.copytree(tiny_run, tmp_path / "run")
+    (out / "checkpoints" / "step-00000004.npz").unlink()
+    result = runner.invoke(main, ["fit", "--out", str(out), "--resume"])
+    assert result.exit_code == 0, result.stderr
+    assert "step 4/4" in result.stderr
+    assert "step 2/4" not in result.stderr
+    steps = [json.loads(line)["step"] for line in (out / "log.jsonl").read_text().splitlines()]
+    assert steps == [2, 4, 4]
+
+
+def test_without_out_the_run_is_named_by_scale_and_date(fit_tiny, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert fit_tiny("--scale", 2, "--steps", 1).exit_code == 0
+    (run,) = (tmp_path / "runs").iterdir()
+    assert re.fullmatch(r"x2-\d{8}-\d{6}", run.name)
+
+
+def test_a_mistake_does_not_remove_the_run_that_would_be_overwritten(fit_tiny, tiny_run, tmp_path):
+    out = shutil.copytree(tiny_run, tmp_path / "run")
+    result = fit_tiny("--out", out, "--overwrite", "--feature-weight", 1, "--feature-layer", "relu9_9")
+    assert result.exit_code == 1
+    assert "relu2_2, " in result.stderr
+    assert (out / "model.keras").is_file()
+
+
+def test_an_interrupted_fit_can_be_resumed(fit_tiny, tmp_path, monkeypatch):
+    from keras_psr.training.callbacks import StopOnNaN
+
+    def interrupt_at_three(self, batch, logs=None):
+        if self.step() == 3:
+            raise KeyboardInterrupt
+
+    out = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        patch.setattr(StopOnNaN, "on_train_batch_end", interrupt_at_three)
+        result = fit_tiny("--out", out)
+    assert result.exit_code == 130
+    assert result.stderr.endswith(f"To go on from here: keras-psr fit --out {out} --resume\nInterrupted.\n")
+    assert (out / "checkpoints" / "step-00000003.npz").is_file()
+    assert fit_tiny("--out", out, "--resume").exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["--scale", "3"], "scale must be one of 2, 4, 8. Received: 3."),
+        (["--pixel-weight", "-1"], "pixel_weight must be 0 or more. Received: -1.0."),
+        (["--precision", "float8"], "precision must be one of float32, bfloat16. Received: float8."),
+        (["--architecture", "unet"], "architecture must be one of johnson2016, residual. Received: 'unet'."),
+        (["--data", "nowhere/"], "no such file or folder: nowhere"),
+        (["--crop", "100"], "as large as the crop, 100x100"),
+        (["--init", "nothing"], "No model 'nothing'"),
+    ],
+)
+def test_a_bad_value_is_one_line(fit_tiny, tmp_path, args, message):
+    result = fit_tiny("--out", tmp_path / "run", *args)
+    assert result.exit_code == 1
+    assert message in result.stderr.splitlines()[-1]
+    assert result.stderr.splitlines()[-1].startswith("Error: ")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_folder_without_pictures_is_one_line(fit_tiny, tmp_path):
+    result = fit_tiny("--out", tmp_path / "run", data=tmp_path)
+    assert result.exit_code == 1
+    assert result.stderr.startswith(f"Error: no pictures in {tmp_path}")
+    assert result.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["--resume"], "--resume needs the --out"),
+        (["--resume", "--overwrite", "--out", "x"], "goes without --overwrite"),
+        (["--steps", "many"], "'many' is not a valid integer"),
+        (["--config", "missing.json"], "'missing.json' does not exist"),
+    ],
+)
+def test_usage_errors(runner, args, message):
+    result = runner.invoke(main, ["fit", *args])
+    assert result.exit_code == 2
+    assert message in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [('{"stepz": 3}', "Unknown setting 'stepz'. Did you mean 'steps'?"), ("steps: 3", "must be a JSON file")],
+)
+def test_a_bad_config_file_is_one_line(runner, tmp_path, text, message):
+    file = tmp_path / "settings.json"
+    file.write_text(text)
+    result = runner.invoke(main, ["fit", "--config", str(file)])
+    assert result.exit_code == 1
+    assert message in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
+def test_a_line_of_losses_tells_the_time_left():
+    numbers = {"pixel_loss": 7.9, "loss": 8.0, "total_variation": 0.5, "crops_per_second": 16.0}
+    line = describe_numbers(50, numbers, FitConfig(steps=110, batch_size=16))
+    assert line == "step 50/110: loss 8, pixel 7.9, total variation 0.5, 16 crops/s, 0:01:00 left"

@@ -1,0 +1,72 @@
+"""`keras-psr models`: the table, a card, JSON."""
+
+import json
+
+import pytest
+
+from keras_psr.cli.main import main
+
+CARD = {
+    "name": "x4",
+    "task": "super-resolution",
+    "scale": 4,
+    "parameters": 637379,
+    "licence": "Apache-2.0",
+    "scores": {"Set5": {"bicubic": {"psnr_y": 28.43}, "model": {"psnr_y": 30.5}}},
+    "bytes": {"model.keras": 2_600_000},
+}
+
+
+@pytest.fixture
+def shipped(monkeypatch, tmp_path):
+    """An installation whose only model is CARD's."""
+    (tmp_path / "x4").mkdir()
+    (tmp_path / "x4" / "card.json").write_text(json.dumps(CARD))
+    monkeypatch.setattr("keras_psr.registry.shipped_folder", lambda: tmp_path)
+
+
+@pytest.mark.usefixtures("shipped")
+def test_the_table_shows_each_model(runner):
+    result = runner.invoke(main, ["models"], env={"COLUMNS": "120"})
+    assert result.exit_code == 0, result.stderr
+    (row,) = (line for line in result.stdout.splitlines() if "x4" in line)
+    for text in ("super-resolution", "637,379", "2.6 MB", "Set5 30.50 (+2.07)"):
+        assert text in row
+
+
+@pytest.mark.usefixtures("shipped")
+def test_a_card_is_shown_whole(runner):
+    result = runner.invoke(main, ["models", "x4"], env={"COLUMNS": "120"})
+    assert result.exit_code == 0, result.stderr
+    for key in CARD:
+        assert key in result.stdout
+    assert "28.43" in result.stdout
+
+
+@pytest.mark.usefixtures("shipped")
+@pytest.mark.parametrize(("args", "document"), [(["x4"], CARD), ([], {"x4": CARD})])
+def test_json(runner, args, document):
+    assert json.loads(runner.invoke(main, ["models", *args, "--json"]).stdout) == document
+
+
+@pytest.mark.usefixtures("shipped")
+def test_an_unknown_name_is_one_line(runner):
+    result = runner.invoke(main, ["models", "x5"])
+    assert result.exit_code == 1
+    assert result.stderr == "Error: No shipped model 'x5'. There are: x4.\n"
+
+
+def test_without_models_the_next_step_is_told(runner, monkeypatch, tmp_path):
+    monkeypatch.setattr("keras_psr.registry.shipped_folder", lambda: tmp_path)
+    result = runner.invoke(main, ["models"])
+    assert (result.exit_code, result.stdout) == (0, "")
+    assert "keras-psr fit --scale 4" in result.stderr
+
+
+def test_the_models_of_this_installation_are_listed(runner):
+    from keras_psr.registry import shipped_models
+
+    result = runner.invoke(main, ["models"], env={"COLUMNS": "120"})
+    assert result.exit_code == 0, result.stderr
+    for name in shipped_models():
+        assert name in result.stdout
