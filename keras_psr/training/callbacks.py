@@ -163,6 +163,6 @@ class SaveAndValidate(StepCallback):
 
 def _diverged(step: int, what: str) -> TrainingError:
     return TrainingError(
-        f"The fit diverged at step {step}: {what} is not finite. The last checkpoint is kept; start anew with a smaller "
-        "--learning-rate."
+        f"The fit diverged at step {step}: {what} is not finite. The last checkpoint is kept; start anew with a "
+        "smaller --learning-rate."
     )
