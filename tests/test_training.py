@@ -1,0 +1,505 @@
+import json
+import subprocess
+import sys
+import textwrap
+
+import keras
+import numpy as np
+import pytest
+from PIL import Image
+from skimage import data
+
+import keras_psr.training.callbacks
+from keras_psr.errors import ConfigError, DataError, ModelError, TrainingError
+from keras_psr.inference import load, load_network
+from keras_psr.samples import SampleStream
+from keras_psr.sources import open_sources
+from keras_psr.training.config import FitConfig, read_config_file
+from keras_psr.training.fit import build_trainer, fit
+from keras_psr.training.run_folder import RunFolder, saved_config
+
+TINY = {
+    "num_filters": 4,
+    "num_residual_blocks": 1,
+    "crop": 48,
+    "batch_size": 2,
+    "steps": 6,
+    "save_every": 2,
+    "warmup_steps": 2,
+}
+"""Settings of a fit of a second; data and val are added by the fixtures."""
+
+FLOAT32 = {**TINY, "precision": "float32"}
+
+
+@pytest.fixture(scope="module")
+def photographs(tmp_path_factory):
+    """Settings that name two folders: a picture to fit to, and one to validate on."""
+    folder = tmp_path_factory.mktemp("photographs")
+    for name, pixels in {"data": data.astronaut()[:128, 150:310], "val": data.coffee()[100:168, 200:268]}.items():
+        (folder / name).mkdir()
+        Image.fromarray(pixels).save(folder / name / "photograph.png")
+    return {name: [str(folder / name)] for name in ("data", "val")}
+
+
+@pytest.fixture(scope="module")
+def finished(photographs, tmp_path_factory):
+    """A run folder after a whole fit in bfloat16, and the numbers that were logged."""
+    out, logged = tmp_path_factory.mktemp("finished") / "run", []
+    fit(out, **TINY, **photographs, on_log=lambda step, numbers: logged.append((step, numbers)), command=["made", "up"])
+    return RunFolder(out), logged
+
+
+def weights_of(path):
+    return load_network(path).get_weights()
+
+
+def assert_close(first, second, **tolerance):
+    for one, other in zip(first, second, strict=True):
+        np.testing.assert_allclose(one, other, **tolerance)
+
+
+class At(keras.callbacks.Callback):
+    """Does something to the model before the step of a number, counted from 0."""
+
+    def __init__(self, step, action):
+        super().__init__()
+        self.step, self.action = step, action
+
+    def on_train_batch_begin(self, batch, logs=None):
+        if int(self.model.optimizer.iterations) == self.step:
+            self.action(self.model)
+
+
+class Interruption(Exception):
+    """Stands for whatever ends a process."""
+
+
+def interrupt(model):
+    raise Interruption
+
+
+# === Settings ===
+
+
+def test_settings_round_trip_through_json():
+    config = FitConfig(scale=8, data=("photos", "tfds:div2k"), learning_rate=2e-4, phase_weight=0.0, init="x4")
+    assert FitConfig.from_json(json.loads(json.dumps(config.to_json()))) == config
+    assert FitConfig.from_json({}) == FitConfig()
+
+
+def test_whole_numbers_pass_for_floats_and_lists_for_tuples():
+    config = FitConfig.from_json({"pixel_weight": 2, "data": ["a", "b"]})
+    assert config.pixel_weight == 2.0 and isinstance(config.pixel_weight, float)
+    assert config.data == ("a", "b")
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"scale": 3}, "scale must be one of 2, 4, 8. Received: 3."),
+        ({"pixel_norm": "l3"}, "pixel_norm must be one of l1, l2. Received: l3."),
+        ({"vgg_pooling": "median"}, "vgg_pooling must be one of average, max."),
+        ({"precision": "float16"}, "precision must be one of float32, bfloat16."),
+        ({"steps": 0}, "steps must be at least 1. Received: 0."),
+        ({"batch_size": 0}, "batch_size must be at least 1."),
+        ({"save_every": 0}, "save_every must be at least 1."),
+        ({"num_filters": 0}, "num_filters must be at least 1."),
+        ({"num_residual_blocks": -1}, "num_residual_blocks must be at least 1."),
+        ({"pixel_weight": -0.5}, "pixel_weight must be 0 or more. Received: -0.5."),
+        ({"feature_weight": float("inf")}, "feature_weight must be 0 or more. Received: inf."),
+        ({"phase_weight": float("nan")}, "phase_weight must be 0 or more. Received: nan."),
+        ({"total_variation_weight": -1.0}, "total_variation_weight must be 0 or more."),
+        ({"blur_sigma": -1.0}, "blur_sigma must be 0 or more."),
+        ({"warmup_steps": -1}, "warmup_steps must be 0 or more."),
+        ({"seed": -1}, "seed must be 0 or more."),
+        ({"ema_momentum": 1.0}, r"ema_momentum must be in \[0, 1\). Received: 1.0."),
+        ({"learning_rate": 0.0}, r"learning_rate must be in \(0, 1\]. Received: 0.0."),
+        ({"learning_rate": 1.5}, r"learning_rate must be in \(0, 1\]."),
+        ({"learning_rate": float("nan")}, r"learning_rate must be in \(0, 1\]. Received: nan."),
+        ({"crop": 98}, "crop must be a multiple of the scale, 4, and at least 24. Received: 98."),
+        ({"crop": 20}, "crop must be a multiple of the scale, 4, and at least 24."),
+        ({"crop": 40, "scale": 8}, "crop must be a multiple of the scale, 8, and at least 48."),
+        ({"pixel_weight": 0, "feature_weight": 0}, "pixel_weight must be above 0 where feature_weight is 0"),
+        ({"steps": "many"}, "steps must be of type int. Received: 'many'."),
+        ({"steps": 10.5}, "steps must be of type int. Received: 10.5."),
+        ({"steps": True}, "steps must be of type int. Received: True."),
+        ({"pixel_weight": True}, "pixel_weight must be of type float. Received: True."),
+        ({"data": "photos"}, "data must be of type tuple. Received: 'photos'."),
+        ({"data": [1]}, r"data must be of type tuple. Received: \[1\]."),
+        ({"num_filter": 8}, "Unknown setting 'num_filter'. Did you mean 'num_filters'?"),
+        ({"lerning_rate": 8}, "Unknown setting 'lerning_rate'. Did you mean 'learning_rate'?"),
+        ({"zzz": 8}, "Unknown setting 'zzz'. Known: scale, architecture, "),
+    ],
+)
+def test_bad_settings_are_refused_by_name(settings, message):
+    with pytest.raises(ConfigError, match=message):
+        FitConfig.from_json(settings)
+
+
+def test_a_config_file_is_an_object_of_settings_or_a_runs_record(tmp_path):
+    file = tmp_path / "settings.json"
+    file.write_text('{"steps": 7}')
+    assert read_config_file(file) == {"steps": 7}
+    file.write_text('{"config": {"steps": 8}, "versions": {}}')
+    assert read_config_file(file) == {"steps": 8}
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [("[1]", "must hold one JSON object. Received in .*: list"), ("{", "must be a JSON file"), (None, "No such file")],
+)
+def test_a_file_that_is_no_config_is_refused(content, message, tmp_path):
+    if content is not None:
+        (tmp_path / "odd.json").write_text(content)
+    with pytest.raises(ConfigError, match=f"--config .*{message}"):
+        read_config_file(tmp_path / "odd.json")
+
+
+# === The run folder ===
+
+
+def test_a_run_folder_holds_what_it_promises(finished, photographs):
+    run, _ = finished
+    assert sorted(path.name for path in run.path.iterdir()) == [
+        "checkpoints",
+        "config.json",
+        "log.jsonl",
+        "model.keras",
+        "samples",
+        "tensorboard",
+    ]
+    record = json.loads(run.config_file.read_text())
+    assert record["config"] == saved_config(run.path) == FitConfig.from_json({**TINY, **photographs}).to_json()
+    assert record["command"] == ["made", "up"]
+    assert record["versions"]["keras"] == keras.__version__
+    assert [path.name for path in sorted(run.checkpoints.iterdir())] == ["step-00000004.npz", "step-00000006.npz"]
+    samples = sorted(run.samples.iterdir())
+    assert [path.name for path in samples] == ["step-00000002.png", "step-00000004.png", "step-00000006.png"]
+    with Image.open(samples[0]) as sheet:
+        assert sheet.width >= 3 * 68 and sheet.height >= 68
+    (events,) = run.tensorboard.iterdir()
+    assert events.name.startswith("events.out.tfevents") and events.stat().st_size > 10_000
+
+
+def test_validations_are_logged(finished):
+    run, logged = finished
+    lines = [json.loads(line) for line in run.log_file.read_text().splitlines()]
+    assert [line.pop("step") for line in lines] == [2, 4, 6] == [step for step, _ in logged]
+    assert lines == [numbers for _, numbers in logged]
+    for line in lines:
+        assert set(line) >= {"val_psnr_y", "val_ssim_y", "val_feature_distance_ratio", "val_lattice_ratio"}
+        assert 15 < line["val_psnr_y"] < 45 and 0.3 < line["val_ssim_y"] < 1
+
+
+def test_losses_are_logged_and_are_means_since_the_last_line(photographs, tmp_path, monkeypatch):
+    monkeypatch.setattr(keras_psr.training.callbacks, "LOG_EVERY", 2)
+    losses, lines = [], []
+
+    class Losses(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            losses.append(logs["loss"])
+
+    def on_log(step, numbers):
+        if "loss" in numbers:
+            lines.append((step, numbers))
+
+    settings = {**FLOAT32, **photographs, "steps": 5, "save_every": 5, "warmup_steps": 3, "phase_weight": 0.5}
+    fit(tmp_path / "run", **settings, on_log=on_log, callbacks=[Losses()])
+    assert [step for step, _ in lines] == [2, 4]
+    for step, numbers in lines:
+        assert numbers["loss"] == pytest.approx(losses[step - 1])
+        assert numbers["crops_per_second"] > 0
+        weighted = numbers["pixel_loss"] + 1e-3 * numbers["feature_loss"] + 0.5 * numbers["phase_loss"]
+        assert numbers["loss"] == pytest.approx(weighted, rel=1e-5)
+    (_, first), (_, second) = lines
+    assert first["feature_loss"] == 0, "steps 1 and 2 are warm-up"
+    assert second["feature_loss"] > 0, "step 4 is not"
+
+
+def test_the_saved_network_is_float32_and_what_fit_returns(finished):
+    run, _ = finished
+    upscaler = load(run.path)
+    assert {layer.compute_dtype for layer in upscaler.network.layers} == {"float32"}
+    assert {variable.dtype for variable in upscaler.network.variables} == {"float32"}
+    assert upscaler.scale == 4
+
+
+def test_the_fit_moved_the_network_from_where_it_starts(finished):
+    run, _ = finished
+    config = FitConfig.from_json(saved_config(run.path))
+    start = build_trainer(config).network.get_weights()
+    moved = [np.abs(a - b).max() for a, b in zip(start, weights_of(run.model_file), strict=True)]
+    assert min(moved) > 0
+
+
+def test_a_run_is_not_replaced_without_being_asked(finished, photographs, tmp_path):
+    run, _ = finished
+    before = run.model_file.read_bytes()
+    with pytest.raises(TrainingError, match=r"--out .* already holds a run\. Use --resume, --overwrite or another"):
+        fit(run.path, **TINY, **photographs)
+    assert run.model_file.read_bytes() == before
+    (tmp_path / "letters.txt").write_text("mine")
+    with pytest.raises(TrainingError, match=r"--out .* is not empty and holds no run\. Use another folder\."):
+        fit(tmp_path, **TINY, **photographs, overwrite=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["letters.txt"]
+
+
+def test_overwriting_leaves_nothing_of_the_run_before(photographs, tmp_path):
+    settings = {**FLOAT32, **photographs, "feature_weight": 0.0}
+    fit(tmp_path / "run", **settings)
+    fit(tmp_path / "run", **{**settings, "steps": 2, "seed": 1}, overwrite=True)
+    run = RunFolder(tmp_path / "run")
+    assert saved_config(run.path)["seed"] == 1
+    assert [path.name for path in run.checkpoints.iterdir()] == ["step-00000002.npz"]
+    assert [path.name for path in run.samples.iterdir()] == ["step-00000002.png"]
+    assert len(run.log_file.read_text().splitlines()) == 1 == len(list(run.tensorboard.iterdir()))
+
+
+@pytest.mark.parametrize(
+    ("settings", "error", "message"),
+    [
+        ({"feature_layer": "relu9_9"}, ConfigError, "VGG16 layers must be among"),
+        ({"architecture": "johnson"}, ConfigError, "architecture must be one of"),
+        ({"init": "nowhere"}, ModelError, "No model 'nowhere'"),
+        ({"vgg_weights": "gone.npz"}, ModelError, "VGG16 weights must be"),
+        ({"data": "gone"}, DataError, "no such file or folder: gone"),
+        ({"val": []}, DataError, "--val gave no picture"),
+    ],
+)
+def test_a_fit_that_cannot_start_leaves_the_run_before_alone(settings, error, message, finished, photographs):
+    run, _ = finished
+    before = {path: path.stat().st_mtime_ns for path in run.path.rglob("*")}
+    with pytest.raises(error, match=message):
+        fit(run.path, **{**TINY, **photographs, **settings}, overwrite=True)
+    assert {path: path.stat().st_mtime_ns for path in run.path.rglob("*")} == before
+
+
+# === Resuming ===
+
+
+def test_a_resumed_run_ends_where_a_straight_one_does(photographs, tmp_path):
+    settings = {**FLOAT32, **photographs, "ema_momentum": 0.5}
+    fit(tmp_path / "straight", **settings)
+    with pytest.raises(Interruption):
+        fit(tmp_path / "resumed", **settings, callbacks=[At(5, interrupt)])
+    steps = []
+    fit(tmp_path / "resumed", resume=True, callbacks=[At(4, lambda model: steps.append(4)), At(3, interrupt)])
+    assert steps == [4], "it did not go on after the checkpoint of step 4"
+    straight, resumed = RunFolder(tmp_path / "straight"), RunFolder(tmp_path / "resumed")
+    assert_close(weights_of(straight.model_file), weights_of(resumed.model_file), atol=1e-6)
+    states = straight.load_checkpoint(), resumed.load_checkpoint()
+    assert states[0].keys() == states[1].keys()
+    assert_close(states[0].values(), states[1].values(), rtol=1e-4, atol=1e-6)
+    early = np.load(straight.checkpoints / "step-00000004.npz")
+    assert max(np.abs(early[name] - states[0][name]).max() for name in early if "network" in name) > 1e-4
+
+
+def test_a_key_press_leaves_a_checkpoint_to_resume_from(photographs, tmp_path):
+    def press(model):
+        raise KeyboardInterrupt
+
+    settings = {**FLOAT32, **photographs, "feature_weight": 0.0, "save_every": 100}
+    with pytest.raises(KeyboardInterrupt):
+        fit(tmp_path / "run", **settings, callbacks=[At(3, press)])
+    assert [path.name for path in RunFolder(tmp_path / "run").checkpoints.iterdir()] == ["step-00000003.npz"]
+    fit(tmp_path / "run", resume=True, callbacks=[At(2, interrupt)])
+    assert [path.name for path in RunFolder(tmp_path / "run").samples.iterdir()] == ["step-00000006.png"]
+
+
+def test_resuming_a_finished_run_gives_its_network(finished):
+    run, _ = finished
+    before = run.model_file.read_bytes()
+    image = data.coffee()[:20, :20]
+    np.testing.assert_array_equal(fit(run.path, resume=True)(image), load(run.path)(image))
+    assert run.model_file.read_bytes() == before
+
+
+def test_what_cannot_be_resumed_is_refused(finished, tmp_path):
+    run, _ = finished
+    with pytest.raises(ConfigError, match="leave out what differs: steps was 6, now 9, seed was 0, now 1"):
+        fit(run.path, resume=True, steps=9, seed=1)
+    with pytest.raises(ModelError, match=r"holds no run \(config.json is missing\)"):
+        fit(tmp_path, resume=True)
+
+
+def test_missing_and_damaged_checkpoints_are_refused(finished, tmp_path):
+    run = RunFolder(tmp_path)
+    run.checkpoints.mkdir()
+    with pytest.raises(TrainingError, match=r"holds no checkpoint\. Start anew with --overwrite\."):
+        run.load_checkpoint()
+    whole = sorted(finished[0].checkpoints.iterdir())[-1].read_bytes()
+    for damaged in (b"", b"text", whole[:1000], whole[:-100]):
+        (run.checkpoints / "step-00000001.npz").write_bytes(damaged)
+        with pytest.raises(TrainingError, match=r"step-00000001.npz is damaged\. Delete it to use the one before\."):
+            run.load_checkpoint()
+
+
+# === Starting from another network ===
+
+
+def test_init_copies_the_weights(finished):
+    run, _ = finished
+    trainer = build_trainer(FitConfig.from_json({**TINY, "init": str(run.path)}))
+    assert_close(trainer.network.get_weights(), weights_of(run.model_file), atol=0)
+
+
+@pytest.mark.parametrize("change", [{"num_filters": 5}, {"num_residual_blocks": 2}, {"scale": 2}])
+def test_init_of_another_shape_is_refused(change, finished):
+    run, _ = finished
+    with pytest.raises(ConfigError, match=r"init must be a network of the same architecture as residual_x\d\. Recei"):
+        build_trainer(FitConfig.from_json({**TINY, "init": str(run.path), **change}))
+
+
+# === The gradient step ===
+
+
+def fitted_trainer(photographs, **settings):
+    """A trainer after all its steps, with the batches it was given."""
+    config = FitConfig.from_json({**FLOAT32, **photographs, **settings})
+    trainer = build_trainer(config)
+    stream = SampleStream(open_sources(config.data), scale=config.scale, crop=config.crop, seed=config.seed)
+    return trainer, stream.dataset(batch_size=config.batch_size, first_step=0, last_step=config.steps)
+
+
+def test_the_step_moves_the_network_and_not_vgg(photographs):
+    trainer, batches = fitted_trainer(photographs, warmup_steps=0, steps=3)
+    vgg = trainer.perceptual_loss.vgg
+    before, vgg_before = trainer.network.get_weights(), vgg.get_weights()
+    assert {v.path for v in trainer.trainable_variables} == {v.path for v in trainer.network.trainable_variables}
+    trainer.fit(batches, verbose=0, shuffle=False)
+    assert all(np.abs(a - b).max() > 0 for a, b in zip(before, trainer.network.get_weights(), strict=True))
+    assert_close(vgg_before, vgg.get_weights(), atol=0)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("architecture", ["residual", "johnson2016"])
+def test_the_loss_falls(architecture, precision, photographs):
+    settings = {"architecture": architecture, "precision": precision, "num_filters": 8, "warmup_steps": 0}
+    trainer, batches = fitted_trainer(photographs, **settings, steps=40, learning_rate=5e-3)
+    losses = []
+    callback = keras.callbacks.LambdaCallback(
+        on_train_batch_begin=lambda batch, logs: trainer.reset_metrics(),
+        on_train_batch_end=lambda batch, logs: losses.append(logs["loss"]),
+    )
+    trainer.fit(batches.take(1).repeat(40), verbose=0, shuffle=False, callbacks=[callback])
+    assert losses[-1] < 0.9 * losses[0]
+
+
+@pytest.mark.parametrize(
+    ("layer", "message"),
+    [
+        ("exit", r"diverged at step 4: loss, .* is not finite\."),
+        # ReLU can turn NaN into 0, so that the loss stays a number.
+        ("entry", r"diverged at step 4: a weight is not finite\."),
+    ],
+)
+def test_what_is_no_number_stops_the_fit_and_is_not_saved(layer, message, photographs, tmp_path):
+    def poison(model):
+        model.network.get_layer(layer).bias.assign(np.nan * model.network.get_layer(layer).bias)
+
+    settings = {**FLOAT32, **photographs, "feature_weight": 0.0}
+    with pytest.raises(TrainingError, match=message + " .*smaller --learning-rate"):
+        fit(tmp_path / "run", **settings, callbacks=[At(3, poison)])
+    run = RunFolder(tmp_path / "run")
+    assert [path.name for path in run.checkpoints.iterdir()] == ["step-00000002.npz"]
+    assert all(np.isfinite(array).all() for array in run.load_checkpoint().values())
+    assert all(np.isfinite(array).all() for array in weights_of(run.model_file))
+
+
+def test_the_saved_weights_are_the_exponential_average(photographs, tmp_path):
+    history = []
+    callback = keras.callbacks.LambdaCallback(
+        on_train_batch_end=lambda batch, logs: history.append(callback.model.network.get_weights())
+    )
+    settings = {**FLOAT32, **photographs, "feature_weight": 0.0, "steps": 20, "save_every": 20}
+    fit(tmp_path / "run", **settings, learning_rate=0.05, ema_momentum=0.4, callbacks=[callback])
+    average = [weight.astype(np.float64) for weight in history[0]]
+    for weights in history[1:]:
+        average = [0.4 * old + 0.6 * new for old, new in zip(average, weights, strict=True)]
+    saved = weights_of(tmp_path / "run" / "model.keras")
+    assert_close(saved, average, atol=1e-6)
+    assert max(np.abs(a - b).max() for a, b in zip(saved, history[-1], strict=True)) > 1e-4
+
+
+def test_short_fits_average_over_a_tenth_of_themselves(photographs):
+    momenta = {}
+    for steps in (5, 100, 3000, 100_000):
+        trainer, _ = fitted_trainer(photographs, steps=steps, feature_weight=0.0)
+        momenta[steps] = trainer.optimizer.ema_momentum if trainer.optimizer.use_ema else 0
+    assert momenta == pytest.approx({5: 0, 100: 0.9, 3000: 1 - 1 / 300, 100_000: 0.999})
+
+
+def test_without_averaging_the_last_weights_are_saved(photographs, tmp_path):
+    last = []
+    callback = keras.callbacks.LambdaCallback(
+        on_train_batch_end=lambda batch, logs: last.append(callback.model.network.get_weights())
+    )
+    settings = {**FLOAT32, **photographs, "feature_weight": 0.0, "ema_momentum": 0.0}
+    fit(tmp_path / "run", **settings, callbacks=[callback])
+    assert_close(weights_of(tmp_path / "run" / "model.keras"), last[-1], atol=0)
+
+
+def test_batch_norm_statistics_are_saved(photographs, tmp_path):
+    settings = {**FLOAT32, **photographs, "architecture": "johnson2016", "feature_weight": 0.0}
+    fit(tmp_path / "run", **settings)
+    norm = load_network(tmp_path / "run" / "model.keras").get_layer("entry_norm")
+    assert np.abs(np.asarray(norm.moving_mean)).max() > 0
+
+
+def test_the_learning_rate_falls_along_a_cosine_to_zero(photographs):
+    trainer, _ = fitted_trainer(photographs, steps=100, learning_rate=0.01, feature_weight=0.0)
+    rates = []
+    for step in (0, 25, 50, 100):
+        trainer.optimizer.iterations.assign(step)
+        rates.append(float(trainer.optimizer.learning_rate))
+    assert rates == pytest.approx([0.01 * (1 + np.cos(np.pi * step / 100)) / 2 for step in (0, 25, 50, 100)], abs=1e-9)
+
+
+def test_the_same_seed_gives_the_same_start_and_another_seed_another():
+    first, again, other = (build_trainer(FitConfig.from_json({**TINY, "seed": seed})).state() for seed in (0, 0, 1))
+    assert_close(first.values(), again.values(), atol=0)
+    assert np.abs(first["network/000"] - other["network/000"]).max() > 0
+
+
+TWO_DEVICES = """
+import numpy as np, keras, tensorflow as tf
+cpu = tf.config.list_physical_devices("CPU")[0]
+tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+from keras_psr.losses import PerceptualLoss
+from keras_psr.networks import build_network
+from keras_psr.training.trainer import Trainer
+
+generator = np.random.default_rng(0)
+low_res = generator.integers(0, 256, (8, 6, 6, 3), dtype=np.uint8)
+high_res = generator.integers(0, 256, (8, 24, 24, 3), dtype=np.uint8)
+
+def steps(strategy):
+    keras.utils.set_random_seed(0)
+    with strategy.scope():
+        network = build_network(num_filters=4, num_residual_blocks=1)
+        network.get_layer("exit").kernel.assign(np.random.default_rng(1).normal(0, 0.1, (9, 9, 4, 3)))
+        loss = PerceptualLoss(scale=4, feature_weight=1e-3, phase_weight=1, total_variation_weight=0.1)
+        trainer = Trainer(network, loss)
+        trainer.compile(optimizer=keras.optimizers.SGD(1e-3), jit_compile=False)
+    start = network.get_weights()
+    history = trainer.fit(tf.data.Dataset.from_tensor_slices((low_res, high_res)).batch(4), verbose=0).history
+    return start, network.get_weights(), history
+
+two = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+assert two.num_replicas_in_sync == 2
+start, alone, history = steps(tf.distribute.get_strategy())
+_, together, shared_history = steps(two)
+for before, one, other in zip(start, alone, together, strict=True):
+    moved = np.abs(one - before).max()
+    assert moved > 0 and np.abs(one - other).max() < 1e-3 * moved + 1e-7, (moved, np.abs(one - other).max())
+for name, values in history.items():
+    np.testing.assert_allclose(values, shared_history[name], rtol=1e-4, err_msg=name)
+print("equal", len(alone))
+"""
+
+
+def test_two_devices_take_the_same_steps_as_one():
+    # In a process of its own: devices must be divided before TensorFlow starts.
+    result = subprocess.run([sys.executable, "-c", textwrap.dedent(TWO_DEVICES)], capture_output=True, text=True)
+    assert result.stdout.startswith("equal"), result.stderr[-2000:]
