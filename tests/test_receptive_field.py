@@ -1,0 +1,84 @@
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+from keras_psr.errors import ModelError
+from keras_psr.networks import build_network
+from keras_psr.receptive_field import receptive_halo
+
+
+def make_positive(network):
+    """Weights with which a grey picture gives zeros, and no change of it cancels or vanishes in a ReLU."""
+    for weight in network.trainable_weights:
+        weight.assign(np.full(weight.shape, weight.name in ("kernel", "gamma"), np.float32))
+    return network
+
+
+def measure_halo(network, scale, size=61):
+    """Changes the pixel in the middle and finds the low-resolution pixels whose enlarged pixels move."""
+    image = np.full((1, size, size, 3), 127.5, np.float32)
+    changed = image.copy()
+    middle = size // 2
+    changed[0, middle, middle] = 255
+    moved = np.abs(np.asarray(network(changed)) - np.asarray(network(image)))[0].max(axis=-1) > 0
+    rows, columns = (np.flatnonzero(moved.any(axis=axis)) // scale for axis in (1, 0))
+    reach = {middle - rows.min(), rows.max() - middle, middle - columns.min(), columns.max() - middle}
+    return max(reach)
+
+
+@pytest.mark.parametrize("scale", [2, 4, 8])
+@pytest.mark.parametrize("num_residual_blocks", [1, 3])
+def test_halo_is_what_moves(scale, num_residual_blocks):
+    network = build_network("residual", scale=scale, num_filters=2, num_residual_blocks=num_residual_blocks)
+    assert receptive_halo(network) == measure_halo(make_positive(network), scale)
+
+
+def test_halo_of_the_papers_network():
+    network = build_network("johnson2016", scale=4, num_filters=2, num_residual_blocks=1)
+    halo = receptive_halo(network)
+    network.get_layer("tanh").activation = keras.activations.linear  # tanh is flat in float32 where much arrives
+    assert halo == measure_halo(make_positive(network), 4)
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        layers.Conv2DTranspose(3, 2, strides=2, padding="same"),
+        layers.Conv2DTranspose(3, 3, strides=2, padding="same"),
+        layers.Conv2DTranspose(3, 4, strides=2, padding="same"),
+        layers.Conv2DTranspose(3, 5, strides=2, padding="same"),
+        layers.Conv2DTranspose(3, 6, strides=2, padding="same"),
+        layers.Conv2DTranspose(3, 8, strides=4, padding="same"),
+        layers.Conv2DTranspose(3, 9, strides=4, padding="same"),
+        layers.UpSampling2D(2, interpolation="nearest"),
+        layers.UpSampling2D(2, interpolation="bilinear"),
+        layers.UpSampling2D(4, interpolation="bilinear"),
+    ],
+    ids=lambda layer: layer.name,
+)
+def test_halo_of_one_upsampling_layer_behind_a_convolution(layer):
+    image = keras.Input((None, None, 3))
+    scale = (layer.strides if hasattr(layer, "strides") else layer.size)[0]
+    network = keras.Model(image, layer(layers.Conv2D(3, 5, padding="same", dilation_rate=2)(image)))
+    assert receptive_halo(network) == measure_halo(make_positive(network), scale)
+
+
+def test_halo_of_the_default_network():
+    # By hand: entry 4, ten 3x3 convolutions 10, and 2 for the upsampling and the 9x9 exit, which reads pixels
+    # -4 to 7 of its own grid, so -3 to 4 of the middle one, so -2 to 2 of the input.
+    assert receptive_halo(build_network()) == 4 + 10 + 2
+
+
+def test_unknown_layers_are_named():
+    image = keras.Input((None, None, 3))
+    network = keras.Model(image, layers.UpSampling2D(2)(layers.MaxPooling2D(3, 1, "same", name="pool")(image)))
+    with pytest.raises(ModelError, match="layer pool is of an unknown kind, MaxPooling2D.*Conv2DTranspose"):
+        receptive_halo(network)
+
+
+def test_a_layer_called_twice_is_refused():
+    image = keras.Input((None, None, 3))
+    layer = layers.Conv2D(3, 3, padding="same")
+    with pytest.raises(ModelError, match="must call each layer once"):
+        receptive_halo(keras.Model(image, layers.UpSampling2D(2)(layer(layer(image)))))
