@@ -113,3 +113,22 @@ def test_average_pooling_gives_another_loss(pictures):
     responses = [np.asarray(vgg(image)["relu2_2"]) for image in pictures]
     assert losses[1] == pytest.approx(((responses[0] - responses[1]) ** 2).mean(), rel=1e-5)
     assert abs(losses[0] - losses[1]) > 0.1 * losses[1]
+
+
+@pytest.mark.parametrize("shift", [(0, 1), (1, 0), (1, 1)])
+def test_a_shifted_feature_loss_is_that_of_pictures_cut_at_the_top_and_left(shift, loss, pictures):
+    expected = loss.feature_loss(*pictures[:, :, shift[0] :, shift[1] :])
+    assert float(loss.feature_loss(*pictures, shift)) == pytest.approx(float(expected), rel=1e-6)
+    in_graph = tf.function(lambda rows, columns: loss.terms(*map(tf.constant, pictures), False, (rows, columns)))
+    terms = in_graph(tf.constant(shift[0], tf.int64), tf.constant(shift[1], tf.int64))
+    assert float(terms["feature_loss"]) == pytest.approx(float(expected), rel=1e-4)
+    assert float(expected) != float(loss.feature_loss(*pictures))
+    unshifted = loss.terms(*pictures, False)
+    assert all(float(terms[name]) == pytest.approx(float(unshifted[name])) for name in terms if "feature" not in name)
+
+
+@pytest.mark.parametrize(("layer", "num_shifts"), [("relu1_2", 1), ("relu2_2", 2), ("relu3_3", 4), ("relu4_3", 8)])
+def test_the_pooling_grid_repeats_with_the_layers_stride(layer, num_shifts, pictures):
+    loss = PerceptualLoss(scale=4, feature_weight=1, feature_layer=layer)
+    assert loss.num_shifts == num_shifts
+    assert loss.vgg(pictures[0])[layer].shape[1] == 24 // num_shifts

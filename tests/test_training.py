@@ -6,6 +6,7 @@ import textwrap
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from PIL import Image
 from skimage import data
 
@@ -462,6 +463,21 @@ def test_the_same_seed_gives_the_same_start_and_another_seed_another():
     assert np.abs(first["network/000"] - other["network/000"]).max() > 0
 
 
+@pytest.mark.parametrize("shift_pooling", [True, False])
+def test_the_pooling_grid_takes_every_shift_in_turn(shift_pooling, photographs, monkeypatch):
+    trainer, batches = fitted_trainer(photographs, steps=5, warmup_steps=0, shift_pooling=shift_pooling)
+    shifts = []
+    feature_loss = trainer.perceptual_loss.feature_loss
+
+    def watched(output, target, shift):
+        tf.py_function(lambda *shift: shifts.append(tuple(map(int, shift))), shift, [])
+        return feature_loss(output, target, shift)
+
+    monkeypatch.setattr(trainer.perceptual_loss, "feature_loss", watched)
+    trainer.fit(batches, verbose=0, shuffle=False)
+    assert shifts == ([(0, 0), (1, 0), (0, 1), (1, 1), (0, 0)] if shift_pooling else [(0, 0)] * 5)
+
+
 TWO_DEVICES = """
 import numpy as np, keras, tensorflow as tf
 cpu = tf.config.list_physical_devices("CPU")[0]
@@ -480,7 +496,7 @@ def steps(strategy):
         network = build_network(num_filters=4, num_residual_blocks=1)
         network.get_layer("exit").kernel.assign(np.random.default_rng(1).normal(0, 0.1, (9, 9, 4, 3)))
         loss = PerceptualLoss(scale=4, feature_weight=1e-3, phase_weight=1, total_variation_weight=0.1)
-        trainer = Trainer(network, loss)
+        trainer = Trainer(network, loss, shift_pooling=True)
         trainer.compile(optimizer=keras.optimizers.SGD(1e-3), jit_compile=False)
     start = network.get_weights()
     history = trainer.fit(tf.data.Dataset.from_tensor_slices((low_res, high_res)).batch(4), verbose=0).history

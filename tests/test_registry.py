@@ -1,0 +1,81 @@
+import hashlib
+import json
+
+import pytest
+
+import keras_psr.registry
+from keras_psr.errors import ModelError
+from keras_psr.registry import file_sha256, find_model, shipped_folder, shipped_models
+
+
+@pytest.fixture
+def shipped(tmp_path, monkeypatch):
+    """A folder of shipped models, `x4` whole and `x8` damaged, in the place of the real one."""
+    folder = tmp_path / "saved_models"
+    for name, content in {"x8": b"eight", "x4": b"four"}.items():
+        (folder / name).mkdir(parents=True)
+        (folder / name / "model.keras").write_bytes(content)
+        checksum = hashlib.sha256(content).hexdigest()
+        card = {"scale": int(name[1:]), "sha256": {"model.keras": checksum}}
+        (folder / name / "card.json").write_text(json.dumps(card))
+    (folder / "x8" / "model.keras").write_bytes(b"eighr")
+    (folder / "unfinished").mkdir()
+    monkeypatch.setattr(keras_psr.registry, "shipped_folder", lambda: folder)
+    return folder
+
+
+def test_checksum_is_the_published_example(tmp_path):
+    (tmp_path / "abc").write_bytes(b"abc")  # FIPS 180-2, appendix B.1
+    expected = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    assert file_sha256(tmp_path / "abc") == expected
+
+
+def test_cards_are_listed_by_name(shipped):
+    cards = shipped_models()
+    assert list(cards) == ["x4", "x8"] and [card["scale"] for card in cards.values()] == [4, 8]
+
+
+def test_a_shipped_model_is_found_by_name(shipped):
+    assert find_model("x4") == shipped / "x4" / "model.keras"
+
+
+def test_a_damaged_shipped_model_is_refused(shipped):
+    message = r"x8/model\.keras is damaged: its sha256 is [0-9a-f]{64}, its card says [0-9a-f]{64}\. Reinstall"
+    with pytest.raises(ModelError, match=message):
+        find_model("x8")
+
+
+@pytest.mark.parametrize("name", ["x16", "unfinished", ".", ""])
+def test_unknown_names_are_refused_with_the_known(name, shipped, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ModelError, match=r"No model .* shipped model \(x4, x8\)\.|The folder .* holds no model\.keras"):
+        find_model(name)
+
+
+def test_without_shipped_models_the_message_says_none(tmp_path, monkeypatch):
+    monkeypatch.setattr(keras_psr.registry, "shipped_folder", lambda: tmp_path)
+    assert shipped_models() == {}
+    with pytest.raises(ModelError, match=r"No model 'x4': expected .* \(none\)\."):
+        find_model("x4")
+
+
+def test_run_folders_and_files_are_found(tmp_path):
+    with pytest.raises(ModelError, match=r"holds no model\.keras\. Give a run folder of `keras-psr fit`\."):
+        find_model(tmp_path)
+    (tmp_path / "model.keras").write_bytes(b"")
+    assert find_model(tmp_path) == find_model(str(tmp_path)) == tmp_path / "model.keras"
+    assert find_model(tmp_path / "model.keras") == tmp_path / "model.keras"
+
+
+def test_a_path_wins_over_a_name(shipped, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "x4").mkdir()
+    (tmp_path / "x4" / "model.keras").write_bytes(b"mine")
+    assert find_model("x4").read_bytes() == b"mine"
+
+
+def test_the_models_that_ship_are_whole():
+    for name, card in shipped_models().items():
+        path = find_model(name)
+        assert card["sha256"][path.name] == file_sha256(path)
+        assert path.parent == shipped_folder() / name
