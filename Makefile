@@ -5,10 +5,11 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 WHEEL_VENV := build/wheel-venv
 
-.PHONY: help install test test-slow lint typing wheel-test clean
+.PHONY: help install demo test test-slow lint typing wheel-test clean
 
 help:
 	@echo "make install     make $(VENV) and install keras-psr there, editable, with the development tools"
+	@echo "make demo        fit a network to a few photographs for a minute or more, enlarge another one, leave it in demo/"
 	@echo "make test        run the fast tests"
 	@echo "make test-slow   run the slow tests"
 	@echo "make lint        check style and formatting rules with ruff"
@@ -24,6 +25,14 @@ $(READY): pyproject.toml setup.py
 	$(BIN)/pip install --quiet --upgrade pip
 	$(BIN)/pip install --quiet -e '.[dev]'
 	touch $@
+
+# Seconds of pixel loss, then of the whole recipe; the photograph that is enlarged is not among those fitted to.
+demo: $(READY)
+	$(BIN)/python tools/demo.py before demo
+	$(BIN)/keras-psr fit --scale 4 --steps 400 --warmup-steps 100 --save-every 200 --out demo/run --overwrite
+	$(BIN)/keras-psr upscale demo/low_res.png --model demo/run -o demo/upscaled.png --overwrite
+	$(BIN)/keras-psr evaluate --model demo/run --data demo/original.png
+	$(BIN)/python tools/demo.py after demo
 
 test: $(READY)
 	$(BIN)/pytest

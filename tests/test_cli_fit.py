@@ -51,6 +51,12 @@ def test_options_win_over_the_file_and_the_file_over_the_defaults(tmp_path):
     assert config.learning_rate == DEFAULTS.learning_rate
 
 
+@pytest.mark.parametrize(("args", "value"), [([], "True"), (["--no-shift-pooling"], "False")])
+def test_a_switch_can_be_turned_off(fit_tiny, tmp_path, args, value):
+    result = fit_tiny("--out", tmp_path / "run", "--steps", 1, *args)
+    assert f"shift_pooling {value}" in " ".join(result.stderr.split())
+
+
 def test_zero_is_a_value_that_was_given():
     assert resolve({"seed": 0, "feature_weight": 0.0}, None, resumed=None).feature_weight == 0.0
 
