@@ -1,6 +1,6 @@
 """Makes `saved_models/NAME` from a run folder: the network, and a card whose every number is read or measured.
 
-    python tools/ship_model.py runs/x4 x4 --benchmark data/Set5 --benchmark data/Set14 --training-data "..."
+python tools/ship_model.py runs/x4 x4 --benchmark data/Set5 --benchmark data/Set14 --training-data "..."
 """
 
 import json
@@ -18,8 +18,8 @@ from keras_psr.training.callbacks import LOG_EVERY
 
 LICENCE = "Apache-2.0"
 LIMITS = (
-    "Fitted to clean photographs shrunk by antialiased bicubic: JPEG artefacts, sensor noise and blur are enlarged with "
-    "the picture. Not made for faces, text or drawings. Fine detail is invented, so it is no evidence of anything."
+    "Fitted to clean photographs shrunk by antialiased bicubic: JPEG artefacts, sensor noise and blur are enlarged "
+    "with the picture. Not made for faces, text or drawings. Fine detail is invented, so it is no evidence of anything."
 )
 
 

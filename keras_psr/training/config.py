@@ -62,9 +62,9 @@ class FitConfig:
     pixel_norm: str = "l1"
     feature_weight: float = 1e-3
     feature_layer: str = "relu2_2"
-    phase_weight: float = 2.0
+    phase_weight: float = 0.3
     total_variation_weight: float = 0.0
-    warmup_steps: int = 500
+    warmup_steps: int = 0
     vgg_weights: str = "bundled"
     vgg_pooling: str = "average"
     shift_pooling: bool = True
