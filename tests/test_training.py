@@ -186,8 +186,9 @@ def test_a_run_folder_holds_what_it_promises(finished, photographs):
 def test_validations_are_logged(finished):
     run, logged = finished
     lines = [json.loads(line) for line in run.log_file.read_text().splitlines()]
-    assert [line.pop("step") for line in lines] == [2, 4, 6] == [step for step, _ in logged]
+    assert [line.pop("step") for line in lines] == [2, 4, 6, 6] == [step for step, _ in logged]
     assert lines == [numbers for _, numbers in logged]
+    assert set(lines.pop(2)) >= {"loss", "crops_per_second"}, "the last losses are logged whenever the fit ends"
     for line in lines:
         assert set(line) >= {"val_psnr_y", "val_ssim_y", "val_feature_distance_ratio", "val_lattice_ratio"}
         assert 15 < line["val_psnr_y"] < 45 and 0.3 < line["val_ssim_y"] < 1
@@ -207,13 +208,13 @@ def test_losses_are_logged_and_are_means_since_the_last_line(photographs, tmp_pa
 
     settings = {**FLOAT32, **photographs, "steps": 5, "save_every": 5, "warmup_steps": 3, "phase_weight": 0.5}
     fit(tmp_path / "run", **settings, on_log=on_log, callbacks=[Losses()])
-    assert [step for step, _ in lines] == [2, 4]
+    assert [step for step, _ in lines] == [2, 4, 5]
     for step, numbers in lines:
         assert numbers["loss"] == pytest.approx(losses[step - 1])
         assert numbers["crops_per_second"] > 0
         weighted = numbers["pixel_loss"] + 1e-3 * numbers["feature_loss"] + 0.5 * numbers["phase_loss"]
         assert numbers["loss"] == pytest.approx(weighted, rel=1e-5)
-    (_, first), (_, second) = lines
+    (_, first), (_, second), _ = lines
     assert first["feature_loss"] == 0, "steps 1 and 2 are warm-up"
     assert second["feature_loss"] > 0, "step 4 is not"
 
@@ -254,7 +255,20 @@ def test_overwriting_leaves_nothing_of_the_run_before(photographs, tmp_path):
     assert saved_config(run.path)["seed"] == 1
     assert [path.name for path in run.checkpoints.iterdir()] == ["step-00000002.npz"]
     assert [path.name for path in run.samples.iterdir()] == ["step-00000002.png"]
-    assert len(run.log_file.read_text().splitlines()) == 1 == len(list(run.tensorboard.iterdir()))
+    assert [json.loads(line)["step"] for line in run.log_file.read_text().splitlines()] == [2, 2]
+    assert 1 == len(list(run.tensorboard.iterdir()))
+
+
+def test_a_validation_picture_that_cannot_be_scored_is_left_out_and_named(photographs, tmp_path, caplog):
+    tiny, logged = tmp_path / "tiny.png", []
+    Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(tiny)
+    settings = {**FLOAT32, **photographs, "feature_weight": 0.0, "steps": 2}
+    with pytest.raises(DataError, match="None of 1 validation pictures can be scored; .*tiny.png"):
+        fit(tmp_path / "run", **{**settings, "val": [str(tiny)]})
+    val = [*photographs["val"], str(tiny)]
+    fit(tmp_path / "run", **{**settings, "val": val}, on_log=lambda step, numbers: logged.append(numbers))
+    assert "1 picture left out" in caplog.text and "tiny.png" in caplog.text
+    assert "val_psnr_y" in logged[-1]
 
 
 @pytest.mark.parametrize(
@@ -265,7 +279,7 @@ def test_overwriting_leaves_nothing_of_the_run_before(photographs, tmp_path):
         ({"init": "nowhere"}, ModelError, "No model 'nowhere'"),
         ({"vgg_weights": "gone.npz"}, ModelError, "VGG16 weights must be"),
         ({"data": "gone"}, DataError, "no such file or folder: gone"),
-        ({"val": []}, DataError, "--val gave no picture"),
+        ({"val": []}, DataError, "None of 0 validation pictures"),
     ],
 )
 def test_a_fit_that_cannot_start_leaves_the_run_before_alone(settings, error, message, finished, photographs):

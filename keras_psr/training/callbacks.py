@@ -10,13 +10,13 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_psr.errors import DataError, TrainingError
+from keras_psr.errors import ConfigError, DataError, ImageFileError, TrainingError
 from keras_psr.evaluation import FEATURE_TAP, Scores, UpscaleFunction, interpolations, score_picture, summarize
 from keras_psr.image_files import write_image
 from keras_psr.inference import Upscaler
 from keras_psr.pixels import crop_center, crop_to_multiple, make_low_res
 from keras_psr.sheets import comparison_sheet
-from keras_psr.sources import Picture
+from keras_psr.sources import Picture, report_skipped
 from keras_psr.training.run_folder import RunFolder
 from keras_psr.vgg import build_vgg
 
@@ -52,30 +52,36 @@ class StopOnNaN(StepCallback):
 class Log(StepCallback):
     """Appends the mean losses of every `LOG_EVERY` steps, and whatever it is told, to `log.jsonl` and TensorBoard."""
 
-    def __init__(self, run: RunFolder, batch_size: int, on_log: OnLog) -> None:
-        """Opens the files of a run folder; `on_log` hears of each line too."""
+    def __init__(self, run: RunFolder, batch_size: int, last: int, on_log: OnLog) -> None:
+        """Opens the files of a run folder; the step `last` ends the fit, and `on_log` hears of each line too."""
         super().__init__()
-        self.run, self.batch_size, self.on_log = run, batch_size, on_log
+        self.run, self.batch_size, self.last, self.on_log = run, batch_size, last, on_log
         self.writer = tf.summary.create_file_writer(str(run.tensorboard))
-
-    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
-        """Starts the clock."""
-        self.time, self.steps_logged = time.perf_counter(), self.step()
+        self.clock: tuple[int, float] | None = None
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         """Writes the losses since the last line and starts new means."""
         step = self.step()
-        if step % LOG_EVERY:
+        if self.clock is None:  # starts behind the first step, which compiles
+            self.restart_clock()
+        if step % LOG_EVERY and step != self.last:
             return
-        now = time.perf_counter()
-        rate = (step - self.steps_logged) * self.batch_size / (now - self.time)
-        self.time, self.steps_logged = now, step
-        self.write(step, {name: float(value) for name, value in (logs or {}).items()} | {"crops_per_second": rate})
+        numbers = {name: float(value) for name, value in (logs or {}).items()}
+        steps_before, time_before = self.clock or (step, 0.0)
+        if step > steps_before:
+            numbers["crops_per_second"] = (step - steps_before) * self.batch_size / (time.perf_counter() - time_before)
+        self.restart_clock()
+        self.write(step, numbers)
         for metric in self.model.metrics:
             metric.reset_state()
 
+    def restart_clock(self) -> None:
+        """Leaves what happened since the last step out of the rate."""
+        self.clock = (self.step(), time.perf_counter())
+
     def write(self, step: int, numbers: dict[str, float]) -> None:
-        """Appends one line of numbers."""
+        """Appends one line of numbers; those that are not defined, such as a flat picture's ratios, are left out."""
+        numbers = {name: value for name, value in numbers.items() if math.isfinite(value)}
         with self.run.log_file.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"step": step, **numbers}) + "\n")
         with self.writer.as_default(step=step):
@@ -95,15 +101,32 @@ class Validation:
     """Scores the network on whole held-out pictures, next to bicubic."""
 
     def __init__(self, pictures: list[Picture], scale: int, vgg_weights: str) -> None:
-        """Decodes the pictures and scores bicubic once."""
-        if not pictures:
-            raise DataError("--val gave no picture. Give a folder of pictures, or leave it out.")
+        """Decodes the pictures and scores bicubic once; those that cannot be scored are left out and named.
+
+        Raises:
+            DataError: None can be scored.
+        """
         self.scale = scale
         self.vgg = build_vgg((FEATURE_TAP,), weights=vgg_weights)
-        self.originals = [crop_to_multiple(picture.read(), scale) for picture in pictures]
-        self.low_res = [make_low_res(original, scale) for original in self.originals]
-        self.bicubic = [interpolations(scale)["bicubic"](image) for image in self.low_res]
-        self.bicubic_scores = [self._score(*pair) for pair in zip(self.bicubic, self.originals, strict=True)]
+        self.low_res: list[np.ndarray] = []
+        self.baselines: list[dict[str, np.ndarray]] = []
+        self.bicubic_scores: list[Scores] = []
+        skipped = []
+        for picture in pictures:
+            try:
+                original = crop_to_multiple(picture.read(), scale)
+                low_res = make_low_res(original, scale)
+                bicubic = interpolations(scale)["bicubic"](low_res)
+                self.bicubic_scores.append(score_picture(bicubic, original, scale, self.vgg))
+            except (ImageFileError, ConfigError) as error:
+                skipped.append((picture.name, str(error)))
+                continue
+            self.low_res.append(low_res)
+            self.baselines.append({"bicubic": bicubic, "original": original})
+        if not self.low_res:
+            reason = f"; {skipped[0][0]}: {skipped[0][1]}" if skipped else ""
+            raise DataError(f"None of {len(pictures)} validation pictures can be scored{reason}. Give another --val.")
+        report_skipped(skipped)
 
     def __call__(self, upscale: UpscaleFunction) -> tuple[dict[str, float], np.ndarray]:
         """Scores a network.
@@ -111,26 +134,17 @@ class Validation:
         Returns:
             Numbers by name, each beginning with `val_`; and a sheet of the first pictures, uint8 RGB.
         """
-        outputs = [upscale(image) for image in self.low_res]
-        scores = [self._score(*pair) for pair in zip(outputs, self.originals, strict=True)]
-        rows = [{"bicubic": b, "model": s} for b, s in zip(self.bicubic_scores, scores, strict=True)]
-        numbers = {f"val_{name}": value for name, value in summarize(rows)["model"].items()}
-        numbers["val_psnr_y_over_bicubic"] = float(
-            np.mean([row["model"]["psnr_y"] - row["bicubic"]["psnr_y"] for row in rows])
-        )
-        shown = zip(self.bicubic, outputs, self.originals, strict=True)
-        return numbers, comparison_sheet(
-            [
-                {
-                    name: crop_center(image, SHEET_SIZE)
-                    for name, image in zip(("bicubic", "ours", "original"), row, strict=True)
-                }
-                for row in list(shown)[:SHEET_PICTURES]
-            ]
-        )
-
-    def _score(self, image: np.ndarray, original: np.ndarray) -> Scores:
-        return score_picture(image, original, self.scale, self.vgg)
+        rows, sheet = [], []
+        for low_res, baselines, bicubic_scores in zip(self.low_res, self.baselines, self.bicubic_scores, strict=True):
+            output = upscale(low_res)
+            scores = score_picture(output, baselines["original"], self.scale, self.vgg)
+            rows.append({"bicubic": bicubic_scores, "model": scores})
+            shown = {"bicubic": baselines["bicubic"], "ours": output, "original": baselines["original"]}
+            sheet.append({name: crop_center(image, SHEET_SIZE) for name, image in shown.items()})
+        summary = summarize(rows)
+        numbers = {f"val_{name}": value for name, value in summary["model"].items()}
+        numbers["val_psnr_y_over_bicubic"] = summary["model"]["psnr_y"] - summary["bicubic"]["psnr_y"]
+        return numbers, comparison_sheet(sheet[:SHEET_PICTURES])
 
 
 class SaveAndValidate(StepCallback):
@@ -159,6 +173,7 @@ class SaveAndValidate(StepCallback):
         self.log.write(step, numbers)
         self.log.write_sheet(step, sheet)
         write_image(self.run.samples / f"step-{step:08d}.png", sheet)
+        self.log.restart_clock()
 
 
 def _diverged(step: int, what: str) -> TrainingError:

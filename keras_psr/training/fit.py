@@ -66,7 +66,7 @@ def fit(
     first_step = int(trainer.optimizer.iterations)
     averaged = _build(config, "float32")
     if first_step < config.steps:
-        log = Log(run, config.batch_size, on_log)
+        log = Log(run, config.batch_size, config.steps, on_log)
         save = SaveAndValidate(run, averaged, validation, log, config.save_every, config.steps)
         batches = stream.dataset(batch_size=config.batch_size, first_step=first_step, last_step=config.steps)
         try:
