@@ -1,59 +1,162 @@
-"""Fitted networks as functions from picture to picture."""
+"""Fitted networks as functions from picture to picture; importing this imports neither TensorFlow nor Keras."""
 
 import zipfile
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import keras
 import numpy as np
 
 from keras_psr.errors import ConfigError, ModelError
-from keras_psr.networks import network_scale
-from keras_psr.pixels import to_uint8
-from keras_psr.registry import find_model
+from keras_psr.litert import LiteRTNetwork
+from keras_psr.pixels import resize_bicubic, to_uint8, to_uint16
+from keras_psr.registry import find_runnable
+from keras_psr.tiling import upscale_in_tiles
+
+if TYPE_CHECKING:
+    import keras
+
+KERAS_OUTPUT_SIDE = 768
+"""Side of what Keras computes at once, in enlarged pixels: the default network takes 0.9 KB for each."""
+
+BICUBIC_HALO = 3
+"""What a bicubically enlarged pixel needs around it, in low-resolution pixels."""
 
 
 class Upscaler:
-    """Enlarges pictures with a network.
+    """Enlarges pictures with a network, of any size, in tiles.
+
+    A picture is extended by mirroring at its borders as far as the network looks (its halo), and the result is cut: so
+    the zeros with which convolutions pad never show, and tiles give what the whole picture would give.
 
     Attributes:
-        network: The Keras model.
+        network: The Keras model, or the `LiteRTNetwork`.
         scale: Its upscaling factor.
     """
 
-    def __init__(self, network: keras.Model) -> None:
+    def __init__(self, network: "keras.Model | LiteRTNetwork") -> None:
         """Wraps a network.
 
         Args:
-            network: A model from (batch, height, width, 3) to an enlarged picture, RGB in [0, 255].
-        """
-        self.network = network
-        self.scale = network_scale(network)
-
-    def __call__(self, image: np.ndarray) -> np.ndarray:
-        """Enlarges one picture.
-
-        Args:
-            image: uint8 RGB (height, width, 3).
-
-        Returns:
-            uint8 RGB (scale * height, scale * width, 3).
+            network: A functional Keras model from (batch, height, width, 3) to an enlarged picture, RGB in [0, 255]; or
+                a `.tflite`.
 
         Raises:
-            ConfigError: `image` is of another shape or dtype.
+            ModelError: A layer of the Keras model is of an unknown kind, so nobody knows how far it looks.
         """
-        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+        self.network = network
+        self._tiles = network if isinstance(network, LiteRTNetwork) else KerasNetwork(network)
+        self.scale = self._tiles.scale
+        self._executor: ThreadPoolExecutor | None = None
+        if self._tiles.workers > 1:
+            self._executor = ThreadPoolExecutor(self._tiles.workers)
+
+    @property
+    def is_quantized(self) -> bool:
+        """Whether it computes with 8 bits, so that it takes no 16-bit pictures."""
+        return self._tiles.is_quantized
+
+    def __call__(
+        self, image: np.ndarray, *, strength: float = 1.0, on_pixels: Callable[[int], None] = lambda pixels: None
+    ) -> np.ndarray:
+        """Enlarges one picture. Several threads may do so at once.
+
+        Args:
+            image: uint8 or uint16, RGB (height, width, 3) or grey (height, width). Grey is given to the network as
+                three equal channels, whose mean is taken.
+            strength: Share of the network in the result, in [0, 1]; the rest is bicubic.
+            on_pixels: Called again and again with the number of pixels of the result that have been added.
+
+        Returns:
+            `scale` times as high and wide, of the same kind and dtype.
+
+        Raises:
+            ConfigError: `image` is of another shape or dtype, or has 16 bits and the network is quantized.
+        """
+        if image.dtype not in (np.uint8, np.uint16) or image.ndim not in (2, 3) or image.shape[2:] not in ((), (3,)):
             raise ConfigError(
-                f"image must be uint8 RGB of shape (height, width, 3). Received: {image.dtype} of shape {image.shape}."
+                "image must be uint8 or uint16, RGB of shape (height, width, 3) or grey of shape (height, width). "
+                f"Received: {image.dtype} of shape {image.shape}."
             )
-        output = self.network(image[None].astype(np.float32), training=False)
-        return to_uint8(np.asarray(output)[0])
+        if not image.size:
+            raise ConfigError(f"image must hold pixels. Received: shape {image.shape}.")
+        if not 0 <= strength <= 1:
+            raise ConfigError(f"strength must be in [0, 1]. Received: {strength}.")
+        if image.dtype == np.uint16 and self.is_quantized:
+            raise ConfigError(
+                "image has 16 bits for each channel, but the model is quantized to 8. Use its float32 or float16 file."
+            )
+        halo = self._tiles.halo if strength == 1 else max(self._tiles.halo, BICUBIC_HALO)
+        return upscale_in_tiles(
+            lambda tile: self._upscale_tile(tile, strength),
+            image,
+            scale=self.scale,
+            tile=self._tiles.tile_size(*image.shape[:2]),
+            halo=halo,
+            dtype=image.dtype,
+            map_tiles=self._executor.map if self._executor else map,
+            on_pixels=on_pixels,
+        )
+
+    def _upscale_tile(self, tile: np.ndarray, strength: float) -> np.ndarray:
+        """One tile, in the dtype and kind of the picture."""
+        levels = tile.astype(np.float32) / 257 if tile.dtype == np.uint16 else tile
+        enlarged = self._tiles(levels if tile.ndim == 3 else np.stack([levels] * 3, axis=-1))
+        if tile.ndim == 2:
+            enlarged = enlarged.mean(axis=-1, dtype=np.float32)
+        if strength < 1:
+            bicubic = resize_bicubic(levels.astype(np.float32), *enlarged.shape[:2])
+            enlarged = strength * enlarged.astype(np.float32) + (1 - strength) * bicubic
+        if tile.dtype == np.uint16:
+            return to_uint16(enlarged)
+        return enlarged if enlarged.dtype == np.uint8 else to_uint8(enlarged)
 
 
-def load(model: str | Path) -> Upscaler:
+class KerasNetwork:
+    """A Keras model as a function of tiles.
+
+    Attributes:
+        scale: Upscaling factor.
+        halo: What a pixel needs around it, in low-resolution pixels.
+        workers: 1, for TensorFlow itself uses all cores.
+        is_quantized: False.
+    """
+
+    workers = 1
+    is_quantized = False
+
+    def __init__(self, network: "keras.Model") -> None:
+        """Finds out how far a network looks.
+
+        Raises:
+            ModelError: It has a layer of an unknown kind.
+        """
+        from keras_psr.networks import network_scale
+        from keras_psr.receptive_field import receptive_halo
+
+        self._network = network
+        self.scale, self.halo = network_scale(network), receptive_halo(network)
+        self._tile = max(KERAS_OUTPUT_SIDE // self.scale, 4 * max(self.halo, BICUBIC_HALO))
+
+    def tile_size(self, height: int, width: int) -> tuple[int, int]:
+        """Height and width of the tiles for a picture: the whole, unless that is too large."""
+        around = 2 * max(self.halo, BICUBIC_HALO)
+        return min(self._tile, height + around), min(self._tile, width + around)
+
+    def __call__(self, tile: np.ndarray) -> np.ndarray:
+        """Enlarges a tile: RGB (height, width, 3) in [0, 255] to float32, `scale` times as large, not clipped."""
+        return np.asarray(self._network(tile[None].astype(np.float32), training=False))[0].astype(np.float32)
+
+
+def load(model: str | Path, *, threads: int | None = None) -> Upscaler:
     """Loads a fitted network.
 
     Args:
-        model: A shipped model's name (`x4`), a run folder, or a `.keras` file.
+        model: A shipped model's name (`x4`), the name of one of its `.tflite` files (`x4_int8`), a run folder, or a
+            `.tflite` or `.keras` file. A name alone means the model's float32 `.tflite`, which gives the network's own
+            pixels without TensorFlow, and its `.keras` file if it has none.
+        threads: Tiles of a `.tflite` to compute at once; None for one on each core.
 
     Returns:
         The network as a function of pictures.
@@ -61,7 +164,9 @@ def load(model: str | Path) -> Upscaler:
     Raises:
         ModelError: There is no such model, or it is not a super-resolution network.
     """
-    path = find_model(model)
+    path = find_runnable(model)
+    if path.suffix == ".tflite":
+        return Upscaler(LiteRTNetwork(path, threads))
     network = load_network(path)
     if network.output_shape != (None, None, None, 3) or network.input_shape != (None, None, None, 3):
         raise ModelError(
@@ -71,7 +176,7 @@ def load(model: str | Path) -> Upscaler:
     return Upscaler(network)
 
 
-def load_network(path: Path) -> keras.Model:
+def load_network(path: Path) -> "keras.Model":
     """Loads a `.keras` file without executing anything in it (`safe_mode`).
 
     Args:
@@ -85,6 +190,8 @@ def load_network(path: Path) -> keras.Model:
     """
     if path.suffix != ".keras" or not zipfile.is_zipfile(path):  # Keras would also open .h5, without `safe_mode`
         raise ModelError(f"{path} is not a .keras file. Give a run folder of `keras-psr fit` or its model.keras.")
+    import keras
+
     try:
         return keras.saving.load_model(path, compile=False, safe_mode=True)
     except Exception as error:  # Keras raises ValueError, KeyError, TypeError, OSError and zipfile's kinds

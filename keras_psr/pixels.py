@@ -24,6 +24,18 @@ def to_uint8(image: np.ndarray) -> np.ndarray:
     return np.rint(np.clip(image, 0, 255)).astype(np.uint8)
 
 
+def to_uint16(image: np.ndarray) -> np.ndarray:
+    """Stretch [0, 255] to [0, 65535], clip, round half to even and convert to uint16.
+
+    Args:
+        image: Any shape, in grey levels of 8 bits, with fractions.
+
+    Returns:
+        uint16 array of the same shape.
+    """
+    return np.rint(np.clip(image, 0, 255) * 257).astype(np.uint16)
+
+
 def crop_to_multiple(image: np.ndarray, multiple: int) -> np.ndarray:
     """Cut rows off the bottom and columns off the right until both sides are multiples (MATLAB `modcrop`).
 

@@ -11,6 +11,9 @@ from keras_psr.errors import ModelError
 MODEL_FILE = "model.keras"
 CARD_FILE = "card.json"
 
+DEFAULT_VARIANT = "float32"
+"""The `.tflite` that a shipped model's name stands for: its pixels are the network's own, int8's nearly so."""
+
 
 def shipped_folder() -> Path:
     """The folder that holds one folder for each shipped model."""
@@ -45,10 +48,34 @@ def find_model(model: str | Path) -> Path:
     names = [card.parent.name for card in sorted(shipped_folder().glob(f"*/{CARD_FILE}"))]
     if str(model) not in names:
         raise ModelError(
-            f"No model {str(model)!r}: expected a run folder, a .keras file, or a shipped model "
+            f"No model {str(model)!r}: expected a run folder, a .keras or .tflite file, or a shipped model "
             f"({', '.join(names) or 'none'})."
         )
     return _verified(shipped_folder() / str(model) / MODEL_FILE)
+
+
+def find_runnable(model: str | Path) -> Path:
+    """The file that enlarges pictures for a user: a `.tflite` where there is one, for it needs no TensorFlow.
+
+    Args:
+        model: As for `find_model`, where a shipped model's name stands for its float32 `.tflite`; or the name of one of
+            its files (`x4_int8`), or a `.tflite` file.
+
+    Returns:
+        Its path, a `.tflite` or a `.keras` file. A shipped file's checksum has been verified.
+
+    Raises:
+        ModelError: Nothing of that name exists, or a shipped file is damaged.
+    """
+    name, _, variant = str(model).partition("_")
+    if not Path(model).exists() and (shipped_folder() / name / CARD_FILE).is_file():
+        file = shipped_folder() / name / f"{name}_{variant or DEFAULT_VARIANT}.tflite"
+        if file.is_file():
+            return _verified(file)
+        if variant:
+            variants = sorted(path.stem for path in file.parent.glob(f"{name}_*.tflite"))
+            raise ModelError(f"No model {str(model)!r}: {name} comes as {', '.join([name, *variants])}.")
+    return find_model(model)
 
 
 def file_sha256(path: Path) -> str:
@@ -58,7 +85,7 @@ def file_sha256(path: Path) -> str:
 
 def _verified(path: Path) -> Path:
     """A shipped file, after its checksum was compared with the card's."""
-    expected = json.loads((path.parent / CARD_FILE).read_text(encoding="utf-8"))["sha256"][path.name]
+    expected = json.loads((path.parent / CARD_FILE).read_text(encoding="utf-8"))["sha256"].get(path.name, "nothing")
     received = file_sha256(path)
     if received != expected:
         raise ModelError(f"{path} is damaged: its sha256 is {received}, its card says {expected}. Reinstall keras-psr.")

@@ -1,6 +1,7 @@
 """What keras-psr writes into a `.tflite` file, so that an app can tile without guessing; needs no TensorFlow."""
 
 import json
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -28,14 +29,16 @@ def read_metadata(path: str | Path) -> dict[str, Any]:
     """
     try:
         model = read_flatbuffer(Path(path).read_bytes())
+        for index in range(model.MetadataLength()):
+            entry = model.Metadata(index)
+            if entry.Name() == METADATA_NAME.encode():
+                return json.loads(model.Buffers(entry.Buffer()).DataAsNumpy().tobytes())
     except OSError as error:
         raise ModelError(f"{path} cannot be read: {error.strerror}. Give a .tflite file.") from error
     except ModelError as error:
         raise ModelError(f"{path}: {error}") from error
-    for index in range(model.MetadataLength()):
-        entry = model.Metadata(index)
-        if entry.Name() == METADATA_NAME.encode():
-            return json.loads(model.Buffers(entry.Buffer()).DataAsNumpy().tobytes())
+    except (struct.error, ValueError, IndexError, TypeError, AttributeError) as error:  # offsets that point nowhere
+        raise ModelError(f"{path} is damaged or cut off. Export or download it again.") from error
     raise ModelError(f"{path} has no metadata of keras-psr. Make the file with `keras-psr export --tflite`.")
 
 

@@ -55,3 +55,41 @@ def tiny_run(tmp_path_factory, photograph):
     folder = tmp_path_factory.mktemp("runs") / "tiny"
     keras_psr.fit(folder, data=str(photograph), val=str(photograph), **TINY)
     return folder
+
+
+@pytest.fixture(scope="session")
+def random_network():
+    """An x4 network with random weights, whose output covers the range of a picture."""
+    import numpy as np
+
+    from keras_psr.networks import build_network
+
+    network, generator = build_network(scale=4, num_filters=4, num_residual_blocks=1), np.random.default_rng(1)
+    network.set_weights([weight + generator.normal(0, 0.1, weight.shape) for weight in network.get_weights()])
+    return network
+
+
+@pytest.fixture(scope="session")
+def export_tflite(tmp_path_factory, random_network):
+    """Makes a `.tflite` of the random network: a function of variant and tile that returns its path."""
+    from functools import cache
+
+    import skimage.data
+
+    from keras_psr.export.convert import convert
+    from keras_psr.receptive_field import receptive_halo
+    from keras_psr.tflite_metadata import with_metadata
+
+    photograph = skimage.data.coffee()
+    calibration = [photograph[top : top + 48, 200:248] for top in range(0, 192, 48)]
+    calibration.append(photograph[:48, :48] // 255 * 255)
+    calibration[-1][0, 0], calibration[-1][0, 1] = 0, 255
+
+    @cache
+    def export(variant, tile=48):
+        path = tmp_path_factory.mktemp("tflite") / f"tiny_{variant}.tflite"
+        metadata = {"scale": 4, "tile": tile, "halo": receptive_halo(random_network)}
+        path.write_bytes(with_metadata(convert(random_network, variant, tile, calibration), metadata))
+        return path
+
+    return export

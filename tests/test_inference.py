@@ -60,14 +60,14 @@ def test_a_picture_of_one_pixel_is_enlarged():
     "bad",
     [
         np.zeros((7, 5, 3), np.float32),
-        np.zeros((7, 5, 3), np.uint16),
-        np.zeros((7, 5), np.uint8),
+        np.zeros((7, 5, 3), np.int16),
+        np.zeros((7, 5, 1), np.uint8),
         np.zeros((7, 5, 4), np.uint8),
         np.zeros((1, 7, 5, 3), np.uint8),
     ],
 )
 def test_what_is_no_picture_is_refused(bad):
-    with pytest.raises(ConfigError, match=rf"image must be uint8 RGB of shape .* Received: {bad.dtype} of shape \("):
+    with pytest.raises(ConfigError, match=rf"image must be uint8 or uint16, RGB .* Received: {bad.dtype} of shape \("):
         Upscaler(tiny())(bad)
 
 

@@ -5,7 +5,7 @@ import pytest
 
 import keras_psr.registry
 from keras_psr.errors import ModelError
-from keras_psr.registry import file_sha256, find_model, shipped_folder, shipped_models
+from keras_psr.registry import file_sha256, find_model, find_runnable, shipped_folder, shipped_models
 
 
 @pytest.fixture
@@ -79,3 +79,41 @@ def test_the_models_that_ship_are_whole():
         path = find_model(name)
         assert card["sha256"][path.name] == file_sha256(path)
         assert path.parent == shipped_folder() / name
+
+
+def ship(folder, name, content):
+    (folder / name).write_bytes(content)
+    card = json.loads((folder / "card.json").read_text())
+    card["sha256"][name] = hashlib.sha256(content).hexdigest()
+    (folder / "card.json").write_text(json.dumps(card))
+
+
+def test_a_name_stands_for_its_float32_tflite_and_for_keras_without_one(shipped):
+    assert find_runnable("x4") == shipped / "x4" / "model.keras"
+    ship(shipped / "x4", "x4_float32.tflite", b"float")
+    ship(shipped / "x4", "x4_int8.tflite", b"int")
+    assert find_runnable("x4") == shipped / "x4" / "x4_float32.tflite"
+    assert find_runnable("x4_int8") == shipped / "x4" / "x4_int8.tflite"
+    assert find_model("x4") == shipped / "x4" / "model.keras"
+    with pytest.raises(ModelError, match="No model 'x4_int4': x4 comes as x4, x4_float32, x4_int8."):
+        find_runnable("x4_int4")
+    with pytest.raises(ModelError, match="No model 'x3'"):
+        find_runnable("x3")
+
+
+@pytest.mark.parametrize("damage", ["content", "card"])
+def test_a_damaged_tflite_is_refused(shipped, damage):
+    ship(shipped / "x4", "x4_float32.tflite", b"float")
+    if damage == "content":
+        (shipped / "x4" / "x4_float32.tflite").write_bytes(b"floaf")
+    else:
+        (shipped / "x4" / "card.json").write_text('{"sha256": {}}')
+    with pytest.raises(ModelError, match=r"x4_float32\.tflite is damaged: its sha256 is .* Reinstall"):
+        find_runnable("x4")
+
+
+def test_paths_are_run_as_they_are(shipped, tmp_path):
+    for name in ("model.keras", "any_int8.tflite"):
+        (tmp_path / name).touch()
+        assert find_runnable(tmp_path / name) == tmp_path / name
+    assert find_runnable(tmp_path) == tmp_path / "model.keras"

@@ -58,3 +58,11 @@ def test_reading_needs_no_tensorflow(tmp_path):
     code = "import sys, keras_psr.tflite_metadata; print({'tensorflow', 'keras'} & set(sys.modules))"
     result = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
     assert result.stdout == "set()\n"
+
+
+@pytest.mark.parametrize("kept", [8, 20, 40])
+def test_a_file_that_is_cut_off_is_refused(tmp_path, kept):
+    path = tmp_path / "x4.tflite"
+    path.write_bytes(with_metadata(make_empty_model(), {"tile": 1})[:kept])
+    with pytest.raises(ModelError, match=r"x4\.tflite is damaged or cut off\. Export or download it again\."):
+        read_metadata(path)

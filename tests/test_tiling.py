@@ -1,26 +1,27 @@
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 
 from keras_psr.errors import ConfigError
 from keras_psr.networks import build_network
 from keras_psr.receptive_field import receptive_halo
-from keras_psr.tiling import tile_starts, upscale_in_tiles
+from keras_psr.tiling import spans, tile_starts, upscale_in_tiles
 
 
 @pytest.mark.parametrize(
-    ("size", "tile", "halo"), [(5, 8, 2), (8, 8, 2), (9, 8, 2), (100, 16, 3), (97, 16, 7), (31, 16, 0)]
+    ("size", "tile", "halo"), [(1, 8, 2), (4, 8, 2), (5, 8, 2), (9, 8, 2), (100, 16, 3), (97, 16, 7), (31, 16, 0)]
 )
-def test_every_pixel_is_away_from_cuts_in_some_tile(size, tile, halo):
+def test_every_pixel_is_kept_once_and_away_from_its_tiles_edges(size, tile, halo):
+    kept = []
+    for span in spans(size, tile, halo):
+        for pixel in range(span.first, span.end):
+            kept.append(pixel)
+            place = pixel + halo - span.start  # in the tile
+            assert halo <= place < tile - halo
+    assert kept == list(range(size))
     starts = tile_starts(size, tile, halo)
-    for pixel in range(size):
-        safe = [
-            start <= pixel < start + tile
-            and (start == 0 or pixel - start >= halo)
-            and (start + tile >= size or start + tile - 1 - pixel >= halo)
-            for start in starts
-        ]
-        assert any(safe), pixel
-    assert starts[0] == 0 and starts[-1] == max(0, size - tile)
+    assert starts[0] == 0 and starts[-1] + tile == max(tile, size + 2 * halo)
 
 
 def test_a_tile_that_is_all_halo_is_refused():
@@ -28,27 +29,89 @@ def test_a_tile_that_is_all_halo_is_refused():
         tile_starts(100, 8, 4)
 
 
-@pytest.mark.parametrize(("height", "width"), [(40, 40), (41, 77), (97, 40)])
-def test_tiles_give_what_the_whole_picture_gives(height, width):
+@pytest.fixture(scope="module")
+def network():
+    """A network with random weights, scale 2."""
     network = build_network("residual", scale=2, num_filters=4, num_residual_blocks=1)
     generator = np.random.default_rng(0)
+    network.set_weights([generator.normal(0, 0.1, weight.shape) for weight in network.get_weights()])
     network.get_layer("exit").kernel.assign(generator.normal(0, 1, (9, 9, 4, 3)))
-    image = generator.integers(0, 256, (height, width, 3)).astype(np.float32)
+    return network
 
-    def upscale(tile):
-        return np.asarray(network(tile[None]))[0]
 
-    whole = upscale(image)
+def run(network, tile):
+    return np.asarray(network(tile[None].astype(np.float32)))[0]
+
+
+def upscale_whole(network, image, halo):
+    """The independent way: extend the picture, run the network once, cut the result."""
+    extended = np.pad(image, [(halo, halo), (halo, halo), (0, 0)], mode="symmetric")
+    output = run(network, extended)
+    return output[2 * halo : -2 * halo, 2 * halo : -2 * halo]
+
+
+def random_sizes():
+    generator = np.random.default_rng(7)
+    return [tuple(int(side) for side in generator.integers(1, 120, 2)) for _ in range(12)]
+
+
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (3, 300), (41, 77), (127, 129), (500, 1), *random_sizes()])
+def test_tiles_give_what_the_whole_picture_gives(network, height, width):
+    image = np.random.default_rng(height * width).integers(0, 256, (height, width, 3), np.uint8)
     halo = receptive_halo(network)
-    tiled = upscale_in_tiles(upscale, image, scale=2, tile=40, halo=halo)
-    assert tiled.shape == whole.shape
-    assert np.abs(tiled - whole).max() < 0.01
-    seams = upscale_in_tiles(upscale, image, scale=2, tile=40, halo=halo - 1)
-    if (height, width) != (40, 40):
-        assert np.abs(seams - whole).max() > 0.01
+    whole = upscale_whole(network, image, halo)
+    for tile in (40, (33, 57)):
+        tiled = upscale_in_tiles(lambda part: run(network, part), image, scale=2, tile=tile, halo=halo)
+        assert tiled.shape == whole.shape
+        assert np.abs(tiled - whole).max() < 0.01
 
 
-def test_a_picture_smaller_than_a_tile():
-    image = np.arange(2 * 3 * 3, dtype=np.uint8).reshape(2, 3, 3)
-    enlarged = upscale_in_tiles(lambda tile: tile.repeat(2, 0).repeat(2, 1), image, scale=2, tile=8, halo=1)
-    assert np.array_equal(enlarged, image.repeat(2, 0).repeat(2, 1))
+def test_a_smaller_halo_leaves_seams(network):
+    image = np.random.default_rng(0).integers(0, 256, (60, 60, 3), np.uint8)
+    halo = receptive_halo(network)
+    whole = upscale_whole(network, image, halo)
+    seams = upscale_in_tiles(lambda tile: run(network, tile), image, scale=2, tile=40, halo=halo - 1)
+    assert np.abs(seams - whole).max() > 0.01
+
+
+def test_zeros_of_padding_do_not_show_at_borders():
+    """A mean over 3x3 pixels of a white picture is white in its corners, too."""
+    from scipy.ndimage import uniform_filter
+
+    def blur(tile):
+        return uniform_filter(tile, (3, 3, 0), mode="constant").repeat(2, 0).repeat(2, 1)
+
+    white = np.full((5, 9, 3), 255, np.float32)
+    assert (blur(white)[0, 0] < 150).all()
+    assert np.allclose(upscale_in_tiles(blur, white, scale=2, tile=6, halo=1), 255)
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 3), (2, 3), (30, 17, 3)])
+def test_kinds_and_dtypes_of_pictures(shape):
+    image = np.arange(np.prod(shape)).reshape(shape).astype(np.uint16)
+    counted = []
+    with ThreadPoolExecutor(3) as executor:
+        enlarged = upscale_in_tiles(
+            lambda tile: tile.repeat(2, 0).repeat(2, 1),
+            image,
+            scale=2,
+            tile=8,
+            halo=1,
+            dtype=np.uint16,
+            map_tiles=executor.map,
+            on_pixels=counted.append,
+        )
+    assert enlarged.dtype == np.uint16 and np.array_equal(enlarged, image.repeat(2, 0).repeat(2, 1))
+    assert sum(counted) == 4 * shape[0] * shape[1]
+
+
+@pytest.mark.parametrize("map_tiles", [map, ThreadPoolExecutor(2).map])
+def test_a_tile_that_fails_fails_the_picture(map_tiles):
+    def upscale(tile):
+        if tile.max() > 90:
+            raise MemoryError("tile")
+        return tile
+
+    image = np.arange(100, dtype=np.uint8).reshape(10, 10)
+    with pytest.raises(MemoryError):
+        upscale_in_tiles(upscale, image, scale=1, tile=4, halo=1, map_tiles=map_tiles)
