@@ -26,10 +26,10 @@ $(READY): pyproject.toml setup.py
 	$(BIN)/pip install --quiet -e '.[dev]'
 	touch $@
 
-# Seconds of pixel loss, then of the whole recipe; the photograph that is enlarged is not among those fitted to.
+# The photograph that is enlarged is not among those fitted to.
 demo: $(READY)
 	$(BIN)/python tools/demo.py before demo
-	$(BIN)/keras-psr fit --scale 4 --steps 400 --warmup-steps 100 --save-every 200 --out demo/run --overwrite
+	$(BIN)/keras-psr fit --scale 4 --steps 400 --save-every 200 --out demo/run --overwrite
 	$(BIN)/keras-psr upscale demo/low_res.png --model demo/run -o demo/upscaled.png --overwrite
 	$(BIN)/keras-psr evaluate --model demo/run --data demo/original.png
 	$(BIN)/python tools/demo.py after demo
