@@ -16,6 +16,8 @@ COMMANDS = {
     "fit": "Fit a network to photographs.",
     "upscale": "Upscale pictures with a fitted network.",
     "evaluate": "Score a network, and bicubic, on a folder of pictures.",
+    "export": "Write a network as verified .tflite files or a SavedModel.",
+    "benchmark": "Time .tflite files on this machine.",
     "models": "List the shipped models, or show one's card.",
 }
 """What `--help` lists; command NAME is the click command `NAME` of `keras_psr.cli.NAME`."""

@@ -19,7 +19,6 @@ POINTWISE = (
     layers.Add,
     layers.BatchNormalization,
     layers.LeakyReLU,
-    layers.PReLU,
     layers.ReLU,
     layers.Rescaling,
 )

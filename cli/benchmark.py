@@ -1,0 +1,88 @@
+"""`keras-psr benchmark`: how fast `.tflite` files run on this machine."""
+
+import json
+from pathlib import Path
+from typing import IO, Any
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from keras_psr.cli.shared import say
+
+
+def parse_threads(context: click.Context, parameter: click.Parameter, value: str) -> list[int]:
+    """Reads `1,2` as [1, 2]."""
+    try:
+        threads = list(dict.fromkeys(int(number) for number in value.split(",")))
+    except ValueError:
+        threads = []
+    if not threads or min(threads) < 1:
+        raise click.BadParameter(f"expected numbers from 1 on with commas between, as in 1,2. Received: {value!r}.")
+    return threads
+
+
+@click.command()
+@click.argument("files", nargs=-1, required=True, metavar="FILE...", type=click.Path(path_type=Path, dir_okay=False))
+@click.option("--threads", callback=parse_threads, default="1,2", show_default=True, help="Numbers of threads.")
+@click.option(
+    "--json",
+    "json_file",
+    metavar="FILE",
+    type=click.File("w", encoding="utf-8"),
+    help="Write everything as JSON; - for stdout.",
+)
+def benchmark(files: tuple[Path, ...], threads: list[int], json_file: IO[str] | None) -> None:
+    """Time .tflite files with LiteRT: latency of a tile, megapixels of output a second, memory.
+
+    Files are run in turns after a warm-up, so that other load on the machine strikes all alike.
+
+    \b
+    Examples:
+      keras-psr benchmark export/*.tflite
+      keras-psr benchmark export/*.tflite --threads 1,2,4 --json -
+    """  # noqa: D301 - \b is click's sign for a paragraph that it must not wrap
+    from keras_psr.export.benchmark import benchmark as measure
+
+    console = Console(stderr=True)
+    with console.status("starting") as status:
+        result = measure(files, threads, on_step=status.update)
+    console.print(build_table(result))
+    for line in describe_comparisons(result):
+        say(line)
+    if json_file:
+        json_file.write(json.dumps(result, indent=2) + "\n")
+
+
+def build_table(result: dict[str, Any]) -> Table:
+    """A row for each file and number of threads."""
+    table = Table()
+    for heading in ("file", "threads", "median", "p95", "MP/s", "peak memory", "XNNPACK partitions"):
+        table.add_column(heading, justify="left" if heading == "file" else "right")
+    for row in result["files"]:
+        for number, times in row["threads"].items():
+            table.add_row(
+                Path(row["file"]).name,
+                number,
+                f"{times['median_ms']:.1f} ms",
+                f"{times['p95_ms']:.1f} ms",
+                f"{times['megapixels_per_second']:.2f}",
+                f"{row['peak_memory_mb']:.0f} MB",
+                str(row["xnnpack_partitions"]),
+            )
+    return table
+
+
+def describe_comparisons(result: dict[str, Any]) -> list[str]:
+    """A plain line for each pair of int8 and float32, which says so when int8 is not the faster one."""
+    lines = []
+    for pair in result["comparisons"]:
+        threads = f"{pair['threads']} thread{'s' if pair['threads'] > 1 else ''}"
+        if pair["ratio"] < 1:
+            lines.append(f"{pair['int8']} takes {pair['ratio']:.2f} of the time of {pair['float32']} with {threads}.")
+        else:
+            lines.append(
+                f"{pair['int8']} is NOT faster than {pair['float32']} with {threads}: it takes {pair['ratio']:.2f} of "
+                "its time. Use the float file on this machine."
+            )
+    return lines

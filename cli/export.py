@@ -1,0 +1,171 @@
+"""`keras-psr export`: a fitted network as verified `.tflite` files, and as a SavedModel."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from keras_psr.cli.shared import DEFAULT_SCALE, say
+from keras_psr.errors import KerasPSRError
+
+QUANTIZE = {
+    "none": "float32",
+    "float16": "float16",
+    "dynamic": "dynamic",
+    "int8": "int8",
+    "int16x8": "int16x8",
+}
+"""Variant by the name that `--quantize` takes; `all` means each."""
+
+DEFAULT_VARIANTS = ("float32", "float16", "int8")
+
+
+@click.command()
+@click.argument("model", required=False)
+@click.option("--tflite", is_flag=True, help="Write .tflite files for LiteRT on phones and small computers.")
+@click.option("--saved-model", is_flag=True, help="Write a SavedModel for TensorFlow and TensorFlow Serving.")
+@click.option(
+    "--out", type=click.Path(path_type=Path, file_okay=False), default=Path("export"), show_default=True, help="Folder."
+)
+@click.option(
+    "--quantize",
+    type=click.Choice([*QUANTIZE, "all"]),
+    multiple=True,
+    help="Kind of .tflite; none is float32. Repeatable.  [default: none, float16, int8]",
+)
+@click.option("--tile", type=click.IntRange(min=1), help="Side of the input, in pixels.  [default: 128 for scale 4]")
+@click.option("--dynamic-shape", is_flag=True, help="Leave the input's size open; not for int8, and slow on phones.")
+@click.option(
+    "--calibration",
+    metavar="SRC",
+    multiple=True,
+    default=["sample"],
+    show_default=True,
+    help="Pictures on which the ranges of int8 and int16x8 are measured. Repeatable.",
+)
+@click.option(
+    "--verify",
+    "verification",
+    metavar="SRC",
+    multiple=True,
+    default=["sample:val"],
+    show_default=True,
+    help="Pictures on which each file is compared with the network. Repeatable.",
+)
+@click.option(
+    "--max-drop", type=float, default=0.1, show_default=True, help="Most that a file may lose, in dB of PSNR."
+)
+@click.option("--check", type=click.Choice(["gpu"]), help="Name the operators that a GPU delegate would refuse.")
+@click.option("--overwrite", is_flag=True, help="Replace files that exist.")
+def export(
+    model: str | None,
+    tflite: bool,
+    saved_model: bool,
+    out: Path,
+    quantize: tuple[str, ...],
+    dynamic_shape: bool,
+    check: str | None,
+    **settings: Any,
+) -> None:
+    """Turn a fitted network into files for phones and servers, and prove that they are right.
+
+    MODEL is a run folder, a .keras file or a shipped model's name; by default the newest run in runs/, else the shipped
+    x4. Each .tflite is run with LiteRT against the network on held-out pictures; report.json holds what was measured.
+    A file that loses more than --max-drop is kept as .rejected, and the exit code is 1.
+
+    \b
+    Examples:
+      keras-psr export --tflite
+      keras-psr export runs/x4 --tflite --quantize int8 --calibration photos/ --max-drop 0.05
+      keras-psr export runs/x4 --saved-model --out export/x4
+    """  # noqa: D301 - \b is click's sign for a paragraph that it must not wrap
+    if not (tflite or saved_model):
+        raise click.UsageError("Say what to write: --tflite, --saved-model or both.")
+    from keras_psr.export.saved_model import SAVED_MODEL_FILE, save_saved_model
+    from keras_psr.export.tflite import export_tflite, refuse_existing
+    from keras_psr.inference import load_network
+    from keras_psr.registry import file_sha256, find_model, shipped_folder, shipped_models
+
+    path = find_model(model or find_newest_run() or f"x{DEFAULT_SCALE}")
+    network = load_network(path)
+    name = path.stem if path.stem != "model" else path.parent.resolve().name
+    if saved_model:
+        refuse_existing([out / SAVED_MODEL_FILE], overwrite=settings["overwrite"])
+        save_saved_model(network, out)
+        say(f"{path} -> {out / SAVED_MODEL_FILE}")
+    if not tflite:
+        return
+    shipped = path.is_relative_to(shipped_folder())
+    console = Console(stderr=True)
+    with console.status(f"exporting {path}") as status:
+        report = export_tflite(
+            network,
+            choose_variants(quantize),
+            out,
+            name=name,
+            model_sha256=file_sha256(path),
+            licence=shipped_models()[path.parent.name].get("licence") if shipped else None,
+            dynamic_shape=dynamic_shape,
+            on_step=status.update,
+            **settings,
+        )
+    console.print(build_table(report))
+    for line in describe_delegates(report, out, check):
+        say(line)
+    rejected = [row for row in report["files"].values() if not row["accepted"]]
+    if rejected:
+        losses = ", ".join(f"{row['file']} ({row['psnr_y_drop']:.3f} dB)" for row in rejected)
+        raise KerasPSRError(
+            f"Lost more than --max-drop {report['max_drop']} dB and kept as .rejected: {losses}. Calibrate on pictures "
+            "like yours, use int16x8 or float16, or allow more."
+        )
+
+
+def find_newest_run() -> Path | None:
+    """The network of the run in runs/ that was saved last."""
+    return max(Path("runs").glob("*/model.keras"), key=lambda path: path.stat().st_mtime, default=None)
+
+
+def choose_variants(quantize: tuple[str, ...]) -> list[str]:
+    """The variants that `--quantize` means, each once."""
+    if "all" in quantize:
+        return list(QUANTIZE.values())
+    return list(dict.fromkeys(QUANTIZE[name] for name in quantize)) or list(DEFAULT_VARIANTS)
+
+
+def build_table(report: dict[str, Any]) -> Table:
+    """A row for each file."""
+    size = f"tile {report['tile']}, halo {report['halo']}" if report["tile"] else "open size"
+    table = Table(title=f"x{report['scale']}, {size}, against the Keras network", title_justify="left")
+    differences, latency = "max, mean\ndifference", "1, 2 threads\nms"
+    for heading in ("", "PSNR, dB", "SSIM", "feature\ndistance", differences, "MB", latency, "XNNPACK"):
+        table.add_column(heading, justify="right" if heading else "left", no_wrap=True)
+    for variant, row in report["files"].items():
+        table.add_row(
+            variant,
+            f"{-row['psnr_y_drop']:+.4f}",
+            f"{-row['ssim_y_drop']:+.4f}",
+            f"{row['feature_distance_change']:+.2%}",
+            f"{row['max_difference']:.3f}, {row['mean_difference']:.3f}",
+            f"{row['bytes'] / 1e6:.2f}",
+            f"{row['latency_ms']['1']:.1f}, {row['latency_ms']['2']:.1f}",
+            f"{row['xnnpack_share']:.0%} in {row['xnnpack_partitions']}",
+        )
+    return table
+
+
+def describe_delegates(report: dict[str, Any], out: Path, check: str | None) -> list[str]:
+    """Lines on the operators that delegates leave out."""
+    from keras_psr.export.delegates import find_gpu_refusals
+
+    lines = []
+    for row in report["files"].values():
+        for reason in dict.fromkeys(row["operators_outside_xnnpack"].values()):
+            names = [name for name, why in row["operators_outside_xnnpack"].items() if why == reason]
+            lines.append(f"{row['file']}: outside XNNPACK: {', '.join(names)}: {reason}.")
+        if check == "gpu":
+            refusals = find_gpu_refusals((out / row["file"]).read_bytes())
+            lines.append(f"{row['file']}: GPU: {'; '.join(refusals) or 'takes every operator'}.")
+    return lines

@@ -1,0 +1,160 @@
+"""How fast `.tflite` files run here: latency, throughput and memory."""
+
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from keras_psr.errors import ModelError
+from keras_psr.export.delegates import measure_xnnpack
+from keras_psr.export.runner import TileUpscaler
+from keras_psr.tflite_metadata import read_metadata
+
+WARM_UP = 3
+"""Runs before timing starts: the first ones allocate, pack weights and wake the CPU."""
+
+SECONDS = 2.0
+"""Timed for each model and number of threads, in at least `MIN_RUNS` and at most `MAX_RUNS` runs."""
+
+MIN_RUNS, MAX_RUNS = 5, 200
+
+OPEN_SIDE = 128
+"""Side of the picture that models with an open size are given, in pixels."""
+
+
+def measure_latency(models: Mapping[str, bytes], num_threads: int) -> dict[str, np.ndarray]:
+    """Times models in turns, so that whatever else the machine does strikes all of them alike.
+
+    Args:
+        models: TFLite flatbuffers by name.
+        num_threads: Threads to compute with.
+
+    Returns:
+        Seconds of each run on one tile of noise, by name.
+    """
+    upscalers = {name: TileUpscaler(content, num_threads=num_threads) for name, content in models.items()}
+    for upscaler in upscalers.values():
+        upscaler(_noise(upscaler))
+        for _ in range(WARM_UP - 1):
+            upscaler.time()
+    times: dict[str, list[float]] = {name: [] for name in upscalers}
+    for done in range(MAX_RUNS):
+        for name, upscaler in upscalers.items():
+            if done < MIN_RUNS or sum(times[name]) < SECONDS:
+                times[name].append(upscaler.time())
+    return {name: np.array(seconds) for name, seconds in times.items()}
+
+
+def benchmark(
+    paths: Sequence[Path], threads: Sequence[int] = (1, 2), on_step: Callable[[str], None] = lambda description: None
+) -> dict[str, Any]:
+    """Measures files side by side.
+
+    Args:
+        paths: `.tflite` files.
+        threads: Numbers of threads, each measured.
+        on_step: Called with a description before each step.
+
+    Returns:
+        JSON-ready: `files`, a list of {`file`, `bytes`, `xnnpack_partitions`, `operators_outside_xnnpack`,
+        `output_pixels`, `peak_memory_mb`, `threads`: {number: {`median_ms`, `p95_ms`, `megapixels_per_second`}}}; and
+        `comparisons`, a list of {`float32`, `int8`, `threads`, `ratio`}: median latency of an int8 file over that of
+        the float32 file of the same network and tile.
+
+    Raises:
+        ModelError: A file cannot be read or run.
+    """
+    contents = {str(path): _read(path) for path in paths}
+    files: list[dict[str, Any]] = []
+    for name, content in contents.items():
+        on_step(f"loading {name}")
+        upscaler = TileUpscaler(content)
+        delegation = measure_xnnpack(content)
+        output = upscaler(_noise(upscaler))
+        row = {
+            "file": name,
+            "bytes": len(content),
+            "xnnpack_partitions": delegation.partitions,
+            "operators_outside_xnnpack": delegation.outside,
+            "output_pixels": output.shape[0] * output.shape[1],
+            "peak_memory_mb": _measure_memory(name),
+            "threads": {},
+        }
+        files.append(row)
+    for number in threads:
+        on_step(f"timing {len(files)} files with {number} thread{'s' if number > 1 else ''}")
+        for row, seconds in zip(files, measure_latency(contents, number).values(), strict=True):
+            median = float(np.median(seconds))
+            row["threads"][str(number)] = {
+                "median_ms": median * 1e3,
+                "p95_ms": float(np.percentile(seconds, 95)) * 1e3,
+                "megapixels_per_second": row["output_pixels"] / 1e6 / median,
+            }
+    return {"files": files, "comparisons": _compare(files)}
+
+
+def _compare(files: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Latency of int8 over float32, for the pairs that stem from one network at one tile."""
+    kinds: dict[tuple[str, int], dict[str, dict[str, Any]]] = {}
+    for row in files:
+        try:
+            metadata = read_metadata(row["file"])
+        except ModelError:
+            continue
+        kinds.setdefault((metadata["model_sha256"], metadata["tile"]), {})[metadata["variant"]] = row
+    return [
+        {
+            "float32": pair["float32"]["file"],
+            "int8": pair["int8"]["file"],
+            "threads": int(number),
+            "ratio": pair["int8"]["threads"][number]["median_ms"] / pair["float32"]["threads"][number]["median_ms"],
+        }
+        for pair in kinds.values()
+        if {"float32", "int8"} <= set(pair)
+        for number in pair["int8"]["threads"]
+    ]
+
+
+def _noise(upscaler: TileUpscaler) -> np.ndarray:
+    height, width = (side if side > 1 else OPEN_SIDE for side in upscaler.shape[1:3])
+    return np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ModelError(f"{path} cannot be read: {error.strerror}. Give .tflite files.") from error
+
+
+def _measure_memory(path: str) -> float:
+    """Most memory, in MB of 10^6 bytes, that a fresh Python process holds while it runs the file with one thread."""
+    command = [sys.executable, "-m", __name__, path]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    if result.returncode:
+        raise ModelError(f"{path} cannot be run: {result.stderr.strip().splitlines()[-1]}")
+    return float(result.stdout)
+
+
+def _print_own_memory(path: str) -> None:
+    """What the child process of `_measure_memory` does."""
+    upscaler = TileUpscaler(Path(path).read_bytes())
+    upscaler(_noise(upscaler))
+    sys.stdout.write(str(_peak_memory() / 1e6))
+
+
+def _peak_memory() -> int:
+    """Most bytes that this process held. On Linux `getrusage` would count the parent that it was forked from."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        return 1024 * int(status.read_text().split("VmHWM:")[1].split()[0])
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+if __name__ == "__main__":
+    _print_own_memory(sys.argv[1])

@@ -1,0 +1,149 @@
+"""What runs where: a model's operators, XNNPACK's partitions, and what a GPU would refuse."""
+
+import contextlib
+import io
+import re
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from ai_edge_litert import schema_py_generated as schema
+from ai_edge_litert.interpreter import Interpreter
+
+from keras_psr.tflite_metadata import read_flatbuffer, unpack
+
+BUILTIN_NAMES = {code: name for name, code in vars(schema.BuiltinOperator).items() if not name.startswith("_")}
+
+
+GPU_OPERATORS = frozenset(
+    "ADD AVERAGE_POOL_2D CONCATENATION CONV_2D DEPTHWISE_CONV_2D DEPTH_TO_SPACE DEQUANTIZE LEAKY_RELU LOGISTIC MAXIMUM "
+    "MAX_POOL_2D MINIMUM MUL PAD PADV2 PRELU QUANTIZE RELU RELU6 RELU_N1_TO_1 RESHAPE RESIZE_BILINEAR "
+    "RESIZE_NEAREST_NEIGHBOR SLICE SPACE_TO_DEPTH STRIDED_SLICE SUB TANH TRANSPOSE TRANSPOSE_CONV".split()
+)
+"""Those of the operators in tensorflow/lite/tools/versioning/gpu_compatibility.cc that networks here can hold."""
+
+
+@dataclass(frozen=True)
+class Delegation:
+    """How XNNPACK, LiteRT's default on CPUs, takes a model.
+
+    Attributes:
+        partitions: Parts of the graph that it runs; 1 with nothing outside is best.
+        share: Operators that it runs, over all; constants that are only unpacked are not counted.
+        outside: Operators that it leaves to LiteRT's own kernels, and why, such as {"2 QUANTIZE": "..."}.
+    """
+
+    partitions: int
+    share: float
+    outside: dict[str, str]
+
+
+def list_operators(content: bytes) -> list[tuple[str, bool]]:
+    """The operators of a model, in order of execution, each with whether it is a TFLite builtin.
+
+    Raises:
+        ModelError: It is not a TFLite model.
+    """
+    model = read_flatbuffer(content)
+    codes = [model.OperatorCodes(index) for index in range(model.OperatorCodesLength())]
+    found = []
+    for index in range(model.SubgraphsLength()):
+        graph = model.Subgraphs(index)
+        for place in range(graph.OperatorsLength()):
+            code = codes[graph.Operators(place).OpcodeIndex()]
+            custom = code.CustomCode()
+            builtin = max(code.BuiltinCode(), code.DeprecatedBuiltinCode())
+            found.append((custom.decode() if custom else BUILTIN_NAMES[builtin], not custom))
+    return found
+
+
+def operator_name(model: Any, operator: Any) -> str:
+    """The builtin name of an operator of an unpacked model."""
+    code = model.operatorCodes[operator.opcodeIndex]
+    return BUILTIN_NAMES[max(code.builtinCode, code.deprecatedBuiltinCode)]
+
+
+def measure_xnnpack(content: bytes) -> Delegation:
+    """Lets LiteRT hand a model to XNNPACK and looks at what it did.
+
+    LiteRT lists the delegate's partitions as operators beside those they replace. What a partition replaces is found
+    by following its outputs back to its inputs.
+
+    Args:
+        content: A TFLite flatbuffer.
+
+    Returns:
+        The partitions, and what is outside them.
+    """
+    interpreter = Interpreter(model_content=content, num_threads=1)
+    interpreter.allocate_tensors()
+    nodes = interpreter._get_ops_details()
+    partitions = [node for node in nodes if node["op_name"] == "DELEGATE"]
+    makers = {tensor: node["index"] for node in nodes if node["op_name"] != "DELEGATE" for tensor in node["outputs"]}
+    inside: set[int] = set()
+    for partition in partitions:
+        borders = set(partition["inputs"])
+        pending = list(partition["outputs"])
+        while pending:
+            tensor = pending.pop()
+            maker = makers.get(tensor)
+            if tensor in borders or maker is None or maker in inside:
+                continue
+            inside.add(maker)
+            pending.extend(nodes[maker]["inputs"])
+    # DEQUANTIZE of a constant is done once, when the model is loaded.
+    counted = [
+        node
+        for node in nodes
+        if node["op_name"] != "DELEGATE"
+        and not (node["op_name"] == "DEQUANTIZE" and not any(tensor in makers for tensor in node["inputs"]))
+    ]
+    outside = Counter((node["op_name"], _reason(node)) for node in counted if node["index"] not in inside)
+    return Delegation(
+        partitions=len(partitions),
+        share=1 - outside.total() / max(1, len(counted)),
+        outside={f"{count} {name}": reason for (name, reason), count in outside.items()},
+    )
+
+
+def _reason(node: dict[str, Any]) -> str:
+    """Why XNNPACK does not take an operator, as far as its tensors tell."""
+    types = {*node["operand_types"], *node["result_types"]}
+    if np.int16 in types:
+        return "XNNPACK has no int16 arithmetic"
+    if node["op_name"] == "QUANTIZE" and np.uint8 in types:
+        return "XNNPACK does not convert between uint8 and int8, which costs LiteRT next to nothing"
+    return "XNNPACK does not know it, or needs sizes that are known in advance"
+
+
+def find_gpu_refusals(content: bytes) -> list[str]:
+    """What a GPU delegate would refuse, by TensorFlow's analyzer and by `GPU_OPERATORS`.
+
+    The analyzer of TensorFlow 2.21 finds everything compatible, SEGMENT_SUM too: its rules are left out of that build.
+    So the rules that matter here are also checked by this function.
+
+    Args:
+        content: A TFLite flatbuffer.
+
+    Returns:
+        One line for each refusal, such as "2 GATHER: not supported"; none if the whole model runs on a GPU.
+    """
+    import tensorflow as tf
+
+    text = io.StringIO()
+    with contextlib.redirect_stdout(text):
+        tf.lite.experimental.Analyzer.analyze(model_content=content, gpu_compatibility=True)
+    found = Counter(re.findall(r"GPU COMPATIBILITY WARNING: (.*)", text.getvalue()))
+    model = unpack(content)
+    for graph in model.subgraphs:
+        for operator in graph.operators:
+            name = operator_name(model, operator)
+            tensors = [graph.tensors[index] for index in (*operator.inputs, *operator.outputs) if index >= 0]
+            if name not in GPU_OPERATORS:
+                found[f"{name}: not supported"] += 1
+            elif any(tensor.type == schema.TensorType.INT16 for tensor in tensors):
+                found[f"{name}: int16 is not supported"] += 1
+            elif any(tensor.shapeSignature is not None and -1 in tensor.shapeSignature for tensor in tensors):
+                found[f"{name}: an open size is not supported"] += 1
+    return [f"{count} {refusal}" for refusal, count in found.items()]

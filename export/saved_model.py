@@ -1,0 +1,52 @@
+"""A network as a TensorFlow SavedModel, which neither Keras nor keras-psr is needed to load."""
+
+import shutil
+import tempfile
+from pathlib import Path
+
+import keras
+import tensorflow as tf
+
+from keras_psr.errors import ModelError
+from keras_psr.export.graph import apply_rearranged
+
+SAVED_MODEL_FILE = "saved_model.pb"
+
+
+def save_saved_model(network: keras.Model, folder: Path) -> None:
+    """Writes a SavedModel with two signatures; both take `image` and return `image`, of any size.
+
+    `serving_default` takes and returns float32 RGB in [0, 255], (batch, height, width, 3); `uint8` takes and returns
+    uint8, rounded half to even.
+
+    Args:
+        network: A functional model from (batch, height, width, 3) to an enlarged picture.
+        folder: Where to; made if it is missing. A SavedModel in it is replaced once the new one is complete.
+
+    Raises:
+        ModelError: It cannot be written.
+    """
+    shape = (None, None, None, 3)
+
+    @tf.function(input_signature=[tf.TensorSpec(shape, tf.float32, name="image")], autograph=False)
+    def upscale(image: tf.Tensor) -> dict[str, tf.Tensor]:
+        return {"image": tf.clip_by_value(apply_rearranged(network, image), 0.0, 255.0)}
+
+    @tf.function(input_signature=[tf.TensorSpec(shape, tf.uint8, name="image")], autograph=False)
+    def upscale_bytes(image: tf.Tensor) -> dict[str, tf.Tensor]:
+        output = upscale(tf.cast(image, tf.float32))["image"]
+        return {"image": tf.cast(tf.round(output), tf.uint8)}
+
+    module = tf.Module()
+    signatures = {"serving_default": upscale, "uint8": upscale_bytes}
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder, prefix=".") as unfinished:
+            tf.saved_model.save(module, unfinished, signatures=signatures)
+            for part in sorted(Path(unfinished).iterdir(), key=lambda part: part.name == SAVED_MODEL_FILE):
+                if part.is_dir():
+                    shutil.rmtree(folder / part.name, ignore_errors=True)
+                part.replace(folder / part.name)
+    except (OSError, tf.errors.OpError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ModelError(f"Cannot write a SavedModel to {folder}: {reason}. Check the folder and its space.") from error

@@ -1,0 +1,141 @@
+"""From a network to verified `.tflite` files with a report: convert, verify, and write what passed."""
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_psr import __version__
+from keras_psr.errors import ConfigError, ModelError
+from keras_psr.export.calibration import CALIBRATION_TILE, calibration_tiles
+from keras_psr.export.convert import CALIBRATED, convert
+from keras_psr.export.verify import verify
+from keras_psr.networks import network_scale
+from keras_psr.receptive_field import receptive_halo
+from keras_psr.sources import open_sources
+from keras_psr.tflite_metadata import with_metadata
+
+DEFAULT_TILE = {2: 192, 4: 128, 8: 96}
+"""Side of a tile in low-resolution pixels by scale: large beside the halo, small beside a phone's memory."""
+
+REPORT_FILE = "report.json"
+
+
+def export_tflite(
+    network: keras.Model,
+    variants: Sequence[str],
+    out: Path,
+    *,
+    name: str,
+    model_sha256: str,
+    licence: str | None = None,
+    tile: int | None = None,
+    dynamic_shape: bool = False,
+    calibration: Sequence[str] = ("sample",),
+    verification: Sequence[str] = ("sample:val",),
+    max_drop: float = 0.1,
+    overwrite: bool = False,
+    on_step: Callable[[str], None] = lambda description: None,
+) -> dict[str, Any]:
+    """Writes NAME_VARIANT.tflite for each variant, and report.json; a file that lost too much becomes `.rejected`.
+
+    Args:
+        network: A functional model from (batch, height, width, 3) to an enlarged picture, RGB in [0, 255].
+        variants: Among `convert.VARIANTS`.
+        out: Folder, made if it is missing.
+        name: What file names begin with.
+        model_sha256: Checksum of the `.keras` file, for the metadata.
+        licence: Of the weights, for the metadata; None if nobody stated it.
+        tile: Side of the input, in low-resolution pixels; `DEFAULT_TILE` of the scale by default.
+        dynamic_shape: Leave the input's size open; `tile` is then that of the verification.
+        calibration: Sources of pictures for the ranges of quantized activations.
+        verification: Sources of pictures to measure on.
+        max_drop: Most that a file may lose, in dB of PSNR on Y.
+        overwrite: Replace files that exist.
+        on_step: Called with a description before each step.
+
+    Returns:
+        The report, as written: the metadata that all files share, and `files`, {variant: what `verify` measured, with
+        `file` and `accepted`}.
+
+    Raises:
+        ConfigError: A file exists, or an argument is not accepted.
+        DataError: There are no pictures to calibrate or verify on.
+        ModelError: The network cannot be converted, or a file cannot be written.
+    """
+    targets = {variant: out / f"{name}_{variant}.tflite" for variant in variants}
+    refuse_existing([*targets.values(), out / REPORT_FILE], overwrite=overwrite)
+    scale, halo = network_scale(network), receptive_halo(network)
+    tile = DEFAULT_TILE[scale] if tile is None else tile
+    if tile <= 2 * halo:
+        raise ConfigError(f"tile must be larger than twice the network's halo, {2 * halo}. Received: {tile}.")
+    held_out = open_sources(verification)
+    tiles: list[np.ndarray] = []
+    if set(variants) & set(CALIBRATED):
+        tiles = calibration_tiles(open_sources(calibration), scale=scale, tile=min(tile, CALIBRATION_TILE))
+    models = {}
+    for variant in variants:
+        on_step(f"converting to {variant}")
+        models[variant] = convert(network, variant, None if dynamic_shape else tile, tiles)
+    on_step("verifying")
+    measured = verify(
+        network,
+        models,
+        held_out,
+        scale=scale,
+        tile=tile,
+        on_picture=lambda picture, done, total: on_step(f"verifying on {picture} ({done + 1} of {total})"),
+    )
+    facts = {
+        "task": "super-resolution",
+        "name": name,
+        "scale": scale,
+        "tile": None if dynamic_shape else tile,
+        "halo": halo,
+        "colour": "RGB",
+        "value_range": [0, 255],
+        "licence": licence,
+        "model_sha256": model_sha256,
+        "keras_psr": __version__,
+    }
+    files: dict[str, dict[str, Any]] = {}
+    for variant, content in models.items():
+        accepted = measured[variant]["psnr_y_drop"] <= max_drop  # False for NaN, too
+        content = with_metadata(content, {**facts, "variant": variant, "measured": measured[variant]})
+        target = targets[variant] if accepted else targets[variant].with_suffix(".tflite.rejected")
+        write_whole(target, content)
+        if not accepted:
+            targets[variant].unlink(missing_ok=True)
+        files[variant] = measured[variant] | {"bytes": len(content), "file": target.name, "accepted": accepted}
+    sources = {"calibration": list(calibration), "verification": list(verification)}
+    report = {**facts, **sources, "max_drop": max_drop, "files": files}
+    write_whole(out / REPORT_FILE, (json.dumps(report, indent=2) + "\n").encode())
+    return report
+
+
+def refuse_existing(paths: Sequence[Path], *, overwrite: bool) -> None:
+    """Raises ConfigError if a file is in the way."""
+    existing = [str(path) for path in paths if path.exists()]
+    if existing and not overwrite:
+        raise ConfigError(f"--out: {', '.join(existing)} exists. Use --overwrite, or another folder.")
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Writes a file under a temporary name and renames it, so that no half file is ever there.
+
+    Raises:
+        ModelError: It cannot be written.
+    """
+    unfinished = path.with_name(f".{path.name}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            unfinished.write_bytes(content)
+            unfinished.replace(path)
+        finally:
+            unfinished.unlink(missing_ok=True)
+    except OSError as error:
+        raise ModelError(f"Cannot write {path}: {error.strerror or error}. Check the folder and its space.") from error

@@ -1,0 +1,111 @@
+import json
+
+import keras
+import numpy as np
+import pytest
+
+from keras_psr.cli import export as export_command
+from keras_psr.cli.main import main
+from keras_psr.export import benchmark as benchmark_module
+from keras_psr.export.convert import VARIANTS
+from keras_psr.networks import build_network
+from keras_psr.tflite_metadata import read_metadata
+
+
+@pytest.fixture(scope="module")
+def run_folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("work") / "runs" / "small"
+    folder.mkdir(parents=True)
+    keras.utils.set_random_seed(0)
+    network = build_network("residual", scale=2, num_filters=4, num_residual_blocks=1)
+    network.get_layer("exit").kernel.assign(np.random.default_rng(0).normal(0, 0.3, (9, 9, 4, 3)))
+    network.save(folder / "model.keras")
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def in_folder_with_the_run(run_folder, monkeypatch):
+    monkeypatch.chdir(run_folder.parents[1])
+    monkeypatch.setattr(benchmark_module, "SECONDS", 0.02)
+
+
+def test_quantize_names_every_variant():
+    assert tuple(export_command.QUANTIZE.values()) == VARIANTS
+
+
+def test_export_the_newest_run_and_benchmark_it(runner, tmp_path):
+    arguments = ["export", "--tflite", "--tile", "40", "--out", str(tmp_path), "--max-drop", "1", "--check", "gpu"]
+    result = runner.invoke(main, arguments)
+    assert result.exit_code == 0, result.stderr
+    names = ["report.json", "small_float16.tflite", "small_float32.tflite", "small_int8.tflite"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == names
+    assert "small_int8.tflite: outside XNNPACK: 2 QUANTIZE: XNNPACK does not convert" in result.stderr
+    assert "small_float32.tflite: GPU: takes every operator." in result.stderr
+    assert read_metadata(tmp_path / "small_int8.tflite")["tile"] == 40
+
+    again = runner.invoke(main, arguments)
+    assert again.exit_code == 1
+    assert "Use --overwrite, or another folder." in again.stderr
+
+    files = [str(tmp_path / name) for name in names[2:]]
+    result = runner.invoke(main, ["benchmark", *files, "--threads", "1", "--json", "-"])
+    assert result.exit_code == 0, result.stderr
+    document = json.loads(result.stdout)
+    assert [row["file"] for row in document["files"]] == files
+    assert f"{files[1]} takes " in result.stderr or f"{files[1]} is NOT faster than {files[0]}" in result.stderr
+
+
+def test_a_drop_above_the_limit_is_exit_1_and_rejected(runner, tmp_path):
+    arguments = ["export", "runs/small", "--tflite", "--quantize", "none", "--tile", "40", "--out", str(tmp_path)]
+    result = runner.invoke(main, [*arguments, "--max-drop", "-1"])
+    assert result.exit_code == 1
+    assert "Lost more than --max-drop -1.0 dB and kept as .rejected: small_float32.tflite.rejected" in result.stderr
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["report.json", "small_float32.tflite.rejected"]
+
+
+def test_export_a_saved_model(runner, tmp_path):
+    result = runner.invoke(main, ["export", "runs/small", "--saved-model", "--out", str(tmp_path)])
+    assert result.exit_code == 0, result.stderr
+    assert (tmp_path / "saved_model.pb").is_file()
+    result = runner.invoke(main, ["export", "runs/small", "--saved-model", "--out", str(tmp_path)])
+    assert result.exit_code == 1 and "saved_model.pb exists. Use --overwrite" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        ([], 2, "Say what to write: --tflite, --saved-model or both."),
+        (["--tflite", "--quantize", "int9"], 2, "'none', 'float16', 'dynamic', 'int8', 'int16x8', 'all'"),
+        (["nowhere", "--tflite"], 1, "No model 'nowhere'"),
+        (["runs/small", "--tflite", "--calibration", "runs"], 1, "no pictures in runs"),
+        (["runs/small", "--tflite", "--tile", "8"], 1, "tile must be larger than twice the network's halo"),
+        (["runs/small", "--tflite", "--dynamic-shape", "--quantize", "int8"], 1, "int8 needs"),
+    ],
+)
+def test_bad_input(runner, tmp_path, arguments, code, message):
+    result = runner.invoke(main, ["export", *arguments, "--out", str(tmp_path)])
+    assert result.exit_code == code
+    assert message in " ".join(result.stderr.split())
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_dynamic_shape(runner, tmp_path):
+    arguments = ["export", "runs/small", "--tflite", "--dynamic-shape", "--quantize", "none", "--tile", "40"]
+    result = runner.invoke(main, [*arguments, "--out", str(tmp_path)])
+    assert result.exit_code == 0, result.stderr
+    assert read_metadata(tmp_path / "small_float32.tflite")["tile"] is None
+
+
+@pytest.mark.parametrize("threads", ["0", "a", "1,,2", ""])
+def test_bad_threads(runner, threads):
+    result = runner.invoke(main, ["benchmark", "x.tflite", "--threads", threads])
+    assert result.exit_code == 2
+    assert "expected numbers from 1 on with commas between" in " ".join(result.stderr.split())
+
+
+def test_benchmark_says_when_int8_is_slower():
+    from keras_psr.cli.benchmark import describe_comparisons
+
+    pair = {"float32": "f.tflite", "int8": "i.tflite", "threads": 1, "ratio": 1.28}
+    (line,) = describe_comparisons({"comparisons": [pair]})
+    assert line.startswith("i.tflite is NOT faster than f.tflite with 1 thread: it takes 1.28 of its time.")
