@@ -54,15 +54,17 @@ def fit(
     """
     run = RunFolder(Path(out))
     config = FitConfig.from_json({**(saved_config(run.path) if resume else {}), **_with_lists(settings)})
+    run.check(config, resume=resume, overwrite=overwrite)
     pictures = open_sources(config.data)
     stream = SampleStream(
         pictures, scale=config.scale, crop=config.crop, seed=config.seed, blur_sigma=config.blur_sigma
     )
     validation = Validation(open_sources(config.val), config.scale, config.vgg_weights)
     trainer = build_trainer(config)
-    run.prepare(config, resume=resume, overwrite=overwrite, command=command)  # last: it removes what it replaces
     if resume:
         trainer.restore(run.load_checkpoint())
+    else:
+        run.start(config, command)  # last: it removes what it replaces
     first_step = int(trainer.optimizer.iterations)
     averaged = _build(config, "float32")
     if first_step < config.steps:

@@ -3,6 +3,7 @@
 import json
 import os
 import platform
+import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -39,14 +40,13 @@ class RunFolder:
         self.samples = path / "samples"
         self.tensorboard = path / "tensorboard"
 
-    def prepare(self, config: FitConfig, *, resume: bool, overwrite: bool, command: Sequence[str]) -> None:
-        """Makes the folder, or checks that a fit may go on in it, and writes `config.json`.
+    def check(self, config: FitConfig, *, resume: bool, overwrite: bool) -> None:
+        """Refuses what would lose a run or mix two; changes nothing.
 
         Args:
             config: The resolved settings.
             resume: Go on with the run that the folder holds.
             overwrite: Replace the run that the folder holds.
-            command: What to note as the command that made the run.
 
         Raises:
             TrainingError: The folder holds a run and neither was asked for, or there is nothing to resume.
@@ -59,10 +59,17 @@ class RunFolder:
             raise TrainingError(f"--out {self.path} already holds a run. Use --resume, --overwrite or another folder.")
         if self.path.exists() and not self.config_file.exists() and any(self.path.iterdir()):
             raise TrainingError(f"--out {self.path} is not empty and holds no run. Use another folder.")
+
+    def start(self, config: FitConfig, command: Sequence[str]) -> None:
+        """Makes the folder, or empties it of the run before, and writes `config.json`.
+
+        Args:
+            config: The resolved settings.
+            command: What to note as the command that made the run.
+        """
         for folder in (self.checkpoints, self.samples, self.tensorboard):
-            folder.mkdir(parents=True, exist_ok=True)
-            for file in folder.iterdir():
-                file.unlink()
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir(parents=True)
         self.log_file.unlink(missing_ok=True)
         self.model_file.unlink(missing_ok=True)
         record = {"config": config.to_json(), "command": list(command), **_environment()}
