@@ -127,7 +127,7 @@ def _open_tfds(source: str) -> list[Picture]:
     return [Picture(f"{source}[{index}]", height, width, partial(read, index)) for index in range(len(records))]
 
 
-def _image_feature(features: Any, image_type: type) -> str:
+def _image_feature(features: Any, image_type: Any) -> str:
     """The feature that holds the picture: `hr` where there is one (div2k), else the first colour image."""
     names = [name for name, feature in features.items() if isinstance(feature, image_type) and feature.shape[-1] == 3]
     if not names:
