@@ -15,7 +15,8 @@ DEFAULT_SCALE = 4
 model_option = click.option(
     "--model",
     metavar="MODEL",
-    help="A shipped model's name, a run folder, or a .keras file.  [default: the shipped model for the scale]",
+    help="A shipped model's name (x4, x4_int8), a run folder, or a .tflite or .keras file.  "
+    "[default: the shipped model for the scale]",
 )
 scale_option = click.option(
     "--scale",
@@ -29,12 +30,13 @@ def say(line: str) -> None:
     click.echo(line, err=True)
 
 
-def load_model(model: str | None, scale: int | None) -> "Upscaler":
+def load_model(model: str | None, scale: int | None, threads: int | None = None) -> "Upscaler":
     """Loads the model of `--model` and `--scale`.
 
     Args:
         model: What `inference.load` takes; None for the shipped model of the scale.
         scale: The scale that the user asked for, if any.
+        threads: Tiles to compute at once; None for one on each core.
 
     Returns:
         The network as a function of pictures.
@@ -46,7 +48,7 @@ def load_model(model: str | None, scale: int | None) -> "Upscaler":
     from keras_psr.inference import load
 
     name = model or f"x{scale or DEFAULT_SCALE}"
-    upscaler = load(name)
+    upscaler = load(name, threads=threads)
     if scale not in (None, upscaler.scale):
         raise ConfigError(
             f"--scale {scale} does not fit the model {name}, which enlarges {upscaler.scale} times. "

@@ -2,14 +2,14 @@
 
 import glob
 import os
-import secrets
+import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import ExifTags, Image, ImageOps
+from PIL import ExifTags, Image, ImageFile, ImageOps
 
 from keras_psr.errors import ConfigError, DataError, ImageFileError
 from keras_psr.pixels import to_uint8
@@ -20,7 +20,7 @@ IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".we
 _READABLE = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
 
 _JPEG: dict[str, Any] = {"format": "JPEG", "quality": 95, "subsampling": 0}
-_SAVE_OPTIONS: dict[str, dict[str, Any]] = {
+SAVE_OPTIONS: dict[str, dict[str, Any]] = {
     ".bmp": {"format": "BMP"},
     ".jpeg": _JPEG,
     ".jpg": _JPEG,
@@ -29,6 +29,7 @@ _SAVE_OPTIONS: dict[str, dict[str, Any]] = {
     ".tiff": {"format": "TIFF"},
     ".webp": {"format": "WEBP", "lossless": True},
 }
+"""Pillow's options by ending, in lower case, of all formats that are written."""
 
 
 def find_images(path_or_glob: str | os.PathLike[str]) -> list[Path]:
@@ -72,7 +73,7 @@ def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
     Raises:
         ImageFileError: The file is missing or no picture.
     """
-    with _opened(path) as image:
+    with open_image(path) as image:
         width, height = image.size
         if image.format == "TIFF":  # Pillow has applied the orientation already
             return height, width
@@ -97,7 +98,7 @@ def read_rgb(path: str | os.PathLike[str]) -> np.ndarray:
     Raises:
         ImageFileError: The file is missing, broken, truncated, too large to be decoded safely, or no picture.
     """
-    with _opened(path) as image:
+    with open_image(path) as image:
         upright = ImageOps.exif_transpose(image)
         if upright.mode.startswith(("I", "F")):
             levels = np.asarray(upright)  # mode I, of 32 bits, is how some Pillow versions hold 16 bits
@@ -111,8 +112,18 @@ def read_rgb(path: str | os.PathLike[str]) -> np.ndarray:
 
 
 @contextmanager
-def _opened(path: str | os.PathLike[str]) -> Iterator[Image.Image]:
-    """Open a picture; whatever goes wrong until it is closed becomes an ImageFileError of one line."""
+def open_image(path: str | os.PathLike[str]) -> Iterator[ImageFile.ImageFile]:
+    """Open a picture; whatever goes wrong until it is closed becomes an ImageFileError of one line.
+
+    Args:
+        path: Picture file.
+
+    Yields:
+        Pillow's picture, not decoded yet.
+
+    Raises:
+        ImageFileError: The file is missing, no picture, or anything was raised while it was open.
+    """
     try:
         with Image.open(path, formats=_READABLE) as image:
             yield image
@@ -145,9 +156,9 @@ def write_image(path: str | os.PathLike[str], image: np.ndarray) -> None:
         ImageFileError: The file cannot be written.
     """
     path = Path(path)
-    options = _SAVE_OPTIONS.get(path.suffix.lower())
+    options = SAVE_OPTIONS.get(path.suffix.lower())
     if options is None:
-        raise ConfigError(f"cannot write {path}: expected an ending of {', '.join(_SAVE_OPTIONS)}.")
+        raise ConfigError(f"cannot write {path}: expected an ending of {', '.join(SAVE_OPTIONS)}.")
     if image.dtype != np.uint8 or not (image.ndim == 2 or image.ndim == 3 and image.shape[2] in (3, 4)):
         raise ConfigError(
             "image must be uint8 of shape (height, width), (height, width, 3) or (height, width, 4), "
@@ -157,14 +168,34 @@ def write_image(path: str | os.PathLike[str], image: np.ndarray) -> None:
         raise ConfigError(
             f"cannot write {path}: {options['format']} holds no transparency; use .png or three channels."
         )
-    # Hidden, so that nobody who lists the folder meanwhile finds half a picture.
-    unfinished = path.with_name(f".{secrets.token_hex(6)}.part")
+    with write_whole(path) as unfinished:
+        Image.fromarray(image).save(unfinished, **options)
+
+
+@contextmanager
+def write_whole(path: Path) -> Iterator[Path]:
+    """Gives a temporary name to write to, and renames it at the end; a file of another name is never left behind.
+
+    The name is hidden, so that nobody who lists the folder meanwhile finds half a picture, and is always the same for a
+    path, so that what a killed process left is replaced by the next one.
+
+    Args:
+        path: Where the file will be; an existing one is replaced. Missing folders are created.
+
+    Yields:
+        Where to write.
+
+    Raises:
+        ImageFileError: The file cannot be written.
+    """
+    unfinished = path.with_name(f".{path.name}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            Image.fromarray(image).save(unfinished, **options)
+            yield unfinished
             os.replace(unfinished, path)
         finally:
             unfinished.unlink(missing_ok=True)
-    except OSError as error:
-        raise ImageFileError(f"cannot write {path} ({error.strerror or error}); check the folder.") from error
+    except (OSError, ValueError, struct.error) as error:  # the latter two: larger than the format's limits
+        reason = " ".join(str(getattr(error, "strerror", None) or error).split())
+        raise ImageFileError(f"cannot write {path} ({reason}); check the folder.") from error

@@ -93,6 +93,41 @@ def _kernel_support(size: int, resized: int) -> int:
     return math.ceil(2 * max(1.0, size / resized)) + 1
 
 
+def match_histogram(image: np.ndarray, reference: np.ndarray) -> np.ndarray:
+    """Give each channel of a picture the distribution of levels of another picture.
+
+    Args:
+        image: uint8 or uint16, (height, width) or (height, width, channels).
+        reference: Of the same dtype and channels, any size.
+
+    Returns:
+        The picture with other levels, in the same shape and dtype.
+
+    Reference:
+        Johnson et al. 2016, section 4.2: outputs are matched to the low-resolution input.
+    """
+    matched = np.empty_like(image)
+    for channel in np.ndindex(image.shape[2:]):
+        place = (..., *channel)
+        given, wanted = (np.cumsum(_count_levels(part[place])) / part[place].size for part in (image, reference))
+        present = np.flatnonzero(np.diff(wanted, prepend=0))
+        table = np.rint(np.interp(given, wanted[present], present)).astype(image.dtype)
+        for top in range(0, len(image), _STRIP):
+            matched[place][top : top + _STRIP] = table[image[place][top : top + _STRIP]]
+    return matched
+
+
+_STRIP = 256
+"""Rows of a large picture that are converted at once, so that no array of wider numbers is as large as the picture."""
+
+
+def _count_levels(channel: np.ndarray) -> np.ndarray:
+    """How many pixels have each level."""
+    levels = np.iinfo(channel.dtype).max + 1
+    strips = (channel[top : top + _STRIP].ravel() for top in range(0, len(channel), _STRIP))
+    return sum((np.bincount(strip, minlength=levels) for strip in strips), start=np.zeros(levels, np.int64))
+
+
 def make_low_res(high_res: np.ndarray, scale: int, blur_sigma: float = 0.0) -> np.ndarray:
     """Make the low-resolution input that belongs to a picture: crop, blur if asked for, antialiased bicubic.
 

@@ -1,12 +1,17 @@
 """`keras-psr upscale`: where pictures go, what is never overwritten, and how one bad file leaves the rest alone."""
 
+import json
+import os
 import shutil
+import signal
+import subprocess
+import sys
+import time
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from keras_psr.cli import upscale as module
 from keras_psr.cli.main import main
 
 
@@ -43,7 +48,7 @@ def test_an_existing_file_is_replaced_only_with_overwrite(upscale, photo, tmp_pa
     result = upscale("photo.png")
     assert result.exit_code == 1
     assert result.stderr == (
-        "Error: photo.png: photo_x4.png exists. Use --overwrite, or another -o or --suffix.\n"
+        "Error: photo.png: photo_x4.png exists. Use --skip-existing, --overwrite, or another -o or --suffix.\n"
     )
     assert target.read_text() == "precious"
     assert upscale("photo.png", "--overwrite").exit_code == 0
@@ -106,23 +111,31 @@ def test_two_inputs_for_one_target_are_told(upscale, photo, tmp_path):
     Image.open(photo).save(tmp_path / "photo.jpg")
     result = upscale("photo.jpg", "photo.png")
     assert result.exit_code == 1
-    assert "photo.png: photo_x4.png was written for another input already" in result.stderr
+    assert "photo.png: photo_x4.png is written for photo.jpg already" in result.stderr
 
 
-def test_a_picture_too_large_for_memory_is_refused(upscale, photo, monkeypatch):
-    monkeypatch.setattr(module, "MAX_OUTPUT_PIXELS", 384 * 256 - 1)
-    result = upscale("photo.png")
+def test_a_picture_larger_than_the_limit_is_refused(upscale, photo):
+    result = upscale("photo.png", "--max-pixels", (384 * 256 - 1) / 1e6)
     assert result.exit_code == 1
-    assert "photo.png would become 384x256" in result.stderr
+    assert "photo.png would become 384x256, 0.1 million pixels. If you trust it" in result.stderr
+    assert "raise --max-pixels" in result.stderr
+    assert upscale("photo.png", "--max-pixels", 384 * 256 / 1e6).exit_code == 0
 
 
-@pytest.mark.parametrize("mode", ["L", "RGBA", "P", "CMYK", "I;16"])
-def test_every_kind_of_picture_becomes_rgb(upscale, tmp_path, mode):
+@pytest.mark.parametrize(
+    ("mode", "upscaled"),
+    [
+        *(("L", "L"), ("LA", "LA"), ("RGB", "RGB"), ("RGBA", "RGBA")),
+        *(("P", "RGB"), ("1", "L"), ("CMYK", "RGB"), ("I;16", "I;16")),
+    ],
+)
+def test_every_kind_of_picture_keeps_its_kind(upscale, tmp_path, mode, upscaled):
     kind = "photo.tif" if mode == "CMYK" else "photo.png"
-    Image.new("RGB" if mode == "I;16" else "L", (10, 7), "gray").convert("L").convert(mode).save(tmp_path / kind)
+    Image.new("L", (10, 7), "gray").convert(mode).save(tmp_path / kind)
     result = upscale(kind)
     assert result.exit_code == 0, result.stderr
-    assert read_pixels(tmp_path / "photo_x4.png").shape == (28, 40, 3)
+    with Image.open(tmp_path / "photo_x4.png") as image:
+        assert image.mode == upscaled and image.size == (40, 28)
 
 
 def test_a_single_pixel_is_upscaled(upscale, tmp_path):
@@ -162,7 +175,7 @@ def test_scale_3_is_a_usage_error(upscale, photo):
 def test_without_a_model_the_shipped_one_for_the_scale_is_taken(runner, photo, monkeypatch):
     asked = []
 
-    def load(name):
+    def load(name, threads=None):
         from keras_psr.errors import ModelError
 
         asked.append(name)
@@ -172,3 +185,193 @@ def test_without_a_model_the_shipped_one_for_the_scale_is_taken(runner, photo, m
     runner.invoke(main, ["upscale", str(photo)])
     runner.invoke(main, ["upscale", str(photo), "--scale", "8"])
     assert asked == ["x4", "x8"]
+
+
+# === A .tflite, without TensorFlow ===
+
+
+@pytest.fixture
+def light(runner, export_tflite, tmp_path, monkeypatch):
+    """Runs `keras-psr upscale` with a .tflite, in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+    return lambda *args: runner.invoke(main, ["upscale", "--model", str(export_tflite("float32")), *map(str, args)])
+
+
+def list_files(folder):
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+
+
+def make_tree(folder, photo):
+    """Three pictures in a tree, the last two of one name."""
+    for name in ("one.png", "a/two.png", "a/b/two.png"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(photo, folder / name)
+    return folder
+
+
+RESULTS = ["a/b/two_x4.png", "a/two_x4.png", "one_x4.png"]
+
+
+def test_tensorflow_is_not_imported(photo, export_tflite, tmp_path):
+    code = (
+        "import sys; from keras_psr.cli.main import main\n"
+        "main(sys.argv[1:], standalone_mode=False)\n"
+        "print({'tensorflow', 'keras', 'scipy', 'skimage'} & set(sys.modules))"
+    )
+    options = ["--match-histogram", "--strength", "0.9", "--output-scale", "3"]
+    command = [sys.executable, "-c", code, "upscale", "photo.png", "--model", str(export_tflite("int8")), *options]
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert (result.stdout, result.stderr) == ("set()\n", "photo.png -> photo_x3.png (288x192)\n")
+
+
+def test_trees_of_folders_are_mirrored(light, photo, tmp_path):
+    make_tree(tmp_path / "in", photo)
+    assert light("in", "-o", "out").exit_code == 0
+    assert list_files(tmp_path / "out") == RESULTS
+    assert light(str(tmp_path / "in" / "**" / "*.png"), "-o", "globbed").exit_code == 0
+    assert list_files(tmp_path / "globbed") == RESULTS
+    assert light("in/a/b/two.png", "-o", "flat").exit_code == 0
+    assert list_files(tmp_path / "flat") == ["two_x4.png"]
+
+
+def test_a_second_run_completes_what_a_first_one_left(light, photo, tmp_path):
+    make_tree(tmp_path / "in", photo)
+    assert light("in/a", "-o", "out/a").exit_code == 0
+    before = (tmp_path / "out/a/two_x4.png").stat().st_mtime_ns
+    result = light("in", "-o", "out", "--skip-existing")
+    assert result.exit_code == 0
+    assert result.stderr.endswith("2 skipped, for their results exist.\n")
+    assert list_files(tmp_path / "out") == RESULTS
+    assert (tmp_path / "out/a/two_x4.png").stat().st_mtime_ns == before
+    result = light("in", "-o", "out")
+    assert result.exit_code == 1 and "0 upscaled, 3 failed:" in result.stderr
+    assert light("in", "-o", "out", "--skip-existing", "--overwrite").exit_code == 2
+
+
+@pytest.mark.parametrize("signum", [signal.SIGKILL, signal.SIGINT])
+def test_a_batch_that_is_killed_leaves_no_half_files_and_can_be_completed(photo, export_tflite, tmp_path, signum):
+    for index in range(40):
+        (tmp_path / "in").mkdir(exist_ok=True)
+        shutil.copy(photo, tmp_path / "in" / f"{index:02}.png")
+    model = str(export_tflite("float32"))
+    command = [sys.executable, "-m", "keras_psr", "upscale", "in", "-o", "out", "--model", model]
+    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE)
+    while not len(list((tmp_path).glob("out/*.png"))) > 2 and process.poll() is None:
+        time.sleep(0.005)
+    process.send_signal(signum)
+    process.communicate()
+    assert process.returncode == (130 if signum == signal.SIGINT else -signal.SIGKILL)
+    written = list((tmp_path / "out").glob("[!.]*"))
+    assert 0 < len(written) < 40
+    for path in written:
+        assert read_pixels(path).shape == (256, 384, 3)
+    if signum == signal.SIGINT:
+        assert not list((tmp_path / "out").glob(".*"))
+    subprocess.run([*command, "--skip-existing"], cwd=tmp_path, check=True, capture_output=True)
+    assert sorted(os.listdir(tmp_path / "out")) == [f"{index:02}_x4.png" for index in range(40)]
+
+
+def test_a_dry_run_writes_nothing(light, photo, tmp_path):
+    (tmp_path / "bad.png").write_text("no picture")
+    result = light("photo.png", "bad.png", "--dry-run", "-o", "out", "--json", "-")
+    assert result.exit_code == 1
+    assert result.stderr.startswith("Would write:\n  photo.png -> out/photo_x4.png (384x256)\n")
+    assert "bad.png is not a picture" in result.stderr
+    assert not (tmp_path / "out").exists()
+    assert [row["status"] for row in json.loads(result.stdout)["pictures"]] == ["planned", "failed"]
+
+
+def test_json_tells_what_was_done(light, photo, tmp_path):
+    shutil.copy(photo, tmp_path / "photo_x4.png")
+    (tmp_path / "bad.png").write_text("no picture")
+    Image.new("RGBA", (5, 4), (1, 2, 3, 4)).save(tmp_path / "clear.png")
+    result = light(
+        *("photo.png", "bad.png", "clear.png", "missing.png", "--json", "report.json"),
+        *("--skip-existing", "--format", "png"),
+    )
+    assert result.exit_code == 1 and result.stdout == ""
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert [row["status"] for row in report["pictures"]] == ["skipped", "failed", "written"]
+    assert report["pictures"][2].items() >= {"output": "clear_x4.png", "width": 20, "height": 16, "error": None}.items()
+    assert report["pictures"][2]["seconds"] > 0
+    assert len(report["failures"]) == 2 and "missing.png" in report["failures"][0]
+    assert report["pictures"][1]["error"] == report["failures"][1]
+
+
+@pytest.mark.parametrize("file_format", ["png", "jpg", "webp", "tif", "bmp"])
+def test_formats(light, tmp_path, file_format):
+    Image.new("RGBA", (5, 4), (255, 0, 0, 128)).save(tmp_path / "clear.png", dpi=(144, 144))
+    result = light("clear.png", "--format", file_format)
+    assert result.exit_code == 0, result.stderr
+    holds_alpha = file_format not in ("jpg", "bmp")
+    assert ("transparency laid over white" in result.stderr) != holds_alpha
+    with Image.open(tmp_path / f"clear_x4.{file_format}") as image:
+        assert image.mode == ("RGBA" if holds_alpha else "RGB") and image.size == (20, 16)
+
+
+def test_quality_makes_files_smaller(light, photo, tmp_path):
+    assert light("photo.png", "-o", "a.jpg", "--quality", "30").exit_code == 0
+    assert light("photo.png", "-o", "b.jpg").exit_code == 0
+    assert (tmp_path / "a.jpg").stat().st_size < (tmp_path / "b.jpg").stat().st_size / 2
+    assert light("photo.png", "-o", "c.jpg", "--format", "png").exit_code == 2
+
+
+def test_output_scale_names_and_sizes_the_result(light, photo, tmp_path):
+    assert light("photo.png", "--output-scale", "1.5", "--jobs", "2", "--threads", "1").exit_code == 0
+    assert read_pixels(tmp_path / "photo_x1.5.png").shape == (96, 144, 3)
+
+
+def test_strength_0_is_bicubic(light, photo, tmp_path):
+    from keras_psr.pixels import resize_bicubic
+
+    assert light("photo.png", "--strength", "0").exit_code == 0
+    expected = resize_bicubic(read_pixels(photo).astype(np.float32), 256, 384)
+    assert np.abs(read_pixels(tmp_path / "photo_x4.png") - expected.clip(0, 255)).max() < 0.51
+
+
+def test_several_jobs_write_what_one_writes(light, photo, tmp_path):
+    make_tree(tmp_path / "in", photo)
+    assert light("in", "-o", "one").exit_code == light("in", "-o", "three", "--jobs", "3").exit_code == 0
+    for name in RESULTS:
+        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "three" / name).read_bytes()
+
+
+def test_a_header_that_declares_a_bomb_is_refused_before_decoding(light, tmp_path):
+    import struct
+    import zlib
+
+    header = b"IHDR" + struct.pack(">IIBBBBB", 100_000, 100_000, 8, 2, 0, 0, 0)
+    chunks = [header, b"IDAT" + zlib.compress(b""), b"IEND"]
+    parts = (struct.pack(">I", len(c) - 4) + c + struct.pack(">I", zlib.crc32(c)) for c in chunks)
+    (tmp_path / "bomb.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(parts))
+    limit = Image.MAX_IMAGE_PIXELS
+    result = light("bomb.png")
+    assert result.exit_code == 1
+    assert "bomb.png would become 400000x400000, 160000.0 million pixels. If you trust it" in result.stderr
+    assert "raise --max-pixels 500" in result.stderr
+    assert Image.MAX_IMAGE_PIXELS == limit
+
+
+def test_16_bits_are_refused_by_a_quantized_model_in_one_line(runner, export_tflite, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Image.fromarray(np.full((4, 5), 40000, np.uint16)).save("deep.png")
+    result = runner.invoke(main, ["upscale", "deep.png", "--model", str(export_tflite("int8"))])
+    assert result.exit_code == 1
+    assert result.stderr == (
+        "Error: deep.png: image has 16 bits for each channel, but the model is quantized to 8. "
+        "Use its float32 or float16 file.\n"
+    )
+
+
+def test_a_terminal_shows_one_bar_over_all_pixels(light, photo, monkeypatch):
+    import rich.console
+
+    from keras_psr.cli.upscale import Job, show_progress
+
+    monkeypatch.setattr(rich.console.Console, "is_terminal", True)
+    shown = []
+    monkeypatch.setattr("rich.progress.Progress.update", lambda self, task, **values: shown.append(values["advance"]))
+    with show_progress([Job(photo, photo, network_pixels=5), Job(photo, photo, network_pixels=7)]) as on_pixels:
+        on_pixels(5)
+        on_pixels(7)
+    assert shown == [5, 7]
