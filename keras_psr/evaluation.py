@@ -30,6 +30,7 @@ PROTOCOL = {
 }
 
 Scores = dict[str, float]
+Responses = dict[str, keras.KerasTensor]
 UpscaleFunction = Callable[[np.ndarray], np.ndarray]
 
 
@@ -68,8 +69,10 @@ def evaluate(
         try:
             original = crop_to_multiple(picture.read(), scale)
             low_res = make_low_res(original, scale)
+            expected = vgg_responses(original, vgg)
             scores = {
-                name: score_picture(upscale(low_res), original, scale, vgg) for name, upscale in methods.items()
+                name: score_picture(upscale(low_res), original, scale, vgg, expected)
+                for name, upscale in methods.items()
             }
         except (ImageFileError, ConfigError) as error:
             skipped.append((picture.name, str(error)))
@@ -102,7 +105,14 @@ def interpolations(scale: int) -> dict[str, UpscaleFunction]:
     return {"bicubic": bicubic, "lanczos": lanczos}
 
 
-def score_picture(image: np.ndarray, original: np.ndarray, scale: int, vgg: keras.Model) -> Scores:
+def vgg_responses(image: np.ndarray, vgg: keras.Model) -> Responses:
+    """VGG16's responses to a uint8 RGB picture (height, width, 3), by tap."""
+    return vgg(image[None].astype(np.float32))
+
+
+def score_picture(
+    image: np.ndarray, original: np.ndarray, scale: int, vgg: keras.Model, expected: Responses | None = None
+) -> Scores:
     """All scores of one enlarged picture.
 
     Args:
@@ -110,6 +120,7 @@ def score_picture(image: np.ndarray, original: np.ndarray, scale: int, vgg: kera
         original: The same shape.
         scale: The upscaling factor: border to shave, period of the lattice.
         vgg: `build_vgg` with `FEATURE_TAP`; with all of `LPIPS_TAPS` the scores include `lpips_vgg`.
+        expected: `vgg_responses` of the original, where several pictures are scored against it; computed otherwise.
 
     Returns:
         Numbers by metric (`PROTOCOL`).
@@ -122,7 +133,8 @@ def score_picture(image: np.ndarray, original: np.ndarray, scale: int, vgg: kera
         "ssim_y": ssim_y(image, original, scale),
         "psnr_rgb": psnr_rgb(image, original, scale),
     }
-    responses, expected = (vgg(picture[None].astype(np.float32)) for picture in (image, original))
+    responses = vgg_responses(image, vgg)
+    expected = expected or vgg_responses(original, vgg)
     difference = ops.square(responses[FEATURE_TAP] - expected[FEATURE_TAP])
     scores["feature_distance"] = float(ops.mean(difference))
     if set(responses) >= set(LPIPS_TAPS):
