@@ -362,3 +362,15 @@ def test_broken_files_give_one_line_that_names_them(tmp_path, kind):
 def test_damaged_exif_is_no_reason_to_lose_a_picture(tmp_path):
     Image.fromarray(COLOURS).save(tmp_path / "a.webp", lossless=True, exif=b"Exif\0\0II*\0\xff\xff\xff\0 nonsense")
     assert_photo(read_photo(tmp_path / "a.webp"), COLOURS)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@pytest.mark.parametrize("strip", [1, 100, 10**6])
+def test_png_strips_join(tmp_path, monkeypatch, dtype, strip):
+    monkeypatch.setattr("keras_psr.photos.PNG_STRIP", strip)
+    pixels = RANDOM.integers(0, np.iinfo(dtype).max, (37, 11, 3), dtype)
+    write_photo(tmp_path / "a.png", Photo(pixels, pixels[..., 1]))
+    assert_photo(read_photo(tmp_path / "a.png"), pixels, pixels[..., 1])
+    if dtype == np.uint8:
+        with Image.open(tmp_path / "a.png") as image:
+            np.testing.assert_array_equal(np.asarray(image), np.dstack([pixels, pixels[..., 1]]))
