@@ -11,7 +11,7 @@ import numpy as np
 from keras_psr.errors import ConfigError, ModelError
 from keras_psr.litert import LiteRTNetwork
 from keras_psr.pixels import resize_bicubic, to_uint8, to_uint16
-from keras_psr.registry import find_runnable
+from keras_psr.registry import find_model, find_runnable
 from keras_psr.tiling import upscale_in_tiles
 
 if TYPE_CHECKING:
@@ -165,8 +165,22 @@ def load(model: str | Path, *, threads: int | None = None) -> Upscaler:
         ModelError: There is no such model, or it is not a super-resolution network.
     """
     path = find_runnable(model)
-    if path.suffix == ".tflite":
-        return Upscaler(LiteRTNetwork(path, threads))
+    return Upscaler(LiteRTNetwork(path, threads)) if path.suffix == ".tflite" else load_keras(path)
+
+
+def load_keras(model: str | Path) -> Upscaler:
+    """Loads a fitted network as a Keras model, to fit or export it further.
+
+    Args:
+        model: A shipped model's name (`x4`), a run folder, or a `.keras` file.
+
+    Returns:
+        The network as a function of pictures; its `network` is a Keras model.
+
+    Raises:
+        ModelError: There is no such model, or it is not a super-resolution network.
+    """
+    path = find_model(model)
     network = load_network(path)
     if network.output_shape != (None, None, None, 3) or network.input_shape != (None, None, None, 3):
         raise ModelError(

@@ -1,5 +1,6 @@
 """`keras-psr upscale`: where pictures go, what is never overwritten, and how one bad file leaves the rest alone."""
 
+import hashlib
 import json
 import os
 import shutil
@@ -212,14 +213,24 @@ def make_tree(folder, photo):
 RESULTS = ["a/b/two_x4.png", "a/two_x4.png", "one_x4.png"]
 
 
-def test_tensorflow_is_not_imported(photo, export_tflite, tmp_path):
+@pytest.mark.parametrize("model", ["file", "x4"])
+def test_tensorflow_is_not_imported(photo, export_tflite, tmp_path, model):
+    """Neither by a file nor by a shipped model, whatever the options."""
+    if model == "file":
+        model = str(export_tflite("int8"))
+    else:
+        (tmp_path / "shipped" / "x4").mkdir(parents=True)
+        path = shutil.copy(export_tflite("float32"), tmp_path / "shipped" / "x4" / "x4_float32.tflite")
+        card = {"sha256": {path.name: hashlib.sha256(path.read_bytes()).hexdigest()}}
+        (path.parent / "card.json").write_text(json.dumps(card))
     code = (
-        "import sys; from keras_psr.cli.main import main\n"
+        "import sys, pathlib, keras_psr.registry; from keras_psr.cli.main import main\n"
+        "keras_psr.registry.shipped_folder = lambda: pathlib.Path('shipped')\n"
         "main(sys.argv[1:], standalone_mode=False)\n"
         "print({'tensorflow', 'keras', 'scipy', 'skimage'} & set(sys.modules))"
     )
     options = ["--match-histogram", "--strength", "0.9", "--output-scale", "3"]
-    command = [sys.executable, "-c", code, "upscale", "photo.png", "--model", str(export_tflite("int8")), *options]
+    command = [sys.executable, "-c", code, "upscale", "photo.png", "--model", model, *options]
     result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
     assert (result.stdout, result.stderr) == ("set()\n", "photo.png -> photo_x3.png (288x192)\n")
 

@@ -56,6 +56,19 @@ def test_a_picture_of_one_pixel_is_enlarged():
     assert (Upscaler(tiny())(np.full((1, 1, 3), 9, np.uint8)) == np.full((4, 4, 3), 9)).all()
 
 
+@pytest.mark.parametrize(("height", "width"), [(60, 9), (33, 71)])
+def test_a_picture_larger_than_a_tile_is_what_it_is_in_one_piece(saved, monkeypatch, height, width):
+    network, _ = saved
+    image = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    whole = Upscaler(network)
+    assert whole._tiles.tile_size(height, width)[0] >= height + 2 * whole._tiles.halo
+    monkeypatch.setattr("keras_psr.inference.KERAS_OUTPUT_SIDE", 4)
+    tiled = Upscaler(network)
+    assert tiled._tiles.tile_size(height, width)[0] < height
+    difference = tiled(image).astype(int) - whole(image)
+    assert np.abs(difference).max() <= 1 and (difference != 0).mean() < 0.001  # rounding
+
+
 @pytest.mark.parametrize(
     "bad",
     [
