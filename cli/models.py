@@ -12,28 +12,45 @@ from keras_psr.registry import MODEL_FILE, shipped_models
 
 
 @click.command()
-@click.argument("name", required=False)
+@click.argument("name", required=False, metavar="[NAME|FILE.tflite]")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def models(name: str | None, as_json: bool) -> None:
     """List the shipped models, or show one's card: data, licence, command, checksums, scores.
+
+    Of a .tflite file that `keras-psr export` wrote, it shows the metadata: scale, tile, halo, what was measured.
 
     \b
     Examples:
       keras-psr models
       keras-psr models x4
       keras-psr models x4 --json
+      keras-psr models export/x4_int8.tflite
     """  # noqa: D301 - \b is click's sign for a paragraph that it must not wrap
     cards = shipped_models()
-    if name is not None and name not in cards:
-        raise ModelError(f"No shipped model {name!r}. There are: {', '.join(cards) or 'none'}.")
+    card = None if name is None else find_card(name, cards)
     if as_json:
-        click.echo(json.dumps(cards if name is None else cards[name], indent=2))
-    elif name is not None:
-        Console().print(build_card(name, cards[name]))
+        click.echo(json.dumps(card or cards, indent=2))
+    elif name and card:
+        Console().print(build_card(name, card))
     elif cards:
         Console().print(build_table(cards))
     else:
         click.echo("This installation has no shipped models. Fit one: keras-psr fit --scale 4", err=True)
+
+
+def find_card(name: str, cards: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """A shipped model's card, or the metadata of a `.tflite` file.
+
+    Raises:
+        ModelError: There is neither.
+    """
+    if name.endswith(".tflite"):
+        from keras_psr.tflite_metadata import read_metadata
+
+        return read_metadata(name)
+    if name not in cards:
+        raise ModelError(f"No shipped model {name!r}. There are: {', '.join(cards) or 'none'}.")
+    return cards[name]
 
 
 def build_table(cards: dict[str, dict[str, Any]]) -> Table:

@@ -70,3 +70,20 @@ def test_the_models_of_this_installation_are_listed(runner):
     assert result.exit_code == 0, result.stderr
     for name in shipped_models():
         assert name in result.stdout
+
+
+def test_the_metadata_of_a_tflite_file_is_shown(runner, tmp_path):
+    from keras_psr.tflite_metadata import pack, schema, with_metadata
+
+    model = schema.ModelT()
+    model.version, model.buffers = 3, [schema.BufferT()]
+    (tmp_path / "x4_int8.tflite").write_bytes(with_metadata(pack(model), {"scale": 4, "tile": 128, "halo": 16}))
+    result = runner.invoke(main, ["models", str(tmp_path / "x4_int8.tflite"), "--json"])
+    assert json.loads(result.stdout) == {"scale": 4, "tile": 128, "halo": 16}
+    assert "128" in runner.invoke(main, ["models", str(tmp_path / "x4_int8.tflite")]).stdout
+
+
+def test_a_tflite_file_of_others_is_refused(runner, tmp_path):
+    (tmp_path / "letter.tflite").write_text("Dear reader")
+    result = runner.invoke(main, ["models", str(tmp_path / "letter.tflite")])
+    assert result.exit_code == 1 and "not a TFLite model" in result.stderr

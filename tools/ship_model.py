@@ -12,7 +12,7 @@ import click
 import keras
 
 from keras_psr.evaluation import PROTOCOL, evaluate
-from keras_psr.inference import load
+from keras_psr.inference import load_keras
 from keras_psr.registry import CARD_FILE, MODEL_FILE, file_sha256, shipped_folder
 from keras_psr.training.callbacks import LOG_EVERY
 
@@ -57,7 +57,7 @@ def count_parameters(network: keras.Model) -> int:
 @click.option("--training-data", required=True, help="What the training pictures are, and their terms.")
 def main(run: Path, name: str, benchmarks: tuple[str, ...], training_data: str) -> None:
     """Ships the network of RUN as NAME."""
-    upscaler = load(run)
+    upscaler = load_keras(run)
     folder = shipped_folder() / name
     folder.mkdir(exist_ok=True)
     model_file = Path(shutil.copy(run / MODEL_FILE, folder / MODEL_FILE))
