@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
-from PIL import ExifTags, Image, ImageCms, ImageOps, TiffImagePlugin
+from PIL import ExifTags, Image, ImageCms, ImageFile, ImageOps, TiffImagePlugin
 
 from keras_psr.errors import ConfigError
 from keras_psr.image_files import SAVE_OPTIONS, open_image, write_whole
@@ -76,6 +76,9 @@ def read_photo(path: Path) -> Photo:
         frames = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)  # MPO: a photograph and its previews
         notes = (f"first of {frames} frames",) if frames > 1 else ()
         image.seek(0)
+        kind, depth = _layout(image)
+        if low_bytes is None and kind != "I" and depth in _SWAPPED:
+            notes = (*notes, "16 bits cut to 8")
         image.load()
         upright, profile = ImageOps.exif_transpose(image), image.info.get("icc_profile") or None
         try:
@@ -91,9 +94,7 @@ def read_photo(path: Path) -> Photo:
 def _read_low_bytes(path: Path) -> Image.Image | None:
     """The lower bytes of a picture of 16-bit colour, upright; None of any other picture."""
     with open_image(path) as image:
-        arguments = {tile.args if isinstance(tile.args, str) else tile.args[0] for tile in image.tile if tile.args}
-        rawmode = arguments.pop() if len(arguments) == 1 else ""
-        kind, _, depth = str(rawmode).partition(";")
+        kind, depth = _layout(image)
         if depth not in _SWAPPED or kind not in ("RGB", "RGBA", "RGBX", "LA"):
             return None
         # Pillow has no such mode for grey with transparency; as RGBA its bytes are grey, grey, alpha, alpha.
@@ -106,6 +107,13 @@ def _read_low_bytes(path: Path) -> Image.Image | None:
         low_bytes = ImageOps.exif_transpose(image)
         low_bytes.info["is_grey"] = kind == "LA"
         return low_bytes
+
+
+def _layout(image: ImageFile.ImageFile) -> tuple[str, str]:
+    """Pillow's name for how pixels lie in the file: kind and depth, such as `RGB` and `16B`; empty if that varies."""
+    names = {tile.args if isinstance(tile.args, str) else tile.args[0] for tile in image.tile if tile.args}
+    kind, _, depth = str(names.pop() if len(names) == 1 else "").partition(";")
+    return kind, depth
 
 
 def _levels(image: Image.Image, low_bytes: Image.Image | None) -> tuple[np.ndarray, np.ndarray | None]:

@@ -386,3 +386,39 @@ def test_a_terminal_shows_one_bar_over_all_pixels(light, photo, monkeypatch):
         on_pixels(5)
         on_pixels(7)
     assert shown == [5, 7]
+
+
+@pytest.mark.parametrize("source", ["jpg", "png", "webp", "tif"])
+@pytest.mark.parametrize("target", ["jpg", "png", "webp", "tif"])
+def test_orientation_profile_exif_and_resolution_survive(light, tmp_path, source, target):
+    from PIL import ExifTags, ImageCms
+
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation], exif[ExifTags.Base.Artist] = 6, "Somebody"
+    exif[ExifTags.Base.XResolution] = exif[ExifTags.Base.YResolution] = 300.0
+    exif[ExifTags.IFD.Exif] = {ExifTags.Base.ExifImageWidth: 12, ExifTags.Base.ExifImageHeight: 8}
+    picture = Image.new("RGB", (12, 8), "black")
+    picture.paste("white", (0, 0, 6, 8))  # the left half, which orientation 6 turns to the top
+    options = {} if source == "webp" else {"dpi": (300, 300)}
+    picture.save(tmp_path / f"photo.{source}", exif=exif.tobytes(), icc_profile=profile, **options)
+    result = light(f"photo.{source}", "--format", target)
+    assert (result.exit_code, result.stderr) == (0, f"photo.{source} -> photo_x4.{target} (32x48)\n")
+    with Image.open(tmp_path / f"photo_x4.{target}") as image:
+        received = image.getexif()
+        assert image.mode == "RGB" and image.size == (32, 48)
+        assert image.info["icc_profile"] == profile
+        assert received.get(ExifTags.Base.Orientation, 1) == 1 and received[ExifTags.Base.Artist] == "Somebody"
+        details = received.get_ifd(ExifTags.IFD.Exif)
+        assert (details[ExifTags.Base.ExifImageWidth], details[ExifTags.Base.ExifImageHeight]) == (32, 48)
+        dpi = image.info.get("dpi") or (received[ExifTags.Base.XResolution], received[ExifTags.Base.YResolution])
+        assert [round(float(dots)) for dots in dpi] == [300, 300]
+    top, bottom = np.split(read_pixels(tmp_path / f"photo_x4.{target}").astype(float), 2)
+    assert top[:8].mean() > bottom[-8:].mean() + 50
+
+
+def test_of_an_animation_the_first_frame_is_upscaled_and_told(light, tmp_path):
+    frames = [Image.new("RGB", (8, 8), colour) for colour in ["red", "blue"]]
+    frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:])
+    result = light("a.gif")
+    assert (result.exit_code, result.stderr) == (0, "a.gif -> a_x4.png (32x32; first of 2 frames)\n")

@@ -249,6 +249,14 @@ def test_16_bit_tiff_is_read_to_the_last_bit(tmp_path, kind, byteorder, compress
     assert_photo(read_photo(tmp_path / "a.tif"), pixels, alpha)
 
 
+def test_16_bits_that_cannot_be_kept_are_told(tmp_path):
+    import tifffile
+
+    ink = np.full((6, 10, 4), 300, np.uint16)
+    tifffile.imwrite(tmp_path / "a.tif", ink, photometric="separated")
+    assert read_photo(tmp_path / "a.tif").notes == ("16 bits cut to 8",)
+
+
 @pytest.mark.parametrize("name", ["a.png", "a.tif"])
 @pytest.mark.parametrize("kind", KINDS_16)
 def test_16_bits_are_written_with_all_that_belongs_to_them(tmp_path, kind, name):
