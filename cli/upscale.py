@@ -125,7 +125,7 @@ class Job:
     metavar="MP",
     help="Refuse pictures that would become larger than this, in million pixels.",
 )
-@click.option("--json", "json_file", type=click.File("w"), metavar="FILE", help="Write what was done; - is stdout.")
+@click.option("--json", "json_file", type=click.File("w"), metavar="FILE", help="Write a report as JSON; - is stdout.")
 def upscale(
     inputs: tuple[str, ...],
     output: Path | None,

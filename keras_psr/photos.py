@@ -15,9 +15,6 @@ from PIL import ExifTags, Image, ImageCms, ImageFile, ImageOps, TiffImagePlugin
 from keras_psr.errors import ConfigError
 from keras_psr.image_files import SAVE_OPTIONS, open_image, write_whole
 
-FORMATS = ("png", "jpg", "webp", "tif", "bmp")
-"""Endings of the formats that photographs are written in."""
-
 PNG_STRIP = 500_000
 """Bytes of a PNG that are filtered and compressed at once."""
 

@@ -10,8 +10,8 @@ import pytest
 from PIL import ExifTags, Image, ImageCms
 
 from keras_psr.errors import ConfigError, ImageFileError
-from keras_psr.image_files import image_size
-from keras_psr.photos import FORMATS, Photo, fit_to_format, read_photo, write_photo
+from keras_psr.image_files import SAVE_OPTIONS, image_size
+from keras_psr.photos import Photo, fit_to_format, read_photo, write_photo
 
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 RANDOM = np.random.default_rng(0)
@@ -331,9 +331,9 @@ def test_quality(tmp_path, name):
 def test_unknown_endings_are_refused(tmp_path):
     with pytest.raises(ConfigError, match=r"expected an ending of \.bmp"):
         write_photo(tmp_path / "a.gif", Photo(COLOURS))
-    for ending in FORMATS:
-        write_photo(tmp_path / f"a.{ending}", Photo(COLOURS))
-    assert len(os.listdir(tmp_path)) == len(FORMATS)
+    for suffix in SAVE_OPTIONS:
+        write_photo(tmp_path / f"a{suffix}", Photo(COLOURS))
+    assert len(os.listdir(tmp_path)) == len(SAVE_OPTIONS)
 
 
 def test_pictures_too_large_for_a_format_are_one_line(tmp_path):
