@@ -1,4 +1,4 @@
-"""Makes `saved_models/NAME` from a run folder: the network, and a card whose every number is read or measured.
+"""Makes `saved_models/NAME` from a run folder: the network, its .tflite files, and a card of read and measured numbers.
 
 python tools/ship_model.py runs/x4 x4 --benchmark data/Set5 --benchmark data/Set14 --training-data "..."
 """
@@ -9,14 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import click
-import keras
 
 from keras_psr.evaluation import PROTOCOL, evaluate
-from keras_psr.inference import load_keras
+from keras_psr.export.tflite import REPORT_FILE, export_tflite
+from keras_psr.inference import Upscaler, load_keras
 from keras_psr.registry import CARD_FILE, MODEL_FILE, file_sha256, shipped_folder
 from keras_psr.training.callbacks import LOG_EVERY
 
 LICENCE = "Apache-2.0"
+VARIANTS = ("float32", "float16", "int8")
 LIMITS = (
     "Fitted to clean photographs shrunk by antialiased bicubic: JPEG artefacts, sensor noise and blur are enlarged "
     "with the picture. Not made for faces, text or drawings. Fine detail is invented, so it is no evidence of anything."
@@ -45,9 +46,10 @@ def round_numbers(value: Any) -> Any:
     return round(value, 4) if isinstance(value, float) else value
 
 
-def count_parameters(network: keras.Model) -> int:
-    """Trainable and other parameters."""
-    return int(network.count_params())
+def score(upscaler: Upscaler, source: str) -> dict[str, Any]:
+    """The scores of a set, for the card."""
+    result = evaluate(upscaler, source, on_picture=lambda name, done, total: click.echo(f"{name} ({done + 1} of {total})"))
+    return round_numbers(result["summary"])
 
 
 @click.command()
@@ -62,20 +64,33 @@ def main(run: Path, name: str, benchmarks: tuple[str, ...], training_data: str) 
     folder.mkdir(exist_ok=True)
     model_file = Path(shutil.copy(run / MODEL_FILE, folder / MODEL_FILE))
     fit = describe_fit(run)
+    report = export_tflite(
+        upscaler.network,
+        VARIANTS,
+        folder,
+        name=name,
+        model_sha256=file_sha256(model_file),
+        licence=LICENCE,
+        overwrite=True,
+        on_step=click.echo,
+    )
+    (folder / REPORT_FILE).unlink()
+    shipped = [model_file, *(folder / measured["file"] for measured in report["files"].values())]
     card = {
         "name": name,
         "task": "super-resolution",
         "scale": upscaler.scale,
         "architecture": fit["config"]["architecture"],
-        "parameters": count_parameters(upscaler.network),
+        "parameters": int(upscaler.network.count_params()),
         "licence": LICENCE,
         "training_data": training_data,
         "limits": LIMITS,
         "fit": fit,
         "protocol": PROTOCOL,
-        "scores": {Path(source).name: round_numbers(evaluate(upscaler, source)["summary"]) for source in benchmarks},
-        "bytes": {MODEL_FILE: model_file.stat().st_size},
-        "sha256": {MODEL_FILE: file_sha256(model_file)},
+        "scores": {Path(source).name: score(upscaler, source) for source in benchmarks},
+        "tflite": round_numbers({key: report[key] for key in ("tile", "halo", "verification", "files")}),
+        "bytes": {file.name: file.stat().st_size for file in shipped},
+        "sha256": {file.name: file_sha256(file) for file in shipped},
     }
     (folder / CARD_FILE).write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
     click.echo(json.dumps(card["scores"], indent=2))

@@ -8,7 +8,7 @@ from typing import Any
 import keras
 
 from keras_psr.errors import ConfigError
-from keras_psr.inference import Upscaler, load
+from keras_psr.inference import Upscaler, load_keras
 from keras_psr.losses import PerceptualLoss
 from keras_psr.networks import build_network
 from keras_psr.samples import SampleStream
@@ -76,7 +76,7 @@ def fit(
         except KeyboardInterrupt:
             run.save_checkpoint(int(trainer.optimizer.iterations), trainer.state())
             raise
-    return load(run.path)
+    return load_keras(run.path)
 
 
 def build_trainer(config: FitConfig) -> Trainer:
@@ -94,7 +94,7 @@ def build_trainer(config: FitConfig) -> Trainer:
     keras.utils.set_random_seed(config.seed)
     network = _build(config, POLICIES[config.precision])
     if config.init:
-        _copy_weights(load(config.init).network, network, config.init)
+        _copy_weights(load_keras(config.init).network, network, config.init)
     perceptual_loss = PerceptualLoss(
         scale=config.scale,
         pixel_weight=config.pixel_weight,
