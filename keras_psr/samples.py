@@ -113,11 +113,7 @@ class SampleStream:
         pixels = self._decode(sample.picture)
         assert pixels is not None
         margin = self.scale * (2 + int(np.ceil(4 * self.blur_sigma / self.scale)))
-        rows, columns = (
-            _mirrored(np.arange(start - margin, start + self.crop + margin), side)
-            for start, side in zip((sample.top, sample.left), pixels.shape, strict=False)
-        )
-        surrounded = pixels[rows[:, None], columns]
+        surrounded = _cut(pixels, sample.top - margin, sample.left - margin, self.crop + 2 * margin)
         low_margin = margin // self.scale
         low_res = make_low_res(surrounded, self.scale, self.blur_sigma)[low_margin:-low_margin, low_margin:-low_margin]
         high_res = surrounded[margin:-margin, margin:-margin]
@@ -176,8 +172,18 @@ class SampleStream:
         return pixels
 
 
+def _cut(pixels: np.ndarray, top: int, left: int, size: int) -> np.ndarray:
+    """A square of a picture; what lies outside is mirrored, the border pixel repeated (MATLAB `symmetric`)."""
+    height, width = pixels.shape[:2]
+    if min(top, left) >= 0 and top + size <= height and left + size <= width:
+        return pixels[top : top + size, left : left + size]
+    rows = _mirrored(np.arange(top, top + size), height)
+    columns = _mirrored(np.arange(left, left + size), width)
+    return pixels[rows[:, None], columns]
+
+
 def _mirrored(positions: np.ndarray, size: int) -> np.ndarray:
-    """Positions outside [0, size) mirrored at the border, the border pixel repeated (MATLAB and NumPy `symmetric`)."""
+    """Positions outside [0, size) mirrored at the border, as often as needed."""
     positions = positions % (2 * size)
     return np.where(positions < size, positions, 2 * size - 1 - positions)
 

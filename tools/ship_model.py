@@ -48,7 +48,7 @@ def round_numbers(value: Any) -> Any:
 
 def score(upscaler: Upscaler, source: str) -> dict[str, Any]:
     """The scores of a set, for the card."""
-    result = evaluate(upscaler, source, on_picture=lambda name, done, total: click.echo(f"{name} ({done + 1} of {total})"))
+    result = evaluate(upscaler, source, on_picture=lambda name, done, total: click.echo(f"{done + 1}/{total} {name}"))
     return round_numbers(result["summary"])
 
 
