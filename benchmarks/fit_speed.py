@@ -102,7 +102,8 @@ def main(rounds: int, steps: int, architecture: str, batch_size: int, data: str)
         click.echo(f"{name}: {median:.3f} s a step ({spread}), {batch_size / median:.1f} crops/s")
     click.echo(f"ratio: {medians['plain float32'] / medians['keras-psr fit']:.2f}")
     load = statistics.median(loading)
-    click.echo(f"sample stream: {load * 1000:.1f} ms a step, {load / medians['keras-psr fit']:.1%} of keras-psr's step (decoded pictures)")
+    share = load / medians["keras-psr fit"]
+    click.echo(f"sample stream, pictures decoded: {load * 1000:.1f} ms a step, {share:.1%} of keras-psr's step")
 
 
 if __name__ == "__main__":
