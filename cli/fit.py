@@ -50,6 +50,14 @@ HELP = {
 }
 """Help by field of `FitConfig`, in the order of `--help`; types and defaults are the field's own."""
 
+VALIDATION_SCORES = {
+    "val_psnr_y": ("PSNR", ".2f"),
+    "val_psnr_y_over_bicubic": ("over bicubic", "+.2f"),
+    "val_feature_distance_ratio": ("feature distance of bicubic's", ".3f"),
+    "val_lattice_ratio": ("lattice ratio", ".1f"),
+}
+"""Text and format of what a validation line tells; ratios are not defined for flat or tiny pictures."""
+
 SHORT_FLAGS = {"num_residual_blocks": "--residual-blocks", "total_variation_weight": "--tv-weight"}
 
 
@@ -200,12 +208,13 @@ def describe_numbers(step: int, numbers: dict[str, float], config: FitConfig) ->
     """One line for what a fit logs at a step: validation scores, or losses with speed and time left."""
     at = f"step {step}/{config.steps}:"
     if "val_psnr_y" in numbers:
-        return (
-            f"{at} validation PSNR {numbers['val_psnr_y']:.2f} dB ({numbers['val_psnr_y_over_bicubic']:+.2f} over "
-            f"bicubic), feature distance {numbers['val_feature_distance_ratio']:.3f} of bicubic's, lattice ratio "
-            f"{numbers['val_lattice_ratio']:.1f}"
-        )
+        scores = [
+            f"{text} {numbers[name]:{layout}}" for name, (text, layout) in VALIDATION_SCORES.items() if name in numbers
+        ]
+        return f"{at} validation {', '.join(scores)}"
     losses = {name: value for name, value in numbers.items() if name != "crops_per_second"}
-    rate = numbers["crops_per_second"]
+    rate = numbers.get("crops_per_second")
+    if rate is None:  # the first step has none: it compiles
+        return f"{at} {describe_losses(losses)}"
     left = timedelta(seconds=round((config.steps - step) * config.batch_size / rate))
     return f"{at} {describe_losses(losses)}, {rate:.0f} crops/s, {left} left"

@@ -86,7 +86,7 @@ def test_resume_takes_the_runs_own_settings(runner, tiny_run, tmp_path):
     assert "step 4/4" in result.stderr
     assert "step 2/4" not in result.stderr
     steps = [json.loads(line)["step"] for line in (out / "log.jsonl").read_text().splitlines()]
-    assert steps == [2, 4, 4]
+    assert steps == [2, 4, 4, 4, 4]
 
 
 def test_without_out_the_run_is_named_by_scale_and_date(fit_tiny, tmp_path, monkeypatch):
