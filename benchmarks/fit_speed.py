@@ -11,17 +11,17 @@ import platform
 import statistics
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 import click
 import keras
 import tensorflow as tf
 
-from keras_psr.losses import PerceptualLoss
 from keras_psr.networks import build_network
 from keras_psr.samples import SampleStream
 from keras_psr.sources import open_sources
 from keras_psr.training.config import FitConfig
-from keras_psr.training.fit import build_trainer
+from keras_psr.training.fit import build_loss, build_trainer
 
 
 def fit_step(config: FitConfig, batches: tf.data.Dataset) -> Callable[[], float]:
@@ -34,15 +34,7 @@ def fit_step(config: FitConfig, batches: tf.data.Dataset) -> Callable[[], float]
 def plain_step(config: FitConfig, batches: tf.data.Dataset) -> Callable[[], float]:
     """A float32 step over the same networks, with the same loss terms; gives the loss."""
     network = build_network(config.architecture, scale=config.scale)
-    loss = PerceptualLoss(
-        scale=config.scale,
-        pixel_weight=config.pixel_weight,
-        pixel_norm=config.pixel_norm,
-        feature_weight=config.feature_weight,
-        feature_layer=config.feature_layer,
-        phase_weight=config.phase_weight,
-        total_variation_weight=config.total_variation_weight,
-    )
+    loss = build_loss(replace(config, precision="float32", vgg_pooling="max"))
     optimizer = keras.optimizers.Adam(config.learning_rate)
     optimizer.build(network.trainable_variables)
 

@@ -45,7 +45,7 @@ def find_model(model: str | Path) -> Path:
         return path / MODEL_FILE
     if path.is_file():
         return path
-    names = [card.parent.name for card in sorted(shipped_folder().glob(f"*/{CARD_FILE}"))]
+    names = list(shipped_models())
     if str(model) not in names:
         raise ModelError(
             f"No model {str(model)!r}: expected a run folder, a .keras or .tflite file, or a shipped model "

@@ -95,7 +95,22 @@ def build_trainer(config: FitConfig) -> Trainer:
     network = _build(config, POLICIES[config.precision])
     if config.init:
         _copy_weights(load_keras(config.init).network, network, config.init)
-    perceptual_loss = PerceptualLoss(
+    trainer = Trainer(
+        network, build_loss(config), warmup_steps=config.warmup_steps, shift_pooling=config.shift_pooling
+    )
+    trainer.compile(optimizer=_build_optimizer(config), jit_compile=False)
+    trainer.optimizer.build(network.trainable_variables)
+    return trainer
+
+
+def build_loss(config: FitConfig) -> PerceptualLoss:
+    """The weighted loss terms of a fit.
+
+    Raises:
+        ConfigError: A VGG16 layer is unknown.
+        ModelError: VGG16's weights are missing or damaged.
+    """
+    return PerceptualLoss(
         scale=config.scale,
         pixel_weight=config.pixel_weight,
         pixel_norm=config.pixel_norm,
@@ -107,12 +122,6 @@ def build_trainer(config: FitConfig) -> Trainer:
         vgg_pooling=config.vgg_pooling,
         vgg_dtype=config.precision,
     )
-    trainer = Trainer(
-        network, perceptual_loss, warmup_steps=config.warmup_steps, shift_pooling=config.shift_pooling
-    )
-    trainer.compile(optimizer=_build_optimizer(config), jit_compile=False)
-    trainer.optimizer.build(network.trainable_variables)
-    return trainer
 
 
 def _build_optimizer(config: FitConfig) -> keras.Optimizer:
