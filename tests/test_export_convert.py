@@ -110,6 +110,27 @@ def test_johnson2016_in_int8_is_one_partition_without_batch_norm(tiles):
     assert np.abs(TileUpscaler(content)(tiles[0]) - expected).mean() < 2
 
 
+@pytest.mark.parametrize("scale", [2, 4, 8])
+def test_fast_is_one_partition_whose_transposed_convolution_reads_2x2_pixels(scale):
+    network = build_network("fast", scale=scale, num_filters=8, num_residual_blocks=1)
+    exit_kernel = network.get_layer("exit").kernel
+    exit_kernel.assign(np.random.default_rng(0).normal(0, 2, exit_kernel.shape))
+    tiles = calibration_tiles(open_sources(["sample"]), scale=scale, tile=TILE, count=6)
+    expected = run_keras(network, tiles[0])
+    assert np.ptp(expected - tiles[0].repeat(scale, 0).repeat(scale, 1)) > 20
+    for variant, mean in (("float32", 1e-4), ("float16", 0.02), ("dynamic", 0.5), ("int8", 1), ("int16x8", 0.3)):
+        content = convert(network, variant, TILE, tiles)
+        assert np.abs(TileUpscaler(content)(tiles[0]).astype(np.float32) - expected).mean() < mean, variant
+        assert [2, 2, 8] in [list(kernel)[1:] for kernel in list_kernels(content)]
+        assert variant == "int16x8" or measure_xnnpack(content).partitions == 1, variant
+
+
+def list_kernels(content):
+    """Shapes of the convolutions' kernels, outputs first."""
+    details = Interpreter(model_content=content).get_tensor_details()
+    return [list(tensor["shape"]) for tensor in details if len(tensor["shape"]) == 4]
+
+
 def test_quantization_measured_on_smaller_tiles(network, tiles):
     small = calibration_tiles(open_sources(["sample"]), scale=4, tile=16, count=8)
     content = convert(network, "int8", TILE, small)

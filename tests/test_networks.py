@@ -59,6 +59,25 @@ def test_residual_has_the_parameters_that_its_description_gives(scale, num_filte
     assert count_trainable(network) == expected == network.count_params()
 
 
+@pytest.mark.parametrize(
+    ("scale", "num_filters", "num_residual_blocks", "by_hand"),
+    [(4, 32, 5, 101_059), (2, 32, 5, 96_451), (8, 32, 5, 119_491), (4, 1, 1, 76 + 20 + 195)],
+)
+def test_fast_has_the_parameters_that_its_description_gives(scale, num_filters, num_residual_blocks, by_hand):
+    # x4: entry 75 * 32 + 32 = 2,432; ten convolutions of 9 * 32 * 32 + 32 = 9,248; exit 64 * 32 * 3 + 3 = 6,147.
+    network = build_network("fast", scale=scale, num_filters=num_filters, num_residual_blocks=num_residual_blocks)
+    assert count_trainable(network) == by_hand == network.count_params()
+
+
+def test_fast_has_one_layer_with_weights_behind_the_low_resolution_grid():
+    network = tiny("fast", scale=8)
+    kernels = {layer.name: tuple(layer.kernel.shape) for layer in network.layers if hasattr(layer, "kernel")}
+    blocks = {f"block{block}_conv{conv}": (3, 3, 4, 4) for block in (1, 2) for conv in (1, 2)}
+    assert kernels == {"entry": (5, 5, 3, 4), **blocks, "exit": (16, 16, 3, 4)}
+    sized = keras.models.clone_model(network, keras.Input((5, 6, 3)))
+    assert {layer.name for layer in sized.layers if layer.output.shape[1:3] != (5, 6)} == {"exit", "enlarged", "output"}
+
+
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 @pytest.mark.parametrize("scale", [2, 4, 8])
 def test_any_size_is_enlarged_by_the_scale(architecture, scale):
@@ -78,13 +97,14 @@ def test_pictures_of_a_batch_do_not_influence_each_other(architecture):
     np.testing.assert_allclose(together, np.stack(alone), atol=1e-3)
 
 
+@pytest.mark.parametrize("architecture", ["residual", "fast"])
 @pytest.mark.parametrize("scale", [2, 4, 8])
 @pytest.mark.parametrize(("height", "width"), SIZES)
-def test_unfitted_residual_network_is_bilinear_enlargement(scale, height, width):
+def test_an_unfitted_network_is_bilinear_enlargement(architecture, scale, height, width):
     image = picture(1, height, width, 3)
     rows, columns = bilinear_weights(height, scale), bilinear_weights(width, scale)
     expected = np.einsum("yi,xj,bijc->byxc", rows, columns, image)
-    output = tiny("residual", scale)(image, training=False)
+    output = tiny(architecture, scale)(image, training=False)
     np.testing.assert_allclose(output, expected, atol=1e-3)
 
 
@@ -178,11 +198,13 @@ def test_every_variable_of_johnson2016_has_a_gradient():
     assert behind_norm == []
 
 
-def test_the_silent_exit_of_residual_learns_first_and_then_all_do():
-    network = tiny("residual")
+@pytest.mark.parametrize("architecture", ["residual", "fast"])
+def test_the_silent_exit_learns_first_and_then_all_do(architecture):
+    network = tiny(architecture)
     moved = {path for path, gradient in gradients(network).items() if np.abs(gradient).max() > 0}
     assert moved == {path for path in gradients(network) if path.startswith("exit/")}
-    network.get_layer("exit").kernel.assign(0.01 * picture(9, 9, 4, 3) / 255)
+    exit_kernel = network.get_layer("exit").kernel
+    exit_kernel.assign(0.01 * picture(*exit_kernel.shape) / 255)
     assert all(np.abs(gradient).max() > 0 for gradient in gradients(network).values())
 
 
@@ -190,7 +212,7 @@ def test_the_silent_exit_of_residual_learns_first_and_then_all_do():
     ("architecture", "options", "message"),
     [
         ("johnson2016", {"scale": 3}, r"scale must be one of 2, 4, 8 \(a power of two\)\. Received: 3\."),
-        ("johnson", {}, r"architecture must be one of johnson2016, residual\. Received: 'johnson'\."),
+        ("johnson", {}, r"architecture must be one of johnson2016, residual, fast\. Received: 'johnson'\."),
         ("residual", {"num_filters": 0}, r"num_filters must be at least 1\. Received: 0\."),
         ("residual", {"num_residual_blocks": 0}, r"num_residual_blocks must be at least 1\. Received: 0\."),
     ],

@@ -27,10 +27,11 @@ def measure_halo(network, scale, size=61):
     return max(reach)
 
 
+@pytest.mark.parametrize("architecture", ["residual", "fast"])
 @pytest.mark.parametrize("scale", [2, 4, 8])
 @pytest.mark.parametrize("num_residual_blocks", [1, 3])
-def test_halo_is_what_moves(scale, num_residual_blocks):
-    network = build_network("residual", scale=scale, num_filters=2, num_residual_blocks=num_residual_blocks)
+def test_halo_is_what_moves(architecture, scale, num_residual_blocks):
+    network = build_network(architecture, scale=scale, num_filters=2, num_residual_blocks=num_residual_blocks)
     assert receptive_halo(network) == measure_halo(make_positive(network), scale)
 
 
@@ -68,6 +69,12 @@ def test_halo_of_the_default_network():
     # By hand: entry 4, ten 3x3 convolutions 10, and 2 for the upsampling and the 9x9 exit, which reads pixels
     # -4 to 7 of its own grid, so -3 to 4 of the middle one, so -2 to 2 of the input.
     assert receptive_halo(build_network()) == 4 + 10 + 2
+
+
+@pytest.mark.parametrize("scale", [2, 4, 8])
+def test_halo_of_the_network_for_phones(scale):
+    # By hand: entry 2, ten 3x3 convolutions 10, and the neighbour that the exit reads.
+    assert receptive_halo(build_network("fast", scale=scale, num_filters=1)) == 2 + 10 + 1
 
 
 def test_unknown_layers_are_named():
