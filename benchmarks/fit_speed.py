@@ -20,18 +20,19 @@ import tensorflow as tf
 from keras_psr.networks import build_network
 from keras_psr.samples import SampleStream
 from keras_psr.sources import open_sources
-from keras_psr.training.config import FitConfig
-from keras_psr.training.fit import build_loss, build_trainer
+from keras_psr.training.config import SuperResolutionConfig
+from keras_psr.training.fit import build_trainer
+from keras_psr.training.super_resolution import build_loss
 
 
-def fit_step(config: FitConfig, batches: tf.data.Dataset) -> Callable[[], float]:
+def fit_step(config: SuperResolutionConfig, batches: tf.data.Dataset) -> Callable[[], float]:
     """The step of `keras-psr fit`, as `keras.Model.fit` calls it; gives the loss."""
     trainer, iterator = build_trainer(config), iter(batches)
     trainer.make_train_function()
     return lambda: float(trainer.train_function(iterator)["loss"])
 
 
-def plain_step(config: FitConfig, batches: tf.data.Dataset) -> Callable[[], float]:
+def plain_step(config: SuperResolutionConfig, batches: tf.data.Dataset) -> Callable[[], float]:
     """A float32 step over the same networks, with the same loss terms; gives the loss."""
     network = build_network(config.architecture, scale=config.scale)
     loss = build_loss(replace(config, precision="float32", vgg_pooling="max"))
@@ -43,7 +44,7 @@ def plain_step(config: FitConfig, batches: tf.data.Dataset) -> Callable[[], floa
         low_res, high_res = tf.cast(low_res, tf.float32), tf.cast(high_res, tf.float32)
         with tf.GradientTape() as tape:
             output = network(low_res, training=True)
-            total = loss.total(loss.terms(output, high_res, warming_up=False))
+            total = loss.total(loss.terms(output, high_res, step=0))
         gradients = tape.gradient(total, network.trainable_variables)
         optimizer.apply_gradients(zip(gradients, network.trainable_variables, strict=True))
         return total
@@ -68,7 +69,7 @@ def seconds(function: Callable[[], object], times: int) -> float:
 @click.option("--data", default="sample", show_default=True, help="Pictures.")
 def main(rounds: int, steps: int, architecture: str, batch_size: int, data: str) -> None:
     """Measures and prints."""
-    config = FitConfig(architecture=architecture, batch_size=batch_size, data=(data,), warmup_steps=0)
+    config = SuperResolutionConfig(architecture=architecture, batch_size=batch_size, data=(data,), warmup_steps=0)
     stream = SampleStream(open_sources(config.data), scale=config.scale, crop=config.crop)
     batches = tf.data.Dataset.from_tensors(stream.batch(0, batch_size)).repeat()
     functions = {"keras-psr fit": fit_step(config, batches), "plain float32": plain_step(config, batches)}

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import fields
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +12,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Column
 
 from keras_psr.cli.shared import say
-from keras_psr.training.config import FitConfig, read_config_file
+from keras_psr.training.config import (
+    FitConfig,
+    StyleConfig,
+    SuperResolutionConfig,
+    default_settings,
+    read_config_file,
+)
 
 if TYPE_CHECKING:
     import keras
@@ -22,33 +27,44 @@ if TYPE_CHECKING:
 
 HELP = {
     "scale": "Upscaling factor: 2, 4 or 8.",
+    "style": "Fit a style transfer instead, to this painting; of a folder each picture gets a fit of its own.",
     "data": "Training pictures: a folder, a quoted glob, tfds:NAME[:SPLIT] or sample. Repeatable.",
     "val": "Validation pictures, never trained on; given as for --data. Repeatable.",
     "steps": "Gradient steps in all.",
-    "batch_size": "Crops a step.",
-    "crop": "Side of the high-resolution crops, in pixels.",
+    "batch_size": "Crops a step, over all devices.",
+    "crop": "Side of the crops that the loss sees, in pixels.",
     "learning_rate": "Peak of Adam's learning rate, which decays to zero.",
     "seed": "Of the initial weights and the sample stream.",
     "init": "Model to start from: a shipped model's name, a run folder or a .keras file.",
     "save_every": "Steps between checkpoints, each with a validation.",
-    "precision": "Arithmetic of the hidden layers and of VGG16: float32 or bfloat16.",
-    "architecture": "Network: residual, or the paper's johnson2016.",
-    "num_filters": "Channels of every hidden layer.",
+    "keep": "Checkpoints kept, the newest ones.",
+    "strategy": "Devices: auto (all GPUs), none (one device), mirrored, or multiworker (machines of TF_CONFIG).",
+    "devices": "A device of the mirrored strategy, such as GPU:0. Repeatable.",
+    "deterministic": "Use deterministic operations only: the same command gives the same bits.",
+    "precision": "Arithmetic of the hidden layers and of VGG16: float32, bfloat16 or float16.",
+    "architecture": "Network: residual, fast, or the paper's johnson2016; of styles, style or johnson2016-style.",
+    "num_filters": "Channels of the hidden layers; of styles, those of the first.",
     "num_residual_blocks": "Residual blocks.",
+    "degradation": "How small pictures are made: bicubic, or photo with blur, noise and JPEG.",
+    "blur_sigma": "Gaussian blur before downscaling, in high-resolution pixels.",
     "pixel_weight": "Weight of the pixel loss.",
     "pixel_norm": "Norm of the pixel loss: l1 or l2.",
     "feature_weight": "Weight of the VGG16 feature loss.",
     "feature_layer": "VGG16 layer that the feature loss compares.",
+    "content_weight": "Weight of the feature loss against the photograph, of styles.",
+    "content_layer": "VGG16 layer that it compares, of styles.",
+    "style_weight": "Weight of the style loss; of super-resolution, a texture loss against the original.",
+    "style_layers": "A VGG16 layer that the style loss compares. Repeatable.",
+    "style_size": "Longer side to which the painting is reduced, in pixels.",
     "phase_weight": "Weight of the loss on what repeats with the upsampling lattice.",
     "total_variation_weight": "Weight of the output's total variation.",
     "warmup_steps": "Steps at the start without the feature loss.",
     "vgg_weights": "Weights of VGG16: bundled, imagenet (downloaded by Keras) or a file.",
     "vgg_pooling": "Pooling inside the loss's VGG16: average or max.",
     "shift_pooling": "Move VGG16's pooling grid against the upsampling lattice from step to step, or leave it.",
-    "blur_sigma": "Gaussian blur before downscaling, in high-resolution pixels.",
     "ema_momentum": "Decay of the averaged weights that are saved; 0 saves the last step's.",
 }
-"""Help by field of `FitConfig`, in the order of `--help`; types and defaults are the field's own."""
+"""Help by field of both tasks' settings, in the order of `--help`; types and defaults are the field's own."""
 
 VALIDATION_SCORES = {
     "val_psnr_y": ("PSNR", ".2f"),
@@ -63,11 +79,13 @@ SHORT_FLAGS = {"num_residual_blocks": "--residual-blocks", "total_variation_weig
 
 def setting_options(command: Callable[..., None]) -> Callable[..., None]:
     """Adds an option for each setting; one that the user does not give is None or (), so that defaults stay apart."""
-    defaults = {field.name: field.default for field in fields(FitConfig)}
+    defaults, style_defaults = default_settings(SuperResolutionConfig), default_settings(StyleConfig)
     for name, text in reversed(HELP.items()):
-        default = defaults[name]
+        default = defaults.get(name, style_defaults.get(name))
         repeatable = isinstance(default, tuple)
-        shown = " ".join(default) if isinstance(default, tuple) else default
+        shown = describe_default(default)
+        if name in style_defaults and style_defaults[name] != default:
+            shown = f"{shown}; {describe_default(style_defaults[name])} with --style"
         flag = SHORT_FLAGS.get(name, f"--{name.replace('_', '-')}")
         command = click.option(
             f"{flag}/--no-{flag[2:]}" if isinstance(default, bool) else flag,
@@ -75,9 +93,14 @@ def setting_options(command: Callable[..., None]) -> Callable[..., None]:
             type=str if repeatable else type(default),
             multiple=repeatable,
             default=None,
-            help=f"{text}  [default: {'none' if shown == '' else shown}]",
+            help=f"{text}  [default: {shown}]",
         )(command)
     return command
+
+
+def describe_default(default: Any) -> str:
+    """A default, as it would be typed."""
+    return (" ".join(default) if isinstance(default, tuple) else str(default)) or "none"
 
 
 @click.command()
@@ -107,13 +130,20 @@ def fit(out: Path | None, resume: bool, overwrite: bool, config_file: Path | Non
     if resume and (overwrite or out is None):
         raise click.UsageError("--resume needs the --out that it goes on with, and goes without --overwrite.")
     config = resolve(options, config_file, resumed=out if resume else None)
-    out = out or Path("runs") / f"x{config.scale}-{datetime.now():%Y%m%d-%H%M%S}"
+    out = out or Path("runs") / f"{name_run(config)}-{datetime.now():%Y%m%d-%H%M%S}"
     fit_visibly(config, out, resume=resume, overwrite=overwrite)
     say(f"\nThe network is {out / 'model.keras'}, pictures of its progress are in {out / 'samples'}.")
     say(f"Next: keras-psr upscale photo.jpg --model {out}")
 
 
-def resolve(options: dict[str, Any], config_file: Path | None, resumed: Path | None) -> FitConfig:
+def name_run(config: SuperResolutionConfig | StyleConfig) -> str:
+    """What a run folder's name begins with: the scale, or the painting."""
+    return f"x{config.scale}" if isinstance(config, SuperResolutionConfig) else Path(config.style).stem
+
+
+def resolve(
+    options: dict[str, Any], config_file: Path | None, resumed: Path | None
+) -> SuperResolutionConfig | StyleConfig:
     """The settings: defaults, or those of a resumed run; then the file's; then the options that were given.
 
     Raises:

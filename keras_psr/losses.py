@@ -31,6 +31,8 @@ class PerceptualLoss:
         vgg_weights: str = "bundled",
         vgg_pooling: str = "max",
         vgg_dtype: str = "float32",
+        warmup_steps: int = 0,
+        shift_pooling: bool = False,
     ) -> None:
         """Builds the terms, and VGG16 if the feature loss has a weight.
 
@@ -45,10 +47,13 @@ class PerceptualLoss:
             vgg_weights: As for `vgg.build_vgg`.
             vgg_pooling: As for `vgg.build_vgg`.
             vgg_dtype: Compute dtype of VGG16; the loss itself is float32.
+            warmup_steps: Steps at the start without the feature loss.
+            shift_pooling: Move VGG16's pooling grid from step to step (`feature_loss`).
         """
         self.scale = scale
         self.pixel_error = mean_absolute_error if pixel_norm == "l1" else mean_squared_error
         self.feature_layer = feature_layer
+        self.warmup_steps, self.shift_pooling = warmup_steps, shift_pooling
         weights = {
             "pixel_loss": pixel_weight,
             "feature_loss": feature_weight,
@@ -60,16 +65,13 @@ class PerceptualLoss:
         if feature_weight > 0:
             self.vgg = build_vgg((feature_layer,), weights=vgg_weights, pooling=vgg_pooling, dtype=vgg_dtype)
 
-    def terms(
-        self, output: KerasTensor, target: KerasTensor, warming_up: KerasTensor, shift: Shift = (0, 0)
-    ) -> dict[str, KerasTensor]:
+    def terms(self, output: KerasTensor, target: KerasTensor, step: KerasTensor) -> dict[str, KerasTensor]:
         """Each term by name, unweighted.
 
         Args:
             output: The network's picture, (batch, height, width, 3) float32 in [0, 255].
             target: The original, the same shape and range.
-            warming_up: Scalar boolean; while true the feature loss is zero.
-            shift: As for `feature_loss`.
+            step: Gradient steps done, a scalar integer.
 
         Returns:
             Scalars by term name, in the order of `weights`.
@@ -77,7 +79,9 @@ class PerceptualLoss:
         compute = {
             "pixel_loss": lambda: self.pixel_error(output, target),
             "feature_loss": lambda: ops.cond(
-                warming_up, lambda: ops.zeros((), "float32"), lambda: self.feature_loss(output, target, shift)
+                step < self.warmup_steps,
+                lambda: ops.zeros((), "float32"),
+                lambda: self.feature_loss(output, target, self._shift(step)),
             ),
             "phase_loss": lambda: phase_error(output, target, self.scale),
             "total_variation": lambda: total_variation(output),
@@ -105,7 +109,9 @@ class PerceptualLoss:
         responses = [ops.cast(self.vgg(image)[self.feature_layer], "float32") for image in images]
         return mean_squared_error(*responses)
 
-    @property
-    def num_shifts(self) -> int:
-        """Different shifts in each direction: the period of VGG16's pooling at `feature_layer`, in pixels."""
-        return 2 ** (int(self.feature_layer[len("relu")]) - 1)
+    def _shift(self, step: KerasTensor) -> Shift:
+        """Takes every shift of the pooling grid in turn, so that a resumed fit goes on with the right one."""
+        if not self.shift_pooling:
+            return (0, 0)
+        period = 2 ** (int(self.feature_layer[len("relu")]) - 1)  # of the pooling before that layer, in pixels
+        return (step % period, step // period % period)

@@ -41,7 +41,7 @@ def numbers(terms):
 
 def test_terms_are_those_of_numpy_and_vgg(loss, pictures):
     expected = expected_terms(*pictures)
-    terms = loss.terms(*pictures, warming_up=False)
+    terms = loss.terms(*pictures, step=0)
     assert list(terms) == list(expected)
     assert numbers(terms) == pytest.approx(expected, rel=1e-4)
     weighted = sum(ALL[name.replace("_loss", "") + "_weight"] * value for name, value in expected.items())
@@ -49,30 +49,31 @@ def test_terms_are_those_of_numpy_and_vgg(loss, pictures):
 
 
 def test_equal_pictures_cost_nothing_but_their_total_variation(loss, pictures):
-    terms = numbers(loss.terms(pictures[0], pictures[0], warming_up=False))
+    terms = numbers(loss.terms(pictures[0], pictures[0], step=0))
     assert terms.pop("total_variation") > 0
     assert set(terms.values()) == {0.0}
 
 
 def test_the_papers_pixel_loss_is_squared(pictures):
-    terms = PerceptualLoss(scale=4, pixel_norm="l2").terms(*pictures, warming_up=False)
+    terms = PerceptualLoss(scale=4, pixel_norm="l2").terms(*pictures, step=0)
     expected = ((pictures[0].astype(np.float64) - pictures[1]) ** 2).mean()
     assert numbers(terms) == {"pixel_loss": pytest.approx(expected, rel=1e-5)}
 
 
-def test_the_warm_up_leaves_only_the_feature_loss_out(loss, pictures):
-    step = tf.function(lambda warming_up: loss.terms(*map(tf.constant, pictures), warming_up))
-    during, after = (numbers(step(tf.constant(warming_up))) for warming_up in (True, False))
+def test_the_warm_up_leaves_only_the_feature_loss_out(pictures):
+    loss = PerceptualLoss(scale=4, **ALL, warmup_steps=3)
+    in_graph = tf.function(lambda step: loss.terms(*map(tf.constant, pictures), step))
+    during, after = (numbers(in_graph(tf.constant(step))) for step in (2, 3))
     assert during["feature_loss"] == 0 and after["feature_loss"] > 0
     assert {**after, "feature_loss": 0.0} == pytest.approx(during)
 
 
 def test_the_feature_loss_reaches_the_output_only_after_the_warm_up(pictures):
-    loss = PerceptualLoss(scale=4, pixel_weight=0, feature_weight=1)
+    loss = PerceptualLoss(scale=4, pixel_weight=0, feature_weight=1, warmup_steps=1)
     output, gradients = tf.Variable(pictures[0]), []
-    for warming_up in (True, False):
+    for step in (0, 1):
         with tf.GradientTape() as tape:
-            total = loss.total(loss.terms(output, pictures[1], tf.constant(warming_up)))
+            total = loss.total(loss.terms(output, pictures[1], tf.constant(step)))
         gradients.append(tape.gradient(total, output))
     assert gradients[0] is None or not np.abs(gradients[0]).any()
     assert np.abs(gradients[1]).min(axis=(0, 3)).max() > 0
@@ -83,7 +84,7 @@ def test_a_term_of_weight_zero_is_left_out(left_out, pictures):
     loss = PerceptualLoss(scale=4, **{**ALL, left_out: 0})
     kept = {weight.removesuffix("_weight") for weight in ALL if weight != left_out}
     assert {name.removesuffix("_loss") for name in loss.weights} == kept
-    assert list(loss.terms(*pictures, warming_up=False)) == list(loss.weights)
+    assert list(loss.terms(*pictures, step=0)) == list(loss.weights)
 
 
 def test_vgg_is_not_built_without_a_feature_loss(monkeypatch):
@@ -94,7 +95,7 @@ def test_vgg_is_not_built_without_a_feature_loss(monkeypatch):
 def test_the_settings_of_vgg_are_passed_on(pictures):
     options = {"scale": 4, "pixel_weight": 0, "feature_weight": 1}
     loss = PerceptualLoss(**options, feature_layer="relu1_2", vgg_pooling="average", vgg_dtype="bfloat16")
-    (feature_loss,) = loss.terms(*pictures, warming_up=False).values()
+    (feature_loss,) = loss.terms(*pictures, step=0).values()
     responses = [
         np.asarray(build_vgg(("relu1_2",))(image)["relu1_2"]) for image in pictures
     ]  # no pooling before relu1_2
@@ -119,16 +120,16 @@ def test_average_pooling_gives_another_loss(pictures):
 def test_a_shifted_feature_loss_is_that_of_pictures_cut_at_the_top_and_left(shift, loss, pictures):
     expected = loss.feature_loss(*pictures[:, :, shift[0] :, shift[1] :])
     assert float(loss.feature_loss(*pictures, shift)) == pytest.approx(float(expected), rel=1e-6)
-    in_graph = tf.function(lambda rows, columns: loss.terms(*map(tf.constant, pictures), False, (rows, columns)))
-    terms = in_graph(tf.constant(shift[0], tf.int64), tf.constant(shift[1], tf.int64))
-    assert float(terms["feature_loss"]) == pytest.approx(float(expected), rel=1e-4)
     assert float(expected) != float(loss.feature_loss(*pictures))
-    unshifted = loss.terms(*pictures, False)
-    assert all(float(terms[name]) == pytest.approx(float(unshifted[name])) for name in terms if "feature" not in name)
 
 
-@pytest.mark.parametrize(("layer", "num_shifts"), [("relu1_2", 1), ("relu2_2", 2), ("relu3_3", 4), ("relu4_3", 8)])
-def test_the_pooling_grid_repeats_with_the_layers_stride(layer, num_shifts, pictures):
-    loss = PerceptualLoss(scale=4, feature_weight=1, feature_layer=layer)
-    assert loss.num_shifts == num_shifts
-    assert loss.vgg(pictures[0])[layer].shape[1] == 24 // num_shifts
+@pytest.mark.parametrize("layer", ["relu1_2", "relu2_2", "relu3_3"])
+def test_the_pooling_grid_takes_every_shift_in_turn(layer, pictures):
+    period = {"relu1_2": 1, "relu2_2": 2, "relu3_3": 4}[layer]  # of the poolings before it
+    loss = PerceptualLoss(scale=4, pixel_weight=0, feature_weight=1, feature_layer=layer, shift_pooling=True)
+    assert loss.vgg(pictures[0])[layer].shape[1] == 24 // period
+    in_graph = tf.function(lambda step: loss.terms(*map(tf.constant, pictures), step)["feature_loss"])
+    for step in range(period**2 + 1):
+        shift = (step % period, step // period % period)
+        expected = float(loss.feature_loss(*pictures, shift))
+        assert float(in_graph(tf.constant(step))) == pytest.approx(expected, rel=1e-4)

@@ -15,7 +15,7 @@ from keras_psr.errors import ConfigError, DataError, ModelError, TrainingError
 from keras_psr.inference import load, load_network
 from keras_psr.samples import SampleStream
 from keras_psr.sources import open_sources
-from keras_psr.training.config import FitConfig, read_config_file
+from keras_psr.training.config import FitConfig, SuperResolutionConfig, read_config_file
 from keras_psr.training.fit import build_trainer, fit
 from keras_psr.training.run_folder import RunFolder, saved_config
 
@@ -84,9 +84,11 @@ def interrupt(model):
 
 
 def test_settings_round_trip_through_json():
-    config = FitConfig(scale=8, data=("photos", "tfds:div2k"), learning_rate=2e-4, phase_weight=0.0, init="x4")
+    config = SuperResolutionConfig(
+        scale=8, data=("photos", "tfds:div2k"), learning_rate=2e-4, phase_weight=0.0, init="x4"
+    )
     assert FitConfig.from_json(json.loads(json.dumps(config.to_json()))) == config
-    assert FitConfig.from_json({}) == FitConfig()
+    assert FitConfig.from_json({}) == SuperResolutionConfig()
 
 
 def test_whole_numbers_pass_for_floats_and_lists_for_tuples():
@@ -101,7 +103,7 @@ def test_whole_numbers_pass_for_floats_and_lists_for_tuples():
         ({"scale": 3}, "scale must be one of 2, 4, 8. Received: 3."),
         ({"pixel_norm": "l3"}, "pixel_norm must be one of l1, l2. Received: l3."),
         ({"vgg_pooling": "median"}, "vgg_pooling must be one of average, max."),
-        ({"precision": "float16"}, "precision must be one of float32, bfloat16."),
+        ({"precision": "float64"}, "precision must be one of float32, bfloat16, float16."),
         ({"steps": 0}, "steps must be at least 1. Received: 0."),
         ({"batch_size": 0}, "batch_size must be at least 1."),
         ({"save_every": 0}, "save_every must be at least 1."),
@@ -130,7 +132,7 @@ def test_whole_numbers_pass_for_floats_and_lists_for_tuples():
         ({"data": [1]}, r"data must be of type tuple. Received: \[1\]."),
         ({"num_filter": 8}, "Unknown setting 'num_filter'. Did you mean 'num_filters'?"),
         ({"lerning_rate": 8}, "Unknown setting 'lerning_rate'. Did you mean 'learning_rate'?"),
-        ({"zzz": 8}, "Unknown setting 'zzz'. Known: scale, architecture, "),
+        ({"zzz": 8}, "Unknown setting 'zzz'. Known: architecture, num_filters, "),
     ],
 )
 def test_bad_settings_are_refused_by_name(settings, message):
@@ -509,8 +511,8 @@ def steps(strategy):
     with strategy.scope():
         network = build_network(num_filters=4, num_residual_blocks=1)
         network.get_layer("exit").kernel.assign(np.random.default_rng(1).normal(0, 0.1, (9, 9, 4, 3)))
-        loss = PerceptualLoss(scale=4, feature_weight=1e-3, phase_weight=1, total_variation_weight=0.1)
-        trainer = Trainer(network, loss, shift_pooling=True)
+        weights = {"feature_weight": 1e-3, "phase_weight": 1, "total_variation_weight": 0.1}
+        trainer = Trainer(network, PerceptualLoss(scale=4, **weights, shift_pooling=True))
         trainer.compile(optimizer=keras.optimizers.SGD(1e-3), jit_compile=False)
     start = network.get_weights()
     history = trainer.fit(tf.data.Dataset.from_tensor_slices((low_res, high_res)).batch(4), verbose=0).history

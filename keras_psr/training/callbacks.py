@@ -10,22 +10,15 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_psr.errors import ConfigError, DataError, ImageFileError, TrainingError
-from keras_psr.evaluation import FEATURE_TAP, Scores, UpscaleFunction, interpolations, score_picture, summarize
+from keras_psr.errors import TrainingError
 from keras_psr.image_files import write_image
-from keras_psr.inference import Upscaler
-from keras_psr.pixels import crop_center, crop_to_multiple, make_low_res
-from keras_psr.sheets import comparison_sheet
-from keras_psr.sources import Picture, report_skipped
 from keras_psr.training.run_folder import RunFolder
-from keras_psr.vgg import build_vgg
 
 LOG_EVERY = 50
 """Steps whose losses are averaged into one line of the log."""
 
-SHEET_PICTURES = 3
-SHEET_SIZE = 288
-"""Pictures on a preview sheet, and the side of the part shown, in pixels."""
+Validation = Callable[[keras.Model], tuple[dict[str, float], np.ndarray]]
+"""Scores a network: numbers by name, each beginning with `val_`, and a sheet of pictures, uint8 RGB."""
 
 OnLog = Callable[[int, dict[str, float]], None]
 """Called with the step and the numbers that were logged there."""
@@ -97,56 +90,6 @@ class Log(StepCallback):
         self.writer.flush()
 
 
-class Validation:
-    """Scores the network on whole held-out pictures, next to bicubic."""
-
-    def __init__(self, pictures: list[Picture], scale: int, vgg_weights: str) -> None:
-        """Decodes the pictures and scores bicubic once; those that cannot be scored are left out and named.
-
-        Raises:
-            DataError: None can be scored.
-        """
-        self.scale = scale
-        self.vgg = build_vgg((FEATURE_TAP,), weights=vgg_weights)
-        self.low_res: list[np.ndarray] = []
-        self.baselines: list[dict[str, np.ndarray]] = []
-        self.bicubic_scores: list[Scores] = []
-        skipped = []
-        for picture in pictures:
-            try:
-                original = crop_to_multiple(picture.read(), scale)
-                low_res = make_low_res(original, scale)
-                bicubic = interpolations(scale)["bicubic"](low_res)
-                self.bicubic_scores.append(score_picture(bicubic, original, scale, self.vgg))
-            except (ImageFileError, ConfigError) as error:
-                skipped.append((picture.name, str(error)))
-                continue
-            self.low_res.append(low_res)
-            self.baselines.append({"bicubic": bicubic, "original": original})
-        if not self.low_res:
-            reason = f"; {skipped[0][0]}: {skipped[0][1]}" if skipped else ""
-            raise DataError(f"None of {len(pictures)} validation pictures can be scored{reason}. Give another --val.")
-        report_skipped(skipped)
-
-    def __call__(self, upscale: UpscaleFunction) -> tuple[dict[str, float], np.ndarray]:
-        """Scores a network.
-
-        Returns:
-            Numbers by name, each beginning with `val_`; and a sheet of the first pictures, uint8 RGB.
-        """
-        rows, sheet = [], []
-        for low_res, baselines, bicubic_scores in zip(self.low_res, self.baselines, self.bicubic_scores, strict=True):
-            output = upscale(low_res)
-            scores = score_picture(output, baselines["original"], self.scale, self.vgg)
-            rows.append({"bicubic": bicubic_scores, "model": scores})
-            shown = {"bicubic": baselines["bicubic"], "ours": output, "original": baselines["original"]}
-            sheet.append({name: crop_center(image, SHEET_SIZE) for name, image in shown.items()})
-        summary = summarize(rows)
-        numbers = {f"val_{name}": value for name, value in summary["model"].items()}
-        numbers["val_psnr_y_over_bicubic"] = summary["model"]["psnr_y"] - summary["bicubic"]["psnr_y"]
-        return numbers, comparison_sheet(sheet[:SHEET_PICTURES])
-
-
 class SaveAndValidate(StepCallback):
     """Every so many steps, and at the last: writes a checkpoint, the averaged network, its scores and a sheet."""
 
@@ -169,7 +112,7 @@ class SaveAndValidate(StepCallback):
         self.run.save_checkpoint(step, state)
         self.model.copy_average_to(self.averaged)
         self.run.save_network(self.averaged)
-        numbers, sheet = self.validation(Upscaler(self.averaged))
+        numbers, sheet = self.validation(self.averaged)
         self.log.write(step, numbers)
         self.log.write_sheet(step, sheet)
         write_image(self.run.samples / f"step-{step:08d}.png", sheet)

@@ -2,76 +2,72 @@
 
 import difflib
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from keras_psr.constants import SCALES
 from keras_psr.errors import ConfigError
 
-PRECISIONS = ("float32", "bfloat16")
+PRECISIONS = ("float32", "bfloat16", "float16")
+STRATEGIES = ("auto", "none", "mirrored", "multiworker")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class FitConfig:
-    """The settings of a super-resolution fit; defaults are the recipe of docs/recipe.md.
+    """The settings that both tasks share; defaults of super-resolution are the recipe of docs/recipe.md.
 
     Attributes:
-        scale: Upscaling factor: 2, 4 or 8.
-        architecture: `residual` (the default network) or `johnson2016` (the paper's).
-        num_filters: Channels of every hidden layer (the paper: 64).
-        num_residual_blocks: Residual blocks (the paper's supplement: 4).
+        architecture: Name of a builder in `networks`.
+        num_filters: Channels of the hidden layers; of styles, those of the first.
+        num_residual_blocks: Residual blocks (the paper's supplement: 4, for styles 5).
         data: Sources of training pictures (`sources.open_sources`).
         val: Sources of validation pictures, never trained on.
-        steps: Gradient steps in all (the paper: 200,000 of batch 4).
-        batch_size: Crops a step (the paper: 4 of 288x288).
-        crop: Side of the high-resolution crops, in pixels.
+        steps: Gradient steps in all (the paper: 200,000, for styles 40,000).
+        batch_size: Crops a step, over all devices (the paper: 4).
+        crop: Side of the crops that the loss sees, in pixels (the paper: 288, for styles 256).
         learning_rate: Peak of Adam's learning rate, with cosine decay to zero (the paper: 1e-3, constant).
         seed: Of the initial weights and the sample stream.
-        blur_sigma: Gaussian blur before downscaling in high-resolution pixels (the paper: 1.0; benchmarks: 0).
-        pixel_weight: Weight of the pixel loss (the paper: 0 beside the feature loss).
-        pixel_norm: `l1`, or `l2` (the paper).
-        feature_weight: Weight of the VGG16 feature loss (the paper: 1, alone).
-        feature_layer: Response that the feature loss compares (the paper: relu2_2).
-        phase_weight: Weight of the loss on what repeats with the upsampling lattice; not in the paper.
+        style_weight: Weight of the style loss (Gram matrices of VGG16 responses).
+        style_layers: Responses that the style loss compares (the paper: relu1_2, relu2_2, relu3_3, relu4_3).
         total_variation_weight: Weight of the output's total variation.
-        warmup_steps: Steps at the start without the feature loss; not in the paper.
         vgg_weights: `bundled`, `imagenet` or a file (`vgg.build_vgg`).
         vgg_pooling: Pooling inside the loss's VGG16: `average`, or `max` (the paper).
-        shift_pooling: Move VGG16's pooling grid against the upsampling lattice from step to step; not in the paper.
         ema_momentum: Decay of the averaged weights that are saved, lowered in short fits so that they average over at
             most a tenth of it; 0 saves the last step's. Not in the paper.
-        precision: `bfloat16` or `float32`, of the arithmetic in the network's hidden layers and the loss's VGG16.
+        precision: `bfloat16`, `float32` or `float16`: the arithmetic in the network's hidden layers and in VGG16.
         save_every: Steps between checkpoints and validations.
+        keep: Checkpoints kept, the newest ones.
         init: Model whose weights to start from (`registry.find_model`); empty for none.
+        strategy: `auto` (mirrored where there are several GPUs), `none`, `mirrored` or `multiworker`.
+        devices: Devices of the mirrored strategy, such as `GPU:0`; empty for all GPUs.
+        deterministic: Use deterministic operations only, so that the same command gives the same bits.
     """
 
-    scale: int = 4
-    architecture: str = "residual"
-    num_filters: int = 64
+    architecture: str
+    num_filters: int
     num_residual_blocks: int = 5
     data: tuple[str, ...] = ("sample",)
     val: tuple[str, ...] = ("sample:val",)
-    steps: int = 3000
-    batch_size: int = 16
-    crop: int = 96
+    steps: int
+    batch_size: int
+    crop: int
     learning_rate: float = 1e-3
     seed: int = 0
-    blur_sigma: float = 0.0
-    pixel_weight: float = 1.0
-    pixel_norm: str = "l1"
-    feature_weight: float = 1e-3
-    feature_layer: str = "relu2_2"
-    phase_weight: float = 0.3
+    style_weight: float
+    style_layers: tuple[str, ...] = ("relu1_2", "relu2_2", "relu3_3", "relu4_3")
     total_variation_weight: float = 0.0
-    warmup_steps: int = 0
     vgg_weights: str = "bundled"
     vgg_pooling: str = "average"
-    shift_pooling: bool = True
     ema_momentum: float = 0.999
     precision: str = "bfloat16"
     save_every: int = 500
+    keep: int = 2
     init: str = ""
+    strategy: str = "auto"
+    devices: tuple[str, ...] = ()
+    deterministic: bool = False
 
     def __post_init__(self) -> None:
         """Checks each value.
@@ -79,48 +75,139 @@ class FitConfig:
         Raises:
             ConfigError: A value is outside what is accepted; names the field.
         """
-        choices = {
-            "scale": SCALES,
-            "pixel_norm": ("l1", "l2"),
-            "vgg_pooling": ("average", "max"),
-            "precision": PRECISIONS,
-        }
-        for name, accepted in choices.items():
-            _require(getattr(self, name) in accepted, self, name, f"one of {', '.join(map(str, accepted))}")
-        for name in ("steps", "batch_size", "save_every", "num_filters", "num_residual_blocks"):
-            _require(getattr(self, name) >= 1, self, name, "at least 1")
-        for name in ("pixel_weight", "feature_weight", "phase_weight", "total_variation_weight"):
-            _require(0 <= getattr(self, name) < float("inf"), self, name, "0 or more")
-        for name in ("blur_sigma", "warmup_steps", "seed"):
-            _require(getattr(self, name) >= 0, self, name, "0 or more")
-        _require(0 <= self.ema_momentum < 1, self, "ema_momentum", "in [0, 1)")
-        _require(0 < self.learning_rate <= 1, self, "learning_rate", "in (0, 1]")
-        smallest = 6 * self.scale  # one window of functional.phase_error
-        fits = self.crop >= smallest and self.crop % self.scale == 0
-        _require(fits, self, "crop", f"a multiple of the scale, {self.scale}, and at least {smallest}")
-        any_weight = self.pixel_weight + self.feature_weight > 0
-        _require(any_weight, self, "pixel_weight", "above 0 where feature_weight is 0: nothing else to fit to")
+        self._require_one_of("vgg_pooling", ("average", "max"))
+        self._require_one_of("precision", PRECISIONS)
+        self._require_one_of("strategy", STRATEGIES)
+        for name in ("steps", "batch_size", "save_every", "keep", "num_filters", "num_residual_blocks"):
+            self._require(getattr(self, name) >= 1, name, "at least 1")
+        for name in (field.name for field in fields(self) if field.name.endswith("_weight")):
+            self._require(0 <= getattr(self, name) < float("inf"), name, "0 or more")
+        self._require(self.seed >= 0, "seed", "0 or more")
+        self._require(0 <= self.ema_momentum < 1, "ema_momentum", "in [0, 1)")
+        self._require(0 < self.learning_rate <= 1, "learning_rate", "in (0, 1]")
 
     def to_json(self) -> dict[str, Any]:
         """The settings as JSON-ready values, by name."""
         return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
 
-    @classmethod
-    def from_json(cls, settings: dict[str, Any]) -> "FitConfig":
-        """The record from `to_json`'s form; settings left out have their defaults.
+    @staticmethod
+    def from_json(settings: dict[str, Any]) -> "SuperResolutionConfig | StyleConfig":
+        """The record of the task that the settings mean, from `to_json`'s form; what is left out has its default.
+
+        A `style` makes it a style transfer.
 
         Raises:
-            ConfigError: A name is unknown, or a value is of the wrong type or not accepted.
+            ConfigError: A name is unknown or belongs to the other task, or a value is of the wrong type or not
+                accepted.
         """
-        defaults = {item.name: item.default for item in fields(cls)}
+        tasks: list[type[SuperResolutionConfig] | type[StyleConfig]] = [SuperResolutionConfig, StyleConfig]
+        config_class, other = reversed(tasks) if settings.get("style") else tasks
+        defaults = default_settings(config_class)
         values = {}
         for name, value in settings.items():
             if name not in defaults:
-                near = difflib.get_close_matches(name, defaults, n=1)
-                hint = f"Did you mean {near[0]!r}?" if near else f"Known: {', '.join(defaults)}."
-                raise ConfigError(f"Unknown setting {name!r}. {hint}")
+                _refuse(name, defaults, other)
             values[name] = _typed(name, value, defaults[name])
-        return cls(**values)
+        return config_class(**values)
+
+    def _require(self, condition: bool, name: str, accepted: str) -> None:
+        if not condition:
+            raise ConfigError(f"{name} must be {accepted}. Received: {getattr(self, name)}.")
+
+    def _require_one_of(self, name: str, accepted: Sequence[Any]) -> None:
+        self._require(getattr(self, name) in accepted, name, f"one of {', '.join(map(str, accepted))}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SuperResolutionConfig(FitConfig):
+    """The settings of a super-resolution fit.
+
+    Attributes:
+        scale: Upscaling factor: 2, 4 or 8.
+        degradation: How low-resolution crops are made: `bicubic`, or `photo` with blur, noise and JPEG.
+        blur_sigma: Gaussian blur before downscaling in high-resolution pixels (the paper: 1.0; benchmarks: 0).
+        pixel_weight: Weight of the pixel loss (the paper: 0 beside the feature loss).
+        pixel_norm: `l1`, or `l2` (the paper).
+        feature_weight: Weight of the VGG16 feature loss (the paper: 1, alone).
+        feature_layer: Response that the feature loss compares (the paper: relu2_2).
+        phase_weight: Weight of the loss on what repeats with the upsampling lattice; not in the paper.
+        shift_pooling: Move VGG16's pooling grid against the upsampling lattice from step to step; not in the paper.
+        warmup_steps: Steps at the start without the feature and style losses; not in the paper.
+    """
+
+    architecture: str = "residual"
+    num_filters: int = 64
+    steps: int = 3000
+    batch_size: int = 16
+    crop: int = 96
+    style_weight: float = 0.0
+    scale: int = 4
+    degradation: str = "bicubic"
+    blur_sigma: float = 0.0
+    pixel_weight: float = 1.0
+    pixel_norm: str = "l1"
+    feature_weight: float = 1e-3
+    feature_layer: str = "relu2_2"
+    phase_weight: float = 0.3
+    shift_pooling: bool = True
+    warmup_steps: int = 0
+
+    def __post_init__(self) -> None:
+        """Checks each value.
+
+        Raises:
+            ConfigError: A value is outside what is accepted; names the field.
+        """
+        self._require_one_of("scale", SCALES)
+        self._require_one_of("degradation", ("bicubic", "photo"))
+        self._require_one_of("pixel_norm", ("l1", "l2"))
+        super().__post_init__()
+        for name in ("blur_sigma", "warmup_steps"):
+            self._require(getattr(self, name) >= 0, name, "0 or more")
+        smallest = 6 * self.scale  # one window of functional.phase_error
+        fits = self.crop >= smallest and self.crop % self.scale == 0
+        self._require(fits, "crop", f"a multiple of the scale, {self.scale}, and at least {smallest}")
+        any_weight = self.pixel_weight + self.feature_weight > 0
+        self._require(any_weight, "pixel_weight", "above 0 where feature_weight is 0: nothing else to fit to")
+
+
+@dataclass(frozen=True, kw_only=True)
+class StyleConfig(FitConfig):
+    """The settings of a style-transfer fit.
+
+    Attributes:
+        style: File of the painting; of a folder each picture gets a fit of its own.
+        style_size: Longer side to which the painting is reduced, in pixels (the paper's code: 256 or 384).
+        content_weight: Weight of the feature loss against the photograph.
+        content_layer: Response that it compares (the paper: relu3_3; its first version: relu2_2).
+    """
+
+    architecture: str = "style"
+    num_filters: int = 32
+    steps: int = 2000
+    batch_size: int = 4
+    crop: int = 256
+    style_weight: float = 1.0
+    style: str = ""
+    style_size: int = 384
+    content_weight: float = 1.0
+    content_layer: str = "relu3_3"
+
+    def __post_init__(self) -> None:
+        """Checks each value.
+
+        Raises:
+            ConfigError: A value is outside what is accepted; names the field.
+        """
+        super().__post_init__()
+        self._require(self.style_size >= 32, "style_size", "at least 32")
+        self._require(self.crop >= 32 and self.crop % 4 == 0, "crop", "a multiple of 4, and at least 32")
+        self._require(self.style_weight > 0, "style_weight", "above 0: --style asks for a style loss")
+
+
+def default_settings(config_class: type[FitConfig]) -> dict[str, Any]:
+    """The default of each setting of a task, by name."""
+    return {field.name: field.default for field in fields(config_class)}
 
 
 def read_config_file(path: Path) -> dict[str, Any]:
@@ -138,9 +225,14 @@ def read_config_file(path: Path) -> dict[str, Any]:
     return settings.get("config", settings)
 
 
-def _require(condition: bool, config: FitConfig, name: str, accepted: str) -> None:
-    if not condition:
-        raise ConfigError(f"{name} must be {accepted}. Received: {getattr(config, name)}.")
+def _refuse(name: str, known: dict[str, Any], other_task: type[FitConfig]) -> NoReturn:
+    """Raises ConfigError for a setting that a task does not have."""
+    if name in default_settings(other_task):
+        reason = "is for super-resolution; leave it out beside" if other_task is SuperResolutionConfig else "goes with"
+        raise ConfigError(f"{name} {reason} --style.")
+    near = difflib.get_close_matches(name, known, n=1)
+    hint = f"Did you mean {near[0]!r}?" if near else f"Known: {', '.join(known)}."
+    raise ConfigError(f"Unknown setting {name!r}. {hint}")
 
 
 def _typed(name: str, value: Any, default: Any) -> Any:

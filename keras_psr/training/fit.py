@@ -3,23 +3,24 @@
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import keras
 
 from keras_psr.errors import ConfigError
 from keras_psr.inference import Upscaler, load_keras
-from keras_psr.losses import PerceptualLoss
-from keras_psr.networks import build_network
-from keras_psr.samples import SampleStream
-from keras_psr.sources import open_sources
-from keras_psr.training.callbacks import Log, OnLog, SaveAndValidate, StopOnNaN, Validation
-from keras_psr.training.config import FitConfig
+from keras_psr.training import super_resolution
+from keras_psr.training.callbacks import Log, OnLog, SaveAndValidate, StopOnNaN
+from keras_psr.training.config import FitConfig, SuperResolutionConfig
 from keras_psr.training.run_folder import RunFolder, saved_config
 from keras_psr.training.trainer import Trainer
 
-POLICIES = {"float32": "float32", "bfloat16": "mixed_bfloat16"}
+POLICIES = {"float32": "float32", "bfloat16": "mixed_bfloat16", "float16": "mixed_float16"}
 """Keras dtype policies: weights stay float32 under each."""
+
+TASKS: dict[type[FitConfig], ModuleType] = {SuperResolutionConfig: super_resolution}
+"""What differs between the tasks, by kind of settings: `build_network`, `build_loss`, `build_stream`, `Validation`."""
 
 
 def fit(
@@ -41,7 +42,8 @@ def fit(
         on_log: Called with the step and numbers, such as losses and validation scores, whenever some are logged.
         command: What `config.json` notes as the command.
         callbacks: Further Keras callbacks; each gradient step is a batch.
-        **settings: Fields of `training.config.FitConfig`, such as `scale=4`, `data="photos/"` and `steps=3000`.
+        **settings: Fields of `training.config.SuperResolutionConfig`, such as `scale=4`, `data="photos/"` and
+            `steps=3000`; or of `StyleConfig`, with `style`.
 
     Returns:
         The fitted network, with averaged weights.
@@ -55,18 +57,16 @@ def fit(
     run = RunFolder(Path(out))
     config = FitConfig.from_json({**(saved_config(run.path) if resume else {}), **_with_lists(settings)})
     run.check(config, resume=resume, overwrite=overwrite)
-    pictures = open_sources(config.data)
-    stream = SampleStream(
-        pictures, scale=config.scale, crop=config.crop, seed=config.seed, blur_sigma=config.blur_sigma
-    )
-    validation = Validation(open_sources(config.val), config.scale, config.vgg_weights)
+    task = TASKS[type(config)]
+    stream = task.build_stream(config)
+    validation = task.Validation(config)
     trainer = build_trainer(config)
     if resume:
         trainer.restore(run.load_checkpoint())
     else:
         run.start(config, command)  # last: it removes what it replaces
     first_step = int(trainer.optimizer.iterations)
-    averaged = _build(config, "float32")
+    averaged = task.build_network(config, "float32")
     if first_step < config.steps:
         log = Log(run, config.batch_size, config.steps, on_log)
         save = SaveAndValidate(run, averaged, validation, log, config.save_every, config.steps)
@@ -92,36 +92,14 @@ def build_trainer(config: FitConfig) -> Trainer:
         ConfigError: The architecture or a VGG16 layer is unknown, or the model to start from does not fit.
     """
     keras.utils.set_random_seed(config.seed)
-    network = _build(config, POLICIES[config.precision])
+    task = TASKS[type(config)]
+    network = task.build_network(config, POLICIES[config.precision])
     if config.init:
         _copy_weights(load_keras(config.init).network, network, config.init)
-    trainer = Trainer(
-        network, build_loss(config), warmup_steps=config.warmup_steps, shift_pooling=config.shift_pooling
-    )
+    trainer = Trainer(network, task.build_loss(config))
     trainer.compile(optimizer=_build_optimizer(config), jit_compile=False)
     trainer.optimizer.build(network.trainable_variables)
     return trainer
-
-
-def build_loss(config: FitConfig) -> PerceptualLoss:
-    """The weighted loss terms of a fit.
-
-    Raises:
-        ConfigError: A VGG16 layer is unknown.
-        ModelError: VGG16's weights are missing or damaged.
-    """
-    return PerceptualLoss(
-        scale=config.scale,
-        pixel_weight=config.pixel_weight,
-        pixel_norm=config.pixel_norm,
-        feature_weight=config.feature_weight,
-        feature_layer=config.feature_layer,
-        phase_weight=config.phase_weight,
-        total_variation_weight=config.total_variation_weight,
-        vgg_weights=config.vgg_weights,
-        vgg_pooling=config.vgg_pooling,
-        vgg_dtype=config.precision,
-    )
 
 
 def _build_optimizer(config: FitConfig) -> keras.Optimizer:
@@ -131,16 +109,6 @@ def _build_optimizer(config: FitConfig) -> keras.Optimizer:
         keras.optimizers.schedules.CosineDecay(config.learning_rate, config.steps),
         use_ema=momentum > 0,
         ema_momentum=momentum,
-    )
-
-
-def _build(config: FitConfig, dtype: str) -> keras.Model:
-    return build_network(
-        config.architecture,
-        scale=config.scale,
-        num_filters=config.num_filters,
-        num_residual_blocks=config.num_residual_blocks,
-        dtype=dtype,
     )
 
 

@@ -5,33 +5,17 @@ import numpy as np
 import tensorflow as tf
 from keras import ops
 
-from keras_psr.losses import PerceptualLoss, Shift
+from keras_psr.losses import PerceptualLoss
 
 
 class Trainer(keras.Model):
     """Fits `network` to a loss. `PerceptualLoss` is no Keras object, so VGG16 is neither trained nor saved with it."""
 
-    def __init__(
-        self,
-        network: keras.Model,
-        perceptual_loss: PerceptualLoss,
-        *,
-        warmup_steps: int = 0,
-        shift_pooling: bool = False,
-    ) -> None:
-        """Wraps a network for `compile` and `fit`.
-
-        Args:
-            network: A super-resolution network (`networks.build_network`).
-            perceptual_loss: The weighted terms.
-            warmup_steps: Steps at the start without the feature loss.
-            shift_pooling: Move VGG16's pooling grid from step to step (`PerceptualLoss.feature_loss`).
-        """
+    def __init__(self, network: keras.Model, perceptual_loss: PerceptualLoss) -> None:
+        """Wraps a network (`networks.build_network`) and its loss for `compile` and `fit`."""
         super().__init__()
         self.network = network
         self.perceptual_loss = perceptual_loss
-        self.warmup_steps = warmup_steps
-        self.shift_pooling = shift_pooling
         self.loss_means = {name: keras.metrics.Mean(name=name) for name in ("loss", *perceptual_loss.weights)}
 
     @property
@@ -53,7 +37,7 @@ class Trainer(keras.Model):
         with tf.GradientTape() as tape:
             output = self.network(low_res, training=True)
             step = ops.convert_to_tensor(self.optimizer.iterations)
-            terms = self.perceptual_loss.terms(output, high_res, step < self.warmup_steps, self._shift(step))
+            terms = self.perceptual_loss.terms(output, high_res, step)
             loss = self.perceptual_loss.total(terms)
             num_replicas = tf.distribute.get_strategy().num_replicas_in_sync
             scaled_loss = self.optimizer.scale_loss(loss / num_replicas)
@@ -62,13 +46,6 @@ class Trainer(keras.Model):
         for name, value in {"loss": loss, **terms}.items():
             self.loss_means[name].update_state(value)
         return {metric.name: metric.result() for metric in self.metrics}
-
-    def _shift(self, step: tf.Tensor) -> Shift:
-        """Takes every shift of the pooling grid in turn, so that a resumed fit goes on with the right one."""
-        if not self.shift_pooling:
-            return (0, 0)
-        num_shifts = self.perceptual_loss.num_shifts
-        return (step % num_shifts, step // num_shifts % num_shifts)
 
     def state(self) -> dict[str, np.ndarray]:
         """Everything that the next step depends on besides its batch: weights, optimizer and averages, by name."""

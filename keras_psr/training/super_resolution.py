@@ -1,0 +1,119 @@
+"""What a fit of super-resolution consists of: network, loss, sample stream and validation."""
+
+import keras
+import numpy as np
+
+from keras_psr import networks
+from keras_psr.errors import ConfigError, DataError, ImageFileError
+from keras_psr.evaluation import FEATURE_TAP, Scores, interpolations, score_picture, summarize
+from keras_psr.inference import Upscaler
+from keras_psr.losses import PerceptualLoss
+from keras_psr.pixels import crop_center, crop_to_multiple, make_low_res
+from keras_psr.samples import SampleStream
+from keras_psr.sheets import comparison_sheet
+from keras_psr.sources import open_sources, report_skipped
+from keras_psr.training.config import SuperResolutionConfig
+from keras_psr.vgg import build_vgg
+
+SHEET_PICTURES = 3
+SHEET_SIZE = 288
+"""Pictures on a preview sheet, and the side of the part shown, in pixels."""
+
+
+def build_network(config: SuperResolutionConfig, dtype: str) -> keras.Model:
+    """The untrained network.
+
+    Raises:
+        ConfigError: The architecture is unknown.
+    """
+    return networks.build_network(
+        config.architecture,
+        scale=config.scale,
+        num_filters=config.num_filters,
+        num_residual_blocks=config.num_residual_blocks,
+        dtype=dtype,
+    )
+
+
+def build_loss(config: SuperResolutionConfig) -> PerceptualLoss:
+    """The weighted loss terms of a fit.
+
+    Raises:
+        ConfigError: A VGG16 layer is unknown.
+        ModelError: VGG16's weights are missing or damaged.
+    """
+    return PerceptualLoss(
+        scale=config.scale,
+        pixel_weight=config.pixel_weight,
+        pixel_norm=config.pixel_norm,
+        feature_weight=config.feature_weight,
+        feature_layer=config.feature_layer,
+        phase_weight=config.phase_weight,
+        total_variation_weight=config.total_variation_weight,
+        vgg_weights=config.vgg_weights,
+        vgg_pooling=config.vgg_pooling,
+        vgg_dtype=config.precision,
+        warmup_steps=config.warmup_steps,
+        shift_pooling=config.shift_pooling,
+    )
+
+
+def build_stream(config: SuperResolutionConfig) -> SampleStream:
+    """The crops to fit to.
+
+    Raises:
+        DataError: There is nothing usable to fit to.
+    """
+    pictures = open_sources(config.data)
+    return SampleStream(pictures, scale=config.scale, crop=config.crop, seed=config.seed, blur_sigma=config.blur_sigma)
+
+
+class Validation:
+    """Scores the network on whole held-out pictures, next to bicubic."""
+
+    def __init__(self, config: SuperResolutionConfig) -> None:
+        """Decodes the pictures and scores bicubic once; those that cannot be scored are left out and named.
+
+        Raises:
+            DataError: None can be scored.
+        """
+        self.scale = scale = config.scale
+        self.vgg = build_vgg((FEATURE_TAP,), weights=config.vgg_weights)
+        pictures = open_sources(config.val)
+        self.low_res: list[np.ndarray] = []
+        self.baselines: list[dict[str, np.ndarray]] = []
+        self.bicubic_scores: list[Scores] = []
+        skipped = []
+        for picture in pictures:
+            try:
+                original = crop_to_multiple(picture.read(), scale)
+                low_res = make_low_res(original, scale)
+                bicubic = interpolations(scale)["bicubic"](low_res)
+                self.bicubic_scores.append(score_picture(bicubic, original, scale, self.vgg))
+            except (ImageFileError, ConfigError) as error:
+                skipped.append((picture.name, str(error)))
+                continue
+            self.low_res.append(low_res)
+            self.baselines.append({"bicubic": bicubic, "original": original})
+        if not self.low_res:
+            reason = f"; {skipped[0][0]}: {skipped[0][1]}" if skipped else ""
+            raise DataError(f"None of {len(pictures)} validation pictures can be scored{reason}. Give another --val.")
+        report_skipped(skipped)
+
+    def __call__(self, network: keras.Model) -> tuple[dict[str, float], np.ndarray]:
+        """Scores a network.
+
+        Returns:
+            Numbers by name, each beginning with `val_`; and a sheet of the first pictures, uint8 RGB.
+        """
+        upscale, rows, sheet = Upscaler(network), [], []
+        for low_res, baselines, bicubic_scores in zip(self.low_res, self.baselines, self.bicubic_scores, strict=True):
+            output = upscale(low_res)
+            scores = score_picture(output, baselines["original"], self.scale, self.vgg)
+            rows.append({"bicubic": bicubic_scores, "model": scores})
+            shown = {"bicubic": baselines["bicubic"], "ours": output, "original": baselines["original"]}
+            sheet.append({name: crop_center(image, SHEET_SIZE) for name, image in shown.items()})
+        summary = summarize(rows)
+        numbers = {f"val_{name}": value for name, value in summary["model"].items()}
+        numbers["val_psnr_y_over_bicubic"] = summary["model"]["psnr_y"] - summary["bicubic"]["psnr_y"]
+        return numbers, comparison_sheet(sheet[:SHEET_PICTURES])
