@@ -2,13 +2,14 @@
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from threading import Lock
 
 import numpy as np
 import tensorflow as tf
 
-from keras_psr.errors import DataError, ImageFileError
+from keras_psr.degradation import DEGRADATIONS, MAX_BLUR_REACH, degrade
+from keras_psr.errors import ConfigError, DataError, ImageFileError
 from keras_psr.pixels import make_low_res
 from keras_psr.sources import Picture, report_skipped
 
@@ -30,12 +31,14 @@ class Sample:
         top: First row of the crop, in pixels.
         left: First column of the crop, in pixels.
         orientation: 0 to 7: quarter turns (`orientation % 4`), mirrored from 4 on.
+        index: Position in the stream, which decides how it is degraded.
     """
 
     picture: int
     top: int
     left: int
     orientation: int
+    index: int = field(default=0, compare=False)
 
 
 class SampleStream:
@@ -45,7 +48,14 @@ class SampleStream:
     """
 
     def __init__(
-        self, pictures: Sequence[Picture], *, scale: int, crop: int, seed: int = 0, blur_sigma: float = 0.0
+        self,
+        pictures: Sequence[Picture],
+        *,
+        scale: int,
+        crop: int,
+        seed: int = 0,
+        blur_sigma: float = 0.0,
+        degradation: str = "bicubic",
     ) -> None:
         """Leaves out the pictures that are smaller than the crop, and says so once.
 
@@ -55,10 +65,16 @@ class SampleStream:
             crop: Side of the square high-resolution crops, in pixels.
             seed: Which stream.
             blur_sigma: Gaussian blur before downscaling, in high-resolution pixels (`pixels.make_low_res`).
+            degradation: `bicubic`, or `photo` for what else happens to photographs (`degradation.degrade`).
 
         Raises:
+            ConfigError: The degradation is unknown, or is `photo`, which blurs by itself, with a `blur_sigma`.
             DataError: No picture is as large as the crop, or none can be read.
         """
+        if degradation not in DEGRADATIONS:
+            raise ConfigError(f"degradation must be one of {', '.join(DEGRADATIONS)}. Received: {degradation!r}.")
+        if degradation == "photo" and blur_sigma:
+            raise ConfigError(f"blur_sigma must be 0 with the degradation photo, which blurs. Received: {blur_sigma}.")
         fits = [min(picture.height, picture.width) >= crop for picture in pictures]
         self.pictures = [picture for picture, fit in zip(pictures, fits, strict=True) if fit]
         report_skipped(
@@ -69,6 +85,7 @@ class SampleStream:
         if not self.pictures:
             raise DataError(f"No picture of {len(fits)} is as large as the crop, {crop}x{crop}. Use a smaller --crop.")
         self.scale, self.crop, self.seed, self.blur_sigma = scale, crop, seed, blur_sigma
+        self.degradation = degradation
         areas = np.array([picture.height * picture.width for picture in self.pictures], np.float64)
         self._cumulative_area = np.cumsum(areas) / areas.sum()
         self._cache: dict[int, np.ndarray] = {}
@@ -96,13 +113,14 @@ class SampleStream:
             pixels = self._decode(picture)
             if pixels is not None:
                 top, left = (int(p * (side - self.crop + 1)) for p, side in zip(place, pixels.shape, strict=False))
-                return Sample(picture, top, left, orientation)
+                return Sample(picture, top, left, orientation, index)
         raise DataError(f"{len(self._unusable)} of {len(self.pictures)} pictures cannot be read. Check the source.")
 
     def crops(self, sample: Sample) -> tuple[np.ndarray, np.ndarray]:
         """Cuts a sample and makes its low-resolution input.
 
-        The input is made with a margin, mirrored at the picture's border, so it equals a crop of the whole picture's.
+        The input is made with a margin, mirrored at the picture's border, so it equals a crop of the whole picture's
+        where nothing is degraded at random.
 
         Args:
             sample: From `sample`.
@@ -112,10 +130,16 @@ class SampleStream:
         """
         pixels = self._decode(sample.picture)
         assert pixels is not None
-        margin = self.scale * (2 + int(np.ceil(4 * self.blur_sigma / self.scale)))
+        degraded = self.degradation == "photo"
+        low_margin = 2 + (MAX_BLUR_REACH if degraded else int(np.ceil(4 * self.blur_sigma / self.scale)))
+        margin = self.scale * low_margin
         surrounded = _cut(pixels, sample.top - margin, sample.left - margin, self.crop + 2 * margin)
-        low_margin = margin // self.scale
-        low_res = make_low_res(surrounded, self.scale, self.blur_sigma)[low_margin:-low_margin, low_margin:-low_margin]
+        if degraded:
+            # Seeds are padded with zeros: the 1 makes these numbers others than those of `sample`.
+            low_res = degrade(surrounded, self.scale, np.random.default_rng((self.seed, sample.index, 1)))
+        else:
+            low_res = make_low_res(surrounded, self.scale, self.blur_sigma)
+        low_res = low_res[low_margin:-low_margin, low_margin:-low_margin]
         high_res = surrounded[margin:-margin, margin:-margin]
         return _turn(low_res, sample.orientation), _turn(high_res, sample.orientation)
 

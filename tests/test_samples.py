@@ -7,7 +7,7 @@ from scipy.stats import chisquare
 from skimage import data
 
 import keras_psr.samples
-from keras_psr.errors import DataError
+from keras_psr.errors import ConfigError, DataError
 from keras_psr.pixels import make_low_res
 from keras_psr.samples import Sample, SampleStream
 from keras_psr.sources import Picture, open_source
@@ -173,6 +173,50 @@ def test_a_batch_is_its_samples_stacked():
     assert low_res.shape == (3, 6, 6, 3) and high_res.shape == (3, 24, 24, 3)
     for offset in range(3):
         assert_pairs_equal((low_res[offset], high_res[offset]), crops.crops(crops.sample(6 + offset)))
+
+
+def test_degraded_samples_depend_on_seed_and_index_alone():
+    plain, degraded, again = stream(), stream(degradation="photo"), stream(degradation="photo")
+    assert [degraded.sample(index) for index in range(9)] == [plain.sample(index) for index in range(9)]
+    for index in (8, 3, 0):
+        assert_pairs_equal(degraded.crops(degraded.sample(index)), again.crops(again.sample(index)))
+        np.testing.assert_array_equal(degraded.crops(degraded.sample(index))[1], plain.crops(plain.sample(index))[1])
+    low_res, high_res = degraded.batch(6, 3)
+    assert low_res.shape == (3, 6, 6, 3) and high_res.shape == (3, 24, 24, 3) and low_res.dtype == np.uint8
+    assert_pairs_equal((low_res, high_res), again.batch(6, 3))
+
+
+def test_the_same_crop_is_degraded_anew_each_time_and_by_each_seed():
+    smooth = data.astronaut()[:96, 180:276]
+    streams = [SampleStream(held(smooth), scale=4, crop=48, seed=seed, degradation="photo") for seed in (0, 1)]
+    clean, _ = SampleStream(held(smooth), scale=4, crop=48).crops(Sample(0, 8, 12, 0))
+    versions = [crops.crops(Sample(0, 8, 12, 0, index))[0] for crops in streams for index in range(30)]
+    assert len({version.tobytes() for version in versions}) == 60
+    mean = np.mean(versions, axis=0)
+    errors = {shift: np.abs(np.roll(mean, shift, (0, 1)) - clean).mean() for shift in ((0, 0), (0, 1), (1, 0), (-1, 0))}
+    assert min(errors, key=errors.get) == (0, 0) and errors[0, 0] < 5, "it lies elsewhere in the picture"
+
+
+def test_degraded_samples_are_turned_like_their_originals():
+    smooth = data.astronaut()[:96, 180:276]
+    crops = SampleStream(held(smooth), scale=4, crop=48, degradation="photo")
+    upright, _ = crops.crops(Sample(0, 8, 12, 0, 5))
+    for orientation in range(8):
+        low, high = crops.crops(Sample(0, 8, 12, orientation, 5))
+        assert np.abs(high.reshape(12, 4, 12, 4, 3).mean(axis=(1, 3)) - low).mean() < 12
+        assert sorted(low.ravel()) == sorted(upright.ravel())
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"degradation": "phone"}, r"degradation must be one of bicubic, photo\. Received: 'phone'\."),
+        ({"degradation": "photo", "blur_sigma": 1.0}, "blur_sigma must be 0 with the degradation photo.*: 1.0"),
+    ],
+)
+def test_degradations_that_cannot_be_are_refused(options, message):
+    with pytest.raises(ConfigError, match=message):
+        stream(**options)
 
 
 @pytest.mark.parametrize("first_step", [0, 3])
