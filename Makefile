@@ -9,7 +9,7 @@ WHEEL_VENV := build/wheel-venv
 
 help:
 	@echo "make install     make $(VENV) and install keras-psr there, editable, with the development tools"
-	@echo "make demo        fit a network to a few photographs for a minute or more, enlarge another one, leave it in demo/"
+	@echo "make demo        fit x4 to a few photographs for a minute, export it to int8, enlarge another one, leave it in demo/"
 	@echo "make test        run the fast tests"
 	@echo "make test-slow   run the slow tests"
 	@echo "make lint        check style and formatting rules with ruff"
@@ -29,9 +29,10 @@ $(READY): pyproject.toml setup.py
 # The photograph that is enlarged is not among those fitted to.
 demo: $(READY)
 	$(BIN)/python tools/demo.py before demo
-	$(BIN)/keras-psr fit --scale 4 --steps 400 --save-every 200 --out demo/run --overwrite
-	$(BIN)/keras-psr upscale demo/low_res.png --model demo/run -o demo/upscaled.png --overwrite
-	$(BIN)/keras-psr evaluate --model demo/run --data demo/original.png
+	$(BIN)/keras-psr fit --init x4 --learning-rate 1e-4 --steps 250 --save-every 250 --out demo/tuned --overwrite
+	$(BIN)/keras-psr export demo/tuned --tflite --quantize int8 --out demo --overwrite
+	$(BIN)/keras-psr upscale demo/low_res.png --model demo/tuned_int8.tflite -o demo/upscaled.png --overwrite
+	$(BIN)/keras-psr evaluate --model demo/tuned_int8.tflite --data demo/original.png
 	$(BIN)/python tools/demo.py after demo
 
 test: $(READY)

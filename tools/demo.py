@@ -1,4 +1,4 @@
-"""The first and the last step of `make demo`; between them, `keras-psr` fits, upscales and scores.
+"""The first and the last step of `make demo`; between them, `keras-psr` fits, exports, upscales and scores.
 
 `demo.py before FOLDER` writes original.png and low_res.png; `demo.py after FOLDER` writes sheet.png from these and
 upscaled.png.
