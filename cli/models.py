@@ -10,6 +10,9 @@ from rich.table import Table
 from keras_psr.errors import ModelError
 from keras_psr.registry import MODEL_FILE, shipped_models
 
+TITLES = {"super-resolution": "super-resolution: PSNR of luma in dB (and over bicubic)"}
+"""What stands above a task's table, where its name does not say what the scores are."""
+
 
 @click.command()
 @click.argument("name", required=False, metavar="[NAME|FILE.tflite]")
@@ -33,7 +36,9 @@ def models(name: str | None, as_json: bool) -> None:
     elif name and card:
         Console().print(build_card(name, card))
     elif cards:
-        Console().print(build_table(cards))
+        for task in sorted({card["task"] for card in cards.values()}, reverse=True):
+            of_task = {name: card for name, card in cards.items() if card["task"] == task}
+            Console().print(TITLES.get(task, task), build_table(of_task), "")
     else:
         click.echo("This installation has no shipped models. Fit one: keras-psr fit --scale 4", err=True)
 
@@ -54,26 +59,31 @@ def find_card(name: str, cards: dict[str, dict[str, Any]]) -> dict[str, Any]:
 
 
 def build_table(cards: dict[str, dict[str, Any]]) -> Table:
-    """One row for each model."""
-    table = Table()
-    for heading in ("name", "task", "scale", "parameters", "size", "PSNR of luma"):
-        table.add_column(heading, justify="right" if heading in ("scale", "parameters", "size") else "left")
+    """The models of a task: a row for each, a column for each of their scores."""
+    scores = {name: describe_scores(card["scores"]) for name, card in cards.items()}
+    measured = list(dict.fromkeys(heading for row in scores.values() for heading in row))
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for heading in ("name", "scale", "size", *measured):
+        table.add_column(heading, justify="left" if heading == "name" else "right")
     for name, card in cards.items():
-        table.add_row(
-            name,
-            card["task"],
-            str(card["scale"]),
-            f"{card['parameters']:,}",
-            f"{card['bytes'][MODEL_FILE] / 1e6:.1f} MB",
-            describe_scores(card["scores"]),
-        )
+        size = f"{card['bytes'][MODEL_FILE] / 1e6:.1f} MB"
+        table.add_row(name, str(card["scale"]), size, *(scores[name].get(heading, "") for heading in measured))
     return table
 
 
-def describe_scores(scores: dict[str, dict[str, dict[str, float]]]) -> str:
-    """The model's PSNR on each set, and what it gains over bicubic, as in `Set5 30.85 (+2.42)`."""
-    gains = {name: rows["model"]["psnr_y"] - rows["bicubic"]["psnr_y"] for name, rows in scores.items()}
-    return ", ".join(f"{name} {scores[name]['model']['psnr_y']:.2f} ({gain:+.2f})" for name, gain in gains.items())
+def describe_scores(scores: dict[str, Any]) -> dict[str, str]:
+    """What a card's scores come to, by heading.
+
+    Of super-resolution the PSNR on each set and the gain over bicubic, as in `30.85 (+2.42)`; of styles the numbers.
+    """
+    described = {}
+    for name, score in scores.items():
+        if isinstance(score, dict):
+            psnr, bicubic = score["model"]["psnr_y"], score["bicubic"]["psnr_y"]
+            described[name] = f"{psnr:.2f} ({psnr - bicubic:+.2f})"
+        else:
+            described[name] = f"{score:.4g}"
+    return described
 
 
 def build_card(name: str, card: dict[str, Any]) -> Table:

@@ -25,13 +25,39 @@ def shipped(monkeypatch, tmp_path):
     monkeypatch.setattr("keras_psr.registry.shipped_folder", lambda: tmp_path)
 
 
+STYLE_CARD = CARD | {"task": "style-transfer", "scale": 1, "scores": {"objective": 0.8123, "as after iterations": 120}}
+
+
 @pytest.mark.usefixtures("shipped")
 def test_the_table_shows_each_model(runner):
-    result = runner.invoke(main, ["models"], env={"COLUMNS": "120"})
+    result = runner.invoke(main, ["models"])
     assert result.exit_code == 0, result.stderr
-    (row,) = (line for line in result.stdout.splitlines() if "x4" in line)
-    for text in ("super-resolution", "637,379", "2.6 MB", "Set5 30.50 (+2.07)"):
-        assert text in row
+    title, headings, row = result.stdout.splitlines()[:3]
+    assert "super-resolution" in title
+    assert (headings.split(), row.split()) == (
+        ["name", "scale", "size", "Set5"],
+        ["x4", "4", "2.6", "MB", "30.50", "(+2.07)"],
+    )
+
+
+def test_many_models_of_two_tasks_fit_80_columns_with_a_line_each(runner, monkeypatch, tmp_path):
+    monkeypatch.setattr("keras_psr.registry.shipped_folder", lambda: tmp_path)
+    sets = {name: CARD["scores"]["Set5"] for name in ("Set5", "Set14", "BSD100")}
+    cards = {name: CARD | {"scores": sets} for name in ("x2", "x2-fast", "x4", "x4-fast", "x4-photo", "x8")}
+    cards |= {name: STYLE_CARD for name in ("starry-night", "great-wave", "the-scream")}
+    for name, card in cards.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "card.json").write_text(json.dumps(card))
+    result = runner.invoke(main, ["models"], env={"COLUMNS": "80"})
+    assert result.exit_code == 0, result.stderr
+    lines = [line.rstrip() for line in result.stdout.splitlines() if line.strip()]
+    assert [line.split()[0] for line in lines] == [
+        *("super-resolution:", "name", "x2", "x2-fast", "x4", "x4-fast", "x4-photo", "x8"),
+        *("style-transfer", "name", "great-wave", "starry-night", "the-scream"),
+    ]
+    assert max(map(len, lines)) <= 80
+    assert "30.50 (+2.07)  30.50 (+2.07)  30.50 (+2.07)" in lines[4]
+    assert lines[-1].split() == ["the-scream", "1", "2.6", "MB", "0.8123", "120"]
 
 
 @pytest.mark.usefixtures("shipped")

@@ -101,6 +101,26 @@ def test_a_name_stands_for_its_float32_tflite_and_for_keras_without_one(shipped)
         find_runnable("x3")
 
 
+def test_names_with_hyphens_and_their_variants_are_found(shipped):
+    for name in ("x4-fast", "x4-photo", "starry-night"):
+        folder = shipped / name
+        folder.mkdir()
+        (folder / "card.json").write_text('{"scale": 4, "sha256": {}}')
+        ship(folder, "model.keras", f"{name} in Keras".encode())
+        ship(folder, f"{name}_float32.tflite", f"{name} in float32".encode())
+        ship(folder, f"{name}_int8.tflite", f"{name} in int8".encode())
+    for name in ("x4-fast", "x4-photo", "starry-night"):
+        assert find_model(name) == shipped / name / "model.keras"
+        assert find_runnable(name) == shipped / name / f"{name}_float32.tflite"
+        assert find_runnable(f"{name}_int8") == shipped / name / f"{name}_int8.tflite"
+    assert find_runnable("x4") == shipped / "x4" / "model.keras"
+    with pytest.raises(ModelError, match="No model 'x4-fast_int4': x4-fast comes as x4-fast, x4-fast_float32, x4-fast_i"):
+        find_runnable("x4-fast_int4")
+    (shipped / "x4-fast" / "x4-fast_int8.tflite").write_bytes(b"damaged")
+    with pytest.raises(ModelError, match=r"x4-fast_int8\.tflite is damaged"):
+        find_runnable("x4-fast_int8")
+
+
 @pytest.mark.parametrize("damage", ["content", "card"])
 def test_a_damaged_tflite_is_refused(shipped, damage):
     ship(shipped / "x4", "x4_float32.tflite", b"float")
