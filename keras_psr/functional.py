@@ -2,6 +2,9 @@
 
 from keras import KerasTensor, ops
 
+STYLE_NORMALIZATIONS = ("energy", "paper", "mean")
+"""Ways to weigh a difference of Gram matrices (`gram_error`)."""
+
 PHASE_WINDOW = 6
 PHASE_STRIDE = 3
 """Window and stride, in low-resolution pixels, over which `phase_error` averages; ours, there is no source."""
@@ -51,6 +54,45 @@ def total_variation(image: KerasTensor) -> KerasTensor:
     rows = image[:, 1:] - image[:, :-1]
     columns = image[:, :, 1:] - image[:, :, :-1]
     return ops.mean(ops.square(rows)) + ops.mean(ops.square(columns))
+
+
+def gram_matrix(responses: KerasTensor) -> KerasTensor:
+    """Products of all pairs of channels, averaged over places and divided by the number of channels.
+
+    Which features occur together, wherever they are: the style of a picture, without its content.
+
+    Args:
+        responses: (batch, height, width, channels).
+
+    Returns:
+        (batch, channels, channels), symmetric; does not depend on the size of the picture.
+
+    Reference:
+        Johnson et al. 2016, equation 3: psi psi^T / (C H W).
+    """
+    _, height, width, channels = ops.shape(responses)
+    features = ops.reshape(responses, (-1, height * width, channels))
+    products = ops.matmul(ops.transpose(features, (0, 2, 1)), features)
+    return products / ops.cast(channels * height * width, products.dtype)
+
+
+def gram_error(gram: KerasTensor, target: KerasTensor, normalization: str = "energy") -> KerasTensor:
+    """Squared Frobenius norm of the difference of two Gram matrices, averaged over the batch.
+
+    Args:
+        gram: (batch, channels, channels).
+        target: The same shape, or (1, channels, channels) for one painting.
+        normalization: `paper` leaves it so (Johnson et al. 2016, equation 4); `mean` divides by the number of entries,
+            as the authors' code does (jcjohnson/fast-neural-style, MSECriterion); `energy` divides by the squared
+            norm of the target, so that 1 is what a picture without any response costs, in each layer, for each style.
+
+    Returns:
+        A scalar.
+    """
+    if normalization == "mean":
+        return mean_squared_error(gram, target)
+    error = ops.mean(ops.sum(ops.square(gram - target), axis=(1, 2)))
+    return error if normalization == "paper" else error / ops.mean(ops.sum(ops.square(target), axis=(1, 2)))
 
 
 def phase_error(output: KerasTensor, target: KerasTensor, scale: int) -> KerasTensor:

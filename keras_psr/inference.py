@@ -1,5 +1,6 @@
 """Fitted networks as functions from picture to picture; importing this imports neither TensorFlow nor Keras."""
 
+import math
 import zipfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -87,13 +88,14 @@ class Upscaler:
             raise ConfigError(
                 "image has 16 bits for each channel, but the model is quantized to 8. Use its float32 or float16 file."
             )
-        halo = self._tiles.halo if strength == 1 else max(self._tiles.halo, BICUBIC_HALO)
+        halo = self._tiles.halo if strength == 1 or self.scale == 1 else max(self._tiles.halo, BICUBIC_HALO)
         return upscale_in_tiles(
             lambda tile: self._upscale_tile(tile, strength),
             image,
             scale=self.scale,
             tile=self._tiles.tile_size(*image.shape[:2]),
             halo=halo,
+            grid=self._tiles.grid,
             dtype=image.dtype,
             map_tiles=self._executor.map if self._executor else map,
             on_pixels=on_pixels,
@@ -119,6 +121,7 @@ class KerasNetwork:
     Attributes:
         scale: Upscaling factor.
         halo: What a pixel needs around it, in low-resolution pixels.
+        grid: Number of which tiles' sides and places are multiples.
         workers: 1, for TensorFlow itself uses all cores.
         is_quantized: False.
     """
@@ -133,16 +136,17 @@ class KerasNetwork:
             ModelError: It has a layer of an unknown kind.
         """
         from keras_psr.networks import network_scale
-        from keras_psr.receptive_field import receptive_halo
+        from keras_psr.receptive_field import pixel_grid, receptive_halo
 
         self._network = network
-        self.scale, self.halo = network_scale(network), receptive_halo(network)
+        self.scale, self.halo, self.grid = network_scale(network), receptive_halo(network), pixel_grid(network)
         self._tile = max(KERAS_OUTPUT_SIDE // self.scale, 4 * max(self.halo, BICUBIC_HALO))
 
     def tile_size(self, height: int, width: int) -> tuple[int, int]:
         """Height and width of the tiles for a picture: the whole, unless that is too large."""
         around = 2 * max(self.halo, BICUBIC_HALO)
-        return min(self._tile, height + around), min(self._tile, width + around)
+        tile_height, tile_width = (min(self._tile, length + around) for length in (height, width))
+        return math.ceil(tile_height / self.grid) * self.grid, math.ceil(tile_width / self.grid) * self.grid
 
     def __call__(self, tile: np.ndarray) -> np.ndarray:
         """Enlarges a tile: RGB (height, width, 3) in [0, 255] to float32, `scale` times as large, not clipped."""
@@ -205,6 +209,8 @@ def load_network(path: Path) -> "keras.Model":
     if path.suffix != ".keras" or not zipfile.is_zipfile(path):  # Keras would also open .h5, without `safe_mode`
         raise ModelError(f"{path} is not a .keras file. Give a run folder of `keras-psr fit` or its model.keras.")
     import keras
+
+    import keras_psr.style_networks  # noqa: F401 - registers the layer that a network of it may have
 
     try:
         return keras.saving.load_model(path, compile=False, safe_mode=True)

@@ -1,31 +1,57 @@
-"""The weighted sum of loss terms that a network is fitted to."""
+"""The weighted sum of loss terms that a network, or a picture itself, is fitted to."""
+
+from collections.abc import Sequence
 
 import keras
+import numpy as np
 from keras import KerasTensor, ops
 
-from keras_psr.functional import mean_absolute_error, mean_squared_error, phase_error, total_variation
+from keras_psr.errors import ConfigError
+from keras_psr.functional import (
+    STYLE_NORMALIZATIONS,
+    gram_error,
+    gram_matrix,
+    mean_absolute_error,
+    mean_squared_error,
+    phase_error,
+    total_variation,
+)
 from keras_psr.vgg import build_vgg
 
 Shift = tuple[int | KerasTensor, int | KerasTensor]
 """Rows and columns."""
 
+Responses = dict[str, KerasTensor]
+"""VGG16's responses by tap, (batch, height, width, channels) float32."""
+
+
+VGG_TERMS = ("feature_loss", "style_loss")
+
 
 class PerceptualLoss:
-    """Named terms between a network's output and the original, and their weighted sum.
+    """Named terms between a network's output and the original, and their weighted sum, for both tasks.
 
-    Terms: `pixel_loss` (L1 or L2), `feature_loss` (VGG16 responses), `phase_loss` (what repeats with the upsampling
-    lattice) and `total_variation`. A term of weight zero is not computed. During the warm-up the feature loss is left
-    out, and with it the cost of VGG16: SRGAN and ESRGAN start from networks fitted to pixels for the same reason.
+    Terms: `pixel_loss` (L1 or L2), `feature_loss` (VGG16 responses), `style_loss` (their Gram matrices), `phase_loss`
+    (what repeats with the upsampling lattice) and `total_variation`. A term of weight zero is not computed. During the
+    warm-up feature and style loss are left out, and with them the cost of VGG16: SRGAN and ESRGAN start from networks
+    fitted to pixels for the same reason.
+
+    The style is a painting's, or without one each original's own, which makes the term a texture loss.
     """
 
     def __init__(
         self,
         *,
-        scale: int,
+        scale: int = 1,
         pixel_weight: float = 1.0,
         pixel_norm: str = "l1",
         feature_weight: float = 0.0,
         feature_layer: str = "relu2_2",
+        relative_features: bool = False,
+        style_weight: float = 0.0,
+        style_layers: Sequence[str] = ("relu1_2", "relu2_2", "relu3_3", "relu4_3"),
+        style_normalization: str = "energy",
+        painting: np.ndarray | None = None,
         phase_weight: float = 0.0,
         total_variation_weight: float = 0.0,
         vgg_weights: str = "bundled",
@@ -34,55 +60,86 @@ class PerceptualLoss:
         warmup_steps: int = 0,
         shift_pooling: bool = False,
     ) -> None:
-        """Builds the terms, and VGG16 if the feature loss has a weight.
+        """Builds the terms, and VGG16 if the feature or style loss has a weight.
 
         Args:
             scale: The network's upscaling factor, the period of the phase loss.
             pixel_weight: Weight of the pixel loss.
             pixel_norm: `l1`, or `l2` as in the paper (section 3.2).
             feature_weight: Weight of the feature loss (Johnson et al. 2016, equation 2).
-            feature_layer: Response the feature loss compares; the paper's is relu2_2 (section 4.2).
+            feature_layer: Response the feature loss compares; the paper's is relu2_2, for styles relu3_3.
+            relative_features: Divide the feature loss by the mean square of the original's responses, so that 1 is
+                what a picture without any response costs.
+            style_weight: Weight of the style loss (Johnson et al. 2016, equation 4, summed over layers).
+            style_layers: Responses whose Gram matrices the style loss compares.
+            style_normalization: Of the style loss, as for `functional.gram_error`.
+            painting: Whose style is wanted, uint8 RGB (height, width, 3); None for each original's own.
             phase_weight: Weight of the phase loss (`functional.phase_error`).
             total_variation_weight: Weight of the total variation of the output.
             vgg_weights: As for `vgg.build_vgg`.
             vgg_pooling: As for `vgg.build_vgg`.
             vgg_dtype: Compute dtype of VGG16; the loss itself is float32.
-            warmup_steps: Steps at the start without the feature loss.
-            shift_pooling: Move VGG16's pooling grid from step to step (`feature_loss`).
+            warmup_steps: Steps at the start without the feature and style loss.
+            shift_pooling: Move VGG16's pooling grid from step to step (`responses`).
+
+        Raises:
+            ConfigError: The normalisation or a layer of VGG16 is unknown.
+            ModelError: VGG16's weights are missing or damaged.
         """
+        if style_normalization not in STYLE_NORMALIZATIONS:
+            accepted = ", ".join(STYLE_NORMALIZATIONS)
+            raise ConfigError(f"style_normalization must be one of {accepted}. Received: {style_normalization!r}.")
         self.scale = scale
         self.pixel_error = mean_absolute_error if pixel_norm == "l1" else mean_squared_error
-        self.feature_layer = feature_layer
+        self.feature_layer, self.relative_features = feature_layer, relative_features
+        self.style_layers, self.style_normalization = tuple(style_layers), style_normalization
         self.warmup_steps, self.shift_pooling = warmup_steps, shift_pooling
         weights = {
             "pixel_loss": pixel_weight,
             "feature_loss": feature_weight,
+            "style_loss": style_weight,
             "phase_loss": phase_weight,
             "total_variation": total_variation_weight,
         }
         self.weights = {name: weight for name, weight in weights.items() if weight > 0}
+        taps = {feature_layer} if feature_weight > 0 else set()
+        taps |= set(style_layers) if style_weight > 0 else set()
         self.vgg: keras.Model | None = None
-        if feature_weight > 0:
-            self.vgg = build_vgg((feature_layer,), weights=vgg_weights, pooling=vgg_pooling, dtype=vgg_dtype)
+        if taps:
+            self.vgg = build_vgg(sorted(taps), weights=vgg_weights, pooling=vgg_pooling, dtype=vgg_dtype)
+        self.style: dict[str, np.ndarray] = {}
+        if painting is not None and style_weight > 0:
+            vgg = build_vgg(self.style_layers, weights=vgg_weights, pooling=vgg_pooling)  # once, so in float32
+            responses = vgg(painting[None].astype(np.float32))
+            self.style = {layer: np.asarray(gram_matrix(responses[layer])) for layer in self.style_layers}
 
-    def terms(self, output: KerasTensor, target: KerasTensor, step: KerasTensor) -> dict[str, KerasTensor]:
+    def terms(
+        self, output: KerasTensor, target: KerasTensor, step: KerasTensor, expected: Responses | None = None
+    ) -> dict[str, KerasTensor]:
         """Each term by name, unweighted.
 
         Args:
             output: The network's picture, (batch, height, width, 3) float32 in [0, 255].
             target: The original, the same shape and range.
             step: Gradient steps done, a scalar integer.
+            expected: `responses(target)`, where they are known already.
 
         Returns:
             Scalars by term name, in the order of `weights`.
         """
+        vgg_terms = {}
+        if self.vgg is not None and not self.warmup_steps:
+            vgg_terms = self.vgg_terms(output, target, self._shift(step), expected)
+        elif self.vgg is not None:
+            vgg_terms = ops.cond(
+                step < self.warmup_steps,
+                lambda: {name: ops.zeros((), "float32") for name in VGG_TERMS if name in self.weights},
+                lambda: self.vgg_terms(output, target, self._shift(step), expected),
+            )
         compute = {
             "pixel_loss": lambda: self.pixel_error(output, target),
-            "feature_loss": lambda: ops.cond(
-                step < self.warmup_steps,
-                lambda: ops.zeros((), "float32"),
-                lambda: self.feature_loss(output, target, self._shift(step)),
-            ),
+            "feature_loss": lambda: vgg_terms["feature_loss"],
+            "style_loss": lambda: vgg_terms["style_loss"],
             "phase_loss": lambda: phase_error(output, target, self.scale),
             "total_variation": lambda: total_variation(output),
         }
@@ -92,22 +149,63 @@ class PerceptualLoss:
         """The weighted sum of `terms`, a scalar."""
         return sum(self.weights[name] * term for name, term in terms.items())
 
-    def feature_loss(self, output: KerasTensor, target: KerasTensor, shift: Shift = (0, 0)) -> KerasTensor:
-        """Mean squared difference of VGG16 responses.
+    def measure(self, image: np.ndarray, original: np.ndarray) -> dict[str, float]:
+        """Each term of one picture, unweighted, and their weighted sum as `loss`.
+
+        Args:
+            image: uint8 RGB (height, width, 3), of a size of at least 8.
+            original: The same shape.
+
+        Returns:
+            Numbers by term name.
+        """
+        images = [picture[None].astype(np.float32) for picture in (image, original)]
+        terms = self.terms(*images, step=self.warmup_steps)
+        return {"loss": float(self.total(terms)), **{name: float(term) for name, term in terms.items()}}
+
+    def vgg_terms(
+        self, output: KerasTensor, target: KerasTensor, shift: Shift = (0, 0), expected: Responses | None = None
+    ) -> dict[str, KerasTensor]:
+        """The feature and the style loss, those of them that have a weight, from one pass for each picture.
 
         Args:
             output: Pictures (batch, height, width, 3) in [0, 255].
             target: The same shape.
             shift: Rows and columns to cut off at the top and left first. It moves VGG16's pooling grid against the
                 upsampling lattice: a network that sees every shift cannot fit a pattern to one.
+            expected: As for `terms`.
 
         Returns:
-            A float32 scalar.
+            Float32 scalars by term name.
+        """
+        images = [image[:, shift[0] :, shift[1] :] for image in (output, target)]
+        responses = self.responses(images[0])
+        if expected is None:
+            expected = self.responses(images[1])
+        terms = {}
+        if "feature_loss" in self.weights:
+            wanted = expected[self.feature_layer]
+            error = mean_squared_error(responses[self.feature_layer], wanted)
+            terms["feature_loss"] = error / ops.mean(ops.square(wanted)) if self.relative_features else error
+        if "style_loss" in self.weights:
+            terms["style_loss"] = sum(
+                gram_error(
+                    gram_matrix(responses[layer]),
+                    self.style[layer] if self.style else gram_matrix(expected[layer]),
+                    self.style_normalization,
+                )
+                for layer in self.style_layers
+            )
+        return terms
+
+    def responses(self, image: KerasTensor) -> Responses:
+        """What VGG16 answers to pictures (batch, height, width, 3) at all layers that some term compares, float32.
+
+        Where TensorFlow traces a function, layers behind the last one that is used cost nothing: it leaves out what
+        leads to no result.
         """
         assert self.vgg is not None
-        images = [image[:, shift[0] :, shift[1] :] for image in (output, target)]
-        responses = [ops.cast(self.vgg(image)[self.feature_layer], "float32") for image in images]
-        return mean_squared_error(*responses)
+        return {layer: ops.cast(response, "float32") for layer, response in self.vgg(image).items()}
 
     def _shift(self, step: KerasTensor) -> Shift:
         """Takes every shift of the pooling grid in turn, so that a resumed fit goes on with the right one."""

@@ -137,7 +137,7 @@ def build_network(
     for name, value in {"num_filters": num_filters, "num_residual_blocks": num_residual_blocks}.items():
         if value < 1:
             raise ConfigError(f"{name} must be at least 1. Received: {value}.")
-    with _dtype_policy(dtype):
+    with dtype_policy(dtype):
         return ARCHITECTURES[architecture](
             scale=scale, num_filters=num_filters, num_residual_blocks=num_residual_blocks
         )
@@ -152,7 +152,7 @@ def network_scale(network: keras.Model) -> int:
     Returns:
         Output height divided by input height.
     """
-    probe = 16
+    probe = 64  # more than any network pads by reflection
     return int(network.compute_output_shape((1, probe, probe, 3))[1]) // probe
 
 
@@ -200,7 +200,7 @@ def _convolution_norm_relu(x: keras.KerasTensor, convolution: layers.Layer) -> k
 
 
 @contextmanager
-def _dtype_policy(name: str) -> Iterator[None]:
+def dtype_policy(name: str) -> Iterator[None]:
     """Sets Keras's global dtype policy for the layers built inside."""
     previous = keras.config.dtype_policy()
     keras.config.set_dtype_policy(name)

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from fractions import Fraction
 from typing import Any
 
 import keras
@@ -9,6 +10,7 @@ from keras import layers
 
 from keras_psr.errors import ModelError
 from keras_psr.networks import network_scale
+from keras_psr.style_networks import ReflectionPadding2D
 
 Interval = tuple[int, int]
 """First and last pixel of a row, both included."""
@@ -29,19 +31,21 @@ def receptive_halo(network: keras.Model) -> int:
     """The pixels around a tile that its enlarged pixels depend on.
 
     The s x s enlarged pixels of a low-resolution pixel are followed backwards through every layer to the input pixels
-    that they read. Rows and columns are alike, for all kernels and strides are square.
+    that they read; of a network with strides, those of a block of `pixel_grid` pixels, which begins at a multiple of
+    it. Rows and columns are alike, for all kernels and strides are square.
 
     Args:
-        network: A functional model from (batch, height, width, 3) to an enlarged picture.
+        network: A functional model from (batch, height, width, 3) to a picture `network_scale` times as large.
 
     Returns:
-        The number h, in low-resolution pixels: what lies h + 1 pixels or more away from a low-resolution pixel does
-        not change its enlarged pixels.
+        The number h, in input pixels, a multiple of `pixel_grid`: what lies h + 1 pixels or more away from a block
+        does not change its output pixels.
 
     Raises:
         ModelError: The network has a layer whose reach is not known.
     """
-    reads = {id(network.output): (0, network_scale(network) - 1)}
+    grid = pixel_grid(network)
+    reads = {id(network.output): (0, grid * network_scale(network) - 1)}
     for layer, inputs, output in reversed(walk_layers(network)):
         needed = reads.get(id(output))
         if needed is None:  # the layer does not lead to the output
@@ -51,7 +55,40 @@ def receptive_halo(network: keras.Model) -> int:
             known = reads.get(id(tensor), (first, last))
             reads[id(tensor)] = (min(first, known[0]), max(last, known[1]))
     first, last = reads[id(network.input)]
-    return max(-first, last)
+    reach = max(-first, last - (grid - 1))
+    return math.ceil(reach / grid) * grid
+
+
+def pixel_grid(network: keras.Model) -> int:
+    """The number of which a picture's sides, and the places where it may be cut, must be multiples.
+
+    Args:
+        network: A functional model from (batch, height, width, 3) to a picture.
+
+    Returns:
+        The coarsest grid inside the network, in input pixels; 1 without strides.
+
+    Raises:
+        ModelError: The network is not functional, or a layer is not known.
+    """
+    return math.lcm(*(density.denominator for density in pixel_densities(network).values()))
+
+
+def pixel_densities(network: keras.Model) -> dict[int, Fraction]:
+    """Pixels of each tensor along one side for each pixel of the input, by the tensor's `id`."""
+    densities = {id(network.input): Fraction(1)}
+    for layer, inputs, output in walk_layers(network):
+        if isinstance(layer, layers.InputLayer):
+            continue
+        density = densities[id(inputs[0])]
+        if isinstance(layer, layers.Conv2DTranspose):
+            density *= side(layer, "strides")
+        elif isinstance(layer, layers.Conv2D):
+            density /= side(layer, "strides")
+        elif isinstance(layer, layers.UpSampling2D):
+            density *= side(layer, "size")
+        densities[id(output)] = density
+    return densities
 
 
 def walk_layers(network: keras.Model) -> list[tuple[keras.Layer, list[keras.KerasTensor], keras.KerasTensor]]:
@@ -90,14 +127,14 @@ def unknown_layer(layer: keras.Layer) -> ModelError:
     known = sorted(kind.__name__ for kind in (*RULES, *POINTWISE))
     return ModelError(
         f"The layer {layer.name} is of an unknown kind, {type(layer).__name__}. A network may be made of "
-        f"{', '.join(known)}; convolutions with square kernels and strides, and padding 'same'."
+        f"{', '.join(known)}; with square kernels and strides, and padding 'same', or 'valid' without strides."
     )
 
 
 def _read_by_convolution(layer: layers.Conv2D, pixels: Interval) -> Interval:
     kernel, stride, dilation = (side(layer, name) for name in ("kernel_size", "strides", "dilation_rate"))
     reach = (kernel - 1) * dilation
-    padding = max(reach + 1 - stride, 0) // 2
+    padding = 0 if layer.padding == "valid" else max(reach + 1 - stride, 0) // 2
     return pixels[0] * stride - padding, pixels[1] * stride - padding + reach
 
 
@@ -117,10 +154,23 @@ def _read_by_upsampling(layer: layers.UpSampling2D, pixels: Interval) -> Interva
     return math.floor(places[0]), math.ceil(places[1])
 
 
+def _read_by_cropping(layer: layers.Cropping2D, pixels: Interval) -> Interval:
+    cropped = layer.cropping[0][0]
+    if {number for pair in layer.cropping for number in pair} != {cropped}:
+        raise unknown_layer(layer)
+    return pixels[0] + cropped, pixels[1] + cropped
+
+
+def _read_by_reflection(layer: ReflectionPadding2D, pixels: Interval) -> Interval:
+    return pixels[0] - layer.padding, pixels[1] - layer.padding  # what is mirrored lies at the border, in the halo
+
+
 RULES: dict[type[keras.Layer], Callable[[Any, Interval], Interval]] = {
     layers.Conv2DTranspose: _read_by_transposed_convolution,  # before Conv2D, from which Keras does not derive it
     layers.Conv2D: _read_by_convolution,
     layers.UpSampling2D: _read_by_upsampling,
+    layers.Cropping2D: _read_by_cropping,
+    ReflectionPadding2D: _read_by_reflection,
 }
 
 
@@ -130,8 +180,9 @@ def transposed_crop(kernel: int, stride: int) -> int:
 
 
 def side(layer: keras.Layer, name: str) -> int:
-    """A layer's kernel size, stride or the like, which must be square and padded 'same'."""
+    """A layer's kernel size, stride or the like, which must be square, of a layer that pads 'same' or has no stride."""
     value = getattr(layer, name)
-    if len(set(value)) != 1 or getattr(layer, "padding", "same") != "same":
+    is_valid = isinstance(layer, layers.Conv2D) and layer.padding == "valid" and set(layer.strides) == {1}
+    if len(set(value)) != 1 or not (is_valid or getattr(layer, "padding", "same") == "same"):
         raise unknown_layer(layer)
     return int(value[0])

@@ -1,5 +1,6 @@
 """Enlarging a picture tile by tile: where tiles lie, and which part of each is kept."""
 
+import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
@@ -26,7 +27,7 @@ class Span:
     end: int
 
 
-def tile_starts(size: int, tile: int, halo: int) -> list[int]:
+def tile_starts(size: int, tile: int, halo: int, grid: int = 1) -> list[int]:
     """Where tiles begin along one side of a picture that has been extended by `halo` pixels at both ends.
 
     The middle of a tile, without `halo` pixels at both ends, is what can be kept of it. The last tile is shifted inward
@@ -36,14 +37,18 @@ def tile_starts(size: int, tile: int, halo: int) -> list[int]:
         size: Side of the picture, in low-resolution pixels, not extended.
         tile: Side of a tile.
         halo: What a pixel needs around it (`receptive_field.receptive_halo`).
+        grid: Number of which all starts must be multiples (`receptive_field.pixel_grid`). `tile` and `halo` are, and
+            the picture is thought to be extended to one.
 
     Returns:
         Increasing starts in the extended picture, the first 0; one if the picture is no longer than a tile's middle.
 
     Raises:
-        ConfigError: The tile is all halo.
+        ConfigError: The tile is all halo, or not a multiple of the grid.
     """
-    step = tile - 2 * halo
+    if tile % grid:
+        raise ConfigError(f"tile must be a multiple of the network's grid, {grid}. Received: {tile}.")
+    size, step = math.ceil(size / grid) * grid, tile - 2 * halo
     if step < 1:
         raise ConfigError(f"tile must be larger than twice the network's halo, {2 * halo}. Received: {tile}.")
     return [*range(0, size - step, step), max(0, size - step)]
@@ -56,6 +61,7 @@ def upscale_in_tiles(
     scale: int,
     tile: int | tuple[int, int],
     halo: int,
+    grid: int = 1,
     dtype: DTypeLike = np.float32,
     map_tiles: Callable[[Callable[[tuple[Span, Span]], int], Iterable[tuple[Span, Span]]], Iterator[int]] = map,
     on_pixels: Callable[[int], None] = lambda pixels: None,
@@ -73,6 +79,7 @@ def upscale_in_tiles(
         scale: Upscaling factor.
         tile: Side of a tile, or its height and width, in low-resolution pixels.
         halo: What a pixel needs around it.
+        grid: Number of which tiles begin at multiples, as for `tile_starts`.
         dtype: Of the result; what `upscale` gives is converted.
         map_tiles: Applies a function to all tiles, as `map` does or `Executor.map`.
         on_pixels: Called after each tile with the number of pixels of the result that it filled.
@@ -85,8 +92,8 @@ def upscale_in_tiles(
     """
     height, width = image.shape[:2]
     tile_height, tile_width = (tile, tile) if isinstance(tile, int) else tile
-    rows, columns = spans(height, tile_height, halo), spans(width, tile_width, halo)
-    row_sources, column_sources = _mirrored(height, tile_height, halo), _mirrored(width, tile_width, halo)
+    rows, columns = spans(height, tile_height, halo, grid), spans(width, tile_width, halo, grid)
+    row_sources, column_sources = _mirrored(height, tile_height, halo, grid), _mirrored(width, tile_width, halo, grid)
     output = np.empty((height * scale, width * scale, *image.shape[2:]), dtype)
 
     def fill(place: tuple[Span, Span]) -> int:
@@ -105,17 +112,18 @@ def upscale_in_tiles(
     return output
 
 
-def spans(size: int, tile: int, halo: int) -> list[Span]:
+def spans(size: int, tile: int, halo: int, grid: int = 1) -> list[Span]:
     """The tiles along one side; what they keep follows one another without a gap.
 
     Raises:
-        ConfigError: The tile is all halo.
+        ConfigError: The tile is all halo, or not a multiple of the grid.
     """
-    starts = tile_starts(size, tile, halo)
+    starts = tile_starts(size, tile, halo, grid)
     ends = [min(size, start + tile - 2 * halo) for start in starts]
     return [Span(*numbers) for numbers in zip(starts, [0, *ends[:-1]], ends, strict=True)]
 
 
-def _mirrored(size: int, tile: int, halo: int) -> np.ndarray:
+def _mirrored(size: int, tile: int, halo: int, grid: int) -> np.ndarray:
     """The pixel of the picture that stands at each place of the extended one, which is as long as a tile at least."""
-    return np.pad(np.arange(size), (halo, halo + max(0, tile - 2 * halo - size)), mode="symmetric")
+    needed = max(math.ceil(size / grid) * grid, tile - 2 * halo)
+    return np.pad(np.arange(size), (halo, halo + needed - size), mode="symmetric")

@@ -108,7 +108,8 @@ def test_the_settings_of_vgg_are_passed_on(pictures):
 def test_average_pooling_gives_another_loss(pictures):
     options = {"scale": 4, "pixel_weight": 0, "feature_weight": 1}
     losses = [
-        float(PerceptualLoss(**options, vgg_pooling=pooling).feature_loss(*pictures)) for pooling in ("max", "average")
+        float(PerceptualLoss(**options, vgg_pooling=pooling).vgg_terms(*pictures)["feature_loss"])
+        for pooling in ("max", "average")
     ]
     vgg = build_vgg(("relu2_2",), pooling="average")
     responses = [np.asarray(vgg(image)["relu2_2"]) for image in pictures]
@@ -118,9 +119,9 @@ def test_average_pooling_gives_another_loss(pictures):
 
 @pytest.mark.parametrize("shift", [(0, 1), (1, 0), (1, 1)])
 def test_a_shifted_feature_loss_is_that_of_pictures_cut_at_the_top_and_left(shift, loss, pictures):
-    expected = loss.feature_loss(*pictures[:, :, shift[0] :, shift[1] :])
-    assert float(loss.feature_loss(*pictures, shift)) == pytest.approx(float(expected), rel=1e-6)
-    assert float(expected) != float(loss.feature_loss(*pictures))
+    expected = loss.vgg_terms(*pictures[:, :, shift[0] :, shift[1] :])["feature_loss"]
+    assert float(loss.vgg_terms(*pictures, shift)["feature_loss"]) == pytest.approx(float(expected), rel=1e-6)
+    assert float(expected) != float(loss.vgg_terms(*pictures)["feature_loss"])
 
 
 @pytest.mark.parametrize("layer", ["relu1_2", "relu2_2", "relu3_3"])
@@ -131,5 +132,5 @@ def test_the_pooling_grid_takes_every_shift_in_turn(layer, pictures):
     in_graph = tf.function(lambda step: loss.terms(*map(tf.constant, pictures), step)["feature_loss"])
     for step in range(period**2 + 1):
         shift = (step % period, step // period % period)
-        expected = float(loss.feature_loss(*pictures, shift))
+        expected = float(loss.vgg_terms(*pictures, shift)["feature_loss"])
         assert float(in_graph(tf.constant(step))) == pytest.approx(expected, rel=1e-4)

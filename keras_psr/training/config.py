@@ -178,18 +178,22 @@ class StyleConfig(FitConfig):
     Attributes:
         style: File of the painting; of a folder each picture gets a fit of its own.
         style_size: Longer side to which the painting is reduced, in pixels (the paper's code: 256 or 384).
+        style_normalization: What the style loss is divided by (`functional.gram_error`): `energy`, to which the default
+            weights belong, divides it by that of the painting, and the content loss by that of the photograph; `paper`
+            and `mean`, the form in the paper's code, leave both as they are.
         content_weight: Weight of the feature loss against the photograph.
         content_layer: Response that it compares (the paper: relu3_3; its first version: relu2_2).
     """
 
     architecture: str = "style"
-    num_filters: int = 32
+    num_filters: int = 16
     steps: int = 2000
     batch_size: int = 4
     crop: int = 256
     style_weight: float = 1.0
     style: str = ""
     style_size: int = 384
+    style_normalization: str = "energy"
     content_weight: float = 1.0
     content_layer: str = "relu3_3"
 
@@ -200,6 +204,7 @@ class StyleConfig(FitConfig):
             ConfigError: A value is outside what is accepted; names the field.
         """
         super().__post_init__()
+        self._require_one_of("style_normalization", ("energy", "paper", "mean"))
         self._require(self.style_size >= 32, "style_size", "at least 32")
         self._require(self.crop >= 32 and self.crop % 4 == 0, "crop", "a multiple of 4, and at least 32")
         self._require(self.style_weight > 0, "style_weight", "above 0: --style asks for a style loss")

@@ -10,16 +10,16 @@ import keras
 
 from keras_psr.errors import ConfigError
 from keras_psr.inference import Upscaler, load_keras
-from keras_psr.training import super_resolution
+from keras_psr.training import style_transfer, super_resolution
 from keras_psr.training.callbacks import Log, OnLog, SaveAndValidate, StopOnNaN
-from keras_psr.training.config import FitConfig, SuperResolutionConfig
+from keras_psr.training.config import FitConfig, StyleConfig, SuperResolutionConfig
 from keras_psr.training.run_folder import RunFolder, saved_config
 from keras_psr.training.trainer import Trainer
 
 POLICIES = {"float32": "float32", "bfloat16": "mixed_bfloat16", "float16": "mixed_float16"}
 """Keras dtype policies: weights stay float32 under each."""
 
-TASKS: dict[type[FitConfig], ModuleType] = {SuperResolutionConfig: super_resolution}
+TASKS: dict[type[FitConfig], ModuleType] = {SuperResolutionConfig: super_resolution, StyleConfig: style_transfer}
 """What differs between the tasks, by kind of settings: `build_network`, `build_loss`, `build_stream`, `Validation`."""
 
 

@@ -1,0 +1,155 @@
+"""What a fit of style transfer consists of: network, loss, sample stream and validation."""
+
+import logging
+
+import keras
+import numpy as np
+
+from keras_psr.errors import ConfigError, DataError, ImageFileError
+from keras_psr.image_files import read_rgb
+from keras_psr.inference import Upscaler
+from keras_psr.losses import PerceptualLoss
+from keras_psr.pixels import resize_bicubic
+from keras_psr.samples import SampleStream
+from keras_psr.sheets import comparison_sheet
+from keras_psr.sources import open_sources, report_skipped
+from keras_psr.style_networks import build_style_network
+from keras_psr.training.config import StyleConfig
+
+SMALLEST_PAINTING = 32
+"""Shorter side of the smallest painting with a style, in pixels: four responses of VGG16's relu4_3."""
+
+VALIDATION_PICTURES = 3
+VALIDATION_SIDE = 384
+"""Photographs of a validation and its sheet, and the longer side to which they are reduced, in pixels."""
+
+log = logging.getLogger(__name__)
+
+
+def build_network(config: StyleConfig, dtype: str) -> keras.Model:
+    """The untrained network.
+
+    Raises:
+        ConfigError: The architecture is unknown.
+    """
+    return build_style_network(
+        config.architecture,
+        num_filters=config.num_filters,
+        num_residual_blocks=config.num_residual_blocks,
+        dtype=dtype,
+    )
+
+
+def build_loss(config: StyleConfig, painting: np.ndarray | None = None) -> PerceptualLoss:
+    """The weighted loss terms of a fit, which hold the painting's Gram matrices.
+
+    Args:
+        config: The settings.
+        painting: As `read_painting` gives it, which is called otherwise.
+
+    Returns:
+        The loss between a network's picture and the photograph.
+
+    Raises:
+        ConfigError: A VGG16 layer is unknown, or the painting is too small.
+        ImageFileError: The painting cannot be read.
+        ModelError: VGG16's weights are missing or damaged.
+    """
+    return PerceptualLoss(
+        pixel_weight=0.0,
+        feature_weight=config.content_weight,
+        feature_layer=config.content_layer,
+        relative_features=config.style_normalization == "energy",
+        style_weight=config.style_weight,
+        style_layers=config.style_layers,
+        style_normalization=config.style_normalization,
+        painting=read_painting(config) if painting is None else painting,
+        total_variation_weight=config.total_variation_weight,
+        vgg_weights=config.vgg_weights,
+        vgg_pooling=config.vgg_pooling,
+        vgg_dtype=config.precision,
+    )
+
+
+def build_stream(config: StyleConfig) -> SampleStream:
+    """The crops to fit to, of which input and original are the same.
+
+    Raises:
+        DataError: There is nothing usable to fit to.
+    """
+    return SampleStream(open_sources(config.data), scale=1, crop=config.crop, seed=config.seed)
+
+
+def read_painting(config: StyleConfig) -> np.ndarray:
+    """The painting, reduced to the style size; a smaller one stays as it is, which is said.
+
+    Returns:
+        uint8 RGB (height, width, 3).
+
+    Raises:
+        ImageFileError: It cannot be read.
+        ConfigError: It is too small to have a style.
+    """
+    painting = read_rgb(config.style)
+    height, width = painting.shape[:2]
+    if max(height, width) < config.style_size:
+        log.warning(
+            "%s has %dx%d pixels and is not enlarged to style_size %d.", config.style, width, height, config.style_size
+        )
+    painting = shrink(painting, config.style_size)
+    if min(painting.shape[:2]) < SMALLEST_PAINTING:
+        raise ConfigError(
+            f"style must be a picture whose shorter side has at least {SMALLEST_PAINTING} pixels once its longer side "
+            f"is reduced to style_size {config.style_size}. Received: {config.style}, {width}x{height}."
+        )
+    return painting
+
+
+def shrink(image: np.ndarray, longer_side: int) -> np.ndarray:
+    """Reduces a uint8 picture by antialiased bicubic to a longer side, in pixels; a smaller one stays as it is."""
+    factor = longer_side / max(image.shape[:2])
+    if factor >= 1:
+        return image
+    height, width = (max(1, round(side * factor)) for side in image.shape[:2])
+    return resize_bicubic(image, height, width)
+
+
+class Validation:
+    """Paints the first few held-out photographs, and tells the loss terms of the results."""
+
+    def __init__(self, config: StyleConfig) -> None:
+        """Reads painting and photographs; those that cannot be read are left out and named.
+
+        Raises:
+            DataError: No photograph can be read.
+            ConfigError: The painting is too small.
+            ImageFileError: The painting cannot be read.
+        """
+        self.painting = read_painting(config)
+        self.loss = build_loss(config, self.painting)
+        pictures, skipped = open_sources(config.val), []
+        self.photographs: list[np.ndarray] = []
+        for picture in pictures:
+            try:
+                self.photographs.append(shrink(picture.read(), VALIDATION_SIDE))
+            except ImageFileError as error:
+                skipped.append((picture.name, str(error)))
+            if len(self.photographs) == VALIDATION_PICTURES:
+                break
+        report_skipped(skipped)
+        if not self.photographs:
+            raise DataError(f"None of {len(pictures)} validation pictures can be read. Give another --val.")
+
+    def __call__(self, network: keras.Model) -> tuple[dict[str, float], np.ndarray]:
+        """Paints the photographs.
+
+        Returns:
+            Mean terms by name, each beginning with `val_`, and their weighted sum `val_loss`; and a sheet of photograph
+            and result, the painting first, uint8 RGB.
+        """
+        paint, rows, sheet = Upscaler(network), [], [{"painting": self.painting}]
+        for photograph in self.photographs:
+            painted = paint(photograph)
+            rows.append(self.loss.measure(painted, photograph))
+            sheet.append({"photograph": photograph, "ours": painted})
+        return {f"val_{name}": float(np.mean([row[name] for row in rows])) for name in rows[0]}, comparison_sheet(sheet)
