@@ -48,6 +48,8 @@ def build_loss(config: SuperResolutionConfig) -> PerceptualLoss:
         pixel_norm=config.pixel_norm,
         feature_weight=config.feature_weight,
         feature_layer=config.feature_layer,
+        style_weight=config.style_weight,
+        style_layers=config.style_layers,
         phase_weight=config.phase_weight,
         total_variation_weight=config.total_variation_weight,
         vgg_weights=config.vgg_weights,
