@@ -1,6 +1,8 @@
 """Makes `saved_models/NAME` from a run folder: the network, its .tflite files, and a card of read and measured numbers.
 
-python tools/ship_model.py runs/x4 x4 --benchmark data/Set5 --benchmark data/Set14 --training-data "..."
+python tools/ship_model.py runs/x4 x4 --benchmark Set5/ --benchmark Set14/ --verify Set14/ --training-data "..."
+
+Nothing else should run meanwhile, for latencies are measured.
 """
 
 import json
@@ -13,15 +15,24 @@ import click
 from keras_psr.evaluation import PROTOCOL, evaluate
 from keras_psr.export.tflite import REPORT_FILE, export_tflite
 from keras_psr.inference import Upscaler, load_keras
-from keras_psr.registry import CARD_FILE, MODEL_FILE, file_sha256, shipped_folder
+from keras_psr.registry import CARD_FILE, MODEL_FILE, file_sha256, shipped_folder, shipped_models
 from keras_psr.training.callbacks import LOG_EVERY
+from keras_psr.training.run_folder import _environment
 
 LICENCE = "Apache-2.0"
 VARIANTS = ("float32", "float16", "int8")
-LIMITS = (
-    "Fitted to clean photographs shrunk by antialiased bicubic: JPEG artefacts, sensor noise and blur are enlarged "
-    "with the picture. Not made for faces, text or drawings. Fine detail is invented, so it is no evidence of anything."
-)
+LIMITS = {
+    "bicubic": "Fitted to clean photographs shrunk by antialiased bicubic: JPEG artefacts, sensor noise and blur are "
+    "enlarged with the picture.",
+    "photo": "Fitted to photographs with moderate blur, sensor noise and JPEG artefacts, which it takes for faults: of "
+    "a clean and sharp picture it smooths fine texture away that a model fitted to clean ones keeps.",
+}
+"""By `--degradation` of the fit."""
+
+LIMITS_OF_ALL = "Not made for faces, text or drawings. Fine detail is invented, so it is no evidence of anything."
+
+CURVE = ("step", "val_psnr_y", "val_feature_distance_ratio", "val_lattice_ratio")
+"""What a card keeps of each validation."""
 
 
 def describe_fit(run: Path) -> dict[str, Any]:
@@ -36,7 +47,26 @@ def describe_fit(run: Path) -> dict[str, Any]:
         "seed": record["config"]["seed"],
         "wall_time_hours": round(seconds / 3600, 2),
         **{name: record[name] for name in ("config", "versions", "machine", "git")},
+        "validations": [
+            round_numbers({name.removeprefix("val_"): line.get(name) for name in CURVE})
+            for line in lines
+            if "val_psnr_y" in line
+        ],
+        "started_from": describe_start(record["config"]),
     }
+
+
+def describe_start(config: dict[str, Any]) -> dict[str, Any] | None:
+    """How the model was made whose weights a run started from; None if they were random."""
+    init = config.get("init")
+    if not init:
+        return None
+    path = Path(init)
+    if path.exists():
+        return describe_fit(path if path.is_dir() else path.parent)
+    fit = shipped_models()[init]["fit"]
+    # When a run that started from a shipped model ships in its place, and is then shipped once more.
+    return fit.get("started_from") if fit["config"] == config else fit
 
 
 def round_numbers(value: Any) -> Any:
@@ -56,8 +86,9 @@ def score(upscaler: Upscaler, source: str) -> dict[str, Any]:
 @click.argument("run", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.argument("name")
 @click.option("--benchmark", "benchmarks", multiple=True, required=True, help="Folder of originals to score on.")
+@click.option("--verify", multiple=True, required=True, help="Folder of originals to compare the .tflite files on.")
 @click.option("--training-data", required=True, help="What the training pictures are, and their terms.")
-def main(run: Path, name: str, benchmarks: tuple[str, ...], training_data: str) -> None:
+def main(run: Path, name: str, benchmarks: tuple[str, ...], verify: tuple[str, ...], training_data: str) -> None:
     """Ships the network of RUN as NAME."""
     upscaler = load_keras(run)
     folder = shipped_folder() / name
@@ -71,10 +102,12 @@ def main(run: Path, name: str, benchmarks: tuple[str, ...], training_data: str) 
         name=name,
         model_sha256=file_sha256(model_file),
         licence=LICENCE,
+        verification=verify,
         overwrite=True,
         on_step=click.echo,
     )
     (folder / REPORT_FILE).unlink()
+    report["verification"] = [Path(source).name for source in verify]
     shipped = [model_file, *(folder / measured["file"] for measured in report["files"].values())]
     card = {
         "name": name,
@@ -84,11 +117,12 @@ def main(run: Path, name: str, benchmarks: tuple[str, ...], training_data: str) 
         "parameters": int(upscaler.network.count_params()),
         "licence": LICENCE,
         "training_data": training_data,
-        "limits": LIMITS,
+        "limits": f"{LIMITS[fit['config'].get('degradation', 'bicubic')]} {LIMITS_OF_ALL}",
         "fit": fit,
         "protocol": PROTOCOL,
         "scores": {Path(source).name: score(upscaler, source) for source in benchmarks},
-        "tflite": round_numbers({key: report[key] for key in ("tile", "halo", "verification", "files")}),
+        "tflite": round_numbers({key: report[key] for key in ("tile", "halo", "verification", "files")})
+        | {"machine": _environment()["machine"]},
         "bytes": {file.name: file.stat().st_size for file in shipped},
         "sha256": {file.name: file_sha256(file) for file in shipped},
     }
