@@ -13,6 +13,7 @@ from PIL import ExifTags, Image, ImageFile, ImageOps
 
 from keras_psr.errors import ConfigError, DataError, ImageFileError
 from keras_psr.pixels import to_uint8
+from keras_psr.whole_files import write_whole
 
 IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 """Endings, in lower case, by which picture files are found in folders."""
@@ -168,34 +169,20 @@ def write_image(path: str | os.PathLike[str], image: np.ndarray) -> None:
         raise ConfigError(
             f"cannot write {path}: {options['format']} holds no transparency; use .png or three channels."
         )
-    with write_whole(path) as unfinished:
+    with write_picture(path) as unfinished:
         Image.fromarray(image).save(unfinished, **options)
 
 
 @contextmanager
-def write_whole(path: Path) -> Iterator[Path]:
-    """Gives a temporary name to write to, and renames it at the end; a file of another name is never left behind.
-
-    The name is hidden, so that nobody who lists the folder meanwhile finds half a picture, and is always the same for a
-    path, so that what a killed process left is replaced by the next one.
-
-    Args:
-        path: Where the file will be; an existing one is replaced. Missing folders are created.
-
-    Yields:
-        Where to write.
+def write_picture(path: Path) -> Iterator[Path]:
+    """`whole_files.write_whole` for pictures, whose formats have limits.
 
     Raises:
         ImageFileError: The file cannot be written.
     """
-    unfinished = path.with_name(f".{path.name}.part")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
+        with write_whole(path) as unfinished:
             yield unfinished
-            os.replace(unfinished, path)
-        finally:
-            unfinished.unlink(missing_ok=True)
     except (OSError, ValueError, struct.error) as error:  # the latter two: larger than the format's limits
         reason = " ".join(str(getattr(error, "strerror", None) or error).split())
         raise ImageFileError(f"cannot write {path} ({reason}); check the folder.") from error

@@ -13,7 +13,7 @@ import numpy as np
 from PIL import ExifTags, Image, ImageCms, ImageFile, ImageOps, TiffImagePlugin
 
 from keras_psr.errors import ConfigError
-from keras_psr.image_files import SAVE_OPTIONS, open_image, write_whole
+from keras_psr.image_files import SAVE_OPTIONS, open_image, write_picture
 
 PNG_STRIP = 500_000
 """Bytes of a PNG that are filtered and compressed at once."""
@@ -230,7 +230,7 @@ def write_photo(path: Path, photo: Photo, quality: int | None = None) -> None:
     suffix = path.suffix.lower()
     if suffix not in SAVE_OPTIONS:
         raise ConfigError(f"cannot write {path}: expected an ending of {', '.join(SAVE_OPTIONS)}.")
-    with write_whole(path) as unfinished:
+    with write_picture(path) as unfinished:
         exif = _exif_to_write(photo, suffix)
         if suffix == ".png" or photo.pixels.dtype == np.uint16:
             with open(unfinished, "wb") as file:

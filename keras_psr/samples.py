@@ -127,9 +127,13 @@ class SampleStream:
 
         Returns:
             uint8 (low_res, high_res), (crop / scale, crop / scale, 3) and (crop, crop, 3).
+
+        Raises:
+            ImageFileError: The picture has become unreadable.
         """
         pixels = self._decode(sample.picture)
-        assert pixels is not None
+        if pixels is None:
+            raise ImageFileError(f"{self.pictures[sample.picture].name} cannot be read any more.")
         degraded = self.degradation == "photo"
         low_margin = 2 + (MAX_BLUR_REACH if degraded else int(np.ceil(4 * self.blur_sigma / self.scale)))
         margin = self.scale * low_margin
@@ -145,34 +149,58 @@ class SampleStream:
 
     def batch(self, first: int, size: int) -> tuple[np.ndarray, np.ndarray]:
         """Samples `first` to `first + size - 1` of the stream, stacked: uint8 (low_res, high_res)."""
-        pairs = [self.crops(self.sample(index)) for index in range(first, first + size)]
-        low_res, high_res = zip(*pairs, strict=True)
+        low_res, high_res = zip(*(self._pair(index) for index in range(first, first + size)), strict=True)
         return np.stack(low_res), np.stack(high_res)
 
-    def dataset(self, *, batch_size: int, first_step: int, last_step: int) -> tf.data.Dataset:
+    def dataset(
+        self,
+        *,
+        batch_size: int,
+        first_step: int,
+        last_step: int,
+        replicas: range = range(1),
+        num_replicas: int = 1,
+    ) -> tf.data.Dataset:
         """The batches of steps `first_step` (included) to `last_step` (excluded), prepared ahead in the background.
 
         Args:
-            batch_size: Samples a step.
+            batch_size: Samples a step, over all replicas.
             first_step: Steps already done.
             last_step: Steps in all.
+            replicas: The replicas (devices that share a step) to give their parts, in turn.
+            num_replicas: Replicas in all, which divide the batch.
 
         Returns:
-            A dataset of uint8 (low_res, high_res) batches.
+            A dataset of uint8 (low_res, high_res) batches of batch_size / num_replicas samples.
         """
+        part, crop, low_crop = batch_size // num_replicas, self.crop, self.crop // self.scale
 
-        def load(step: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-            low_res, high_res = tf.numpy_function(
-                lambda step: self.batch(int(step) * batch_size, batch_size), [step], (tf.uint8, tf.uint8)
-            )
-            low_crop = self.crop // self.scale
+        def load(turn: int) -> tuple[np.ndarray, np.ndarray]:
+            step, local = divmod(int(turn), len(replicas))
+            return self.batch(step * batch_size + replicas[local] * part, part)
+
+        def load_tensors(turn: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            low_res, high_res = tf.numpy_function(load, [turn], (tf.uint8, tf.uint8))
             return (
-                tf.ensure_shape(low_res, (batch_size, low_crop, low_crop, 3)),
-                tf.ensure_shape(high_res, (batch_size, self.crop, self.crop, 3)),
+                tf.ensure_shape(low_res, (part, low_crop, low_crop, 3)),
+                tf.ensure_shape(high_res, (part, crop, crop, 3)),
             )
 
-        steps = tf.data.Dataset.range(first_step, last_step)
-        return steps.map(load, num_parallel_calls=2, deterministic=True).prefetch(4)
+        turns = tf.data.Dataset.range(first_step * len(replicas), last_step * len(replicas))
+        return turns.map(load_tensors, num_parallel_calls=2, deterministic=True).prefetch(4)
+
+    def describe_batch(self, first: int, size: int) -> str:
+        """Index and name of the picture that each sample of a batch comes from, for messages."""
+        pictures = [self.sample(index).picture for index in range(first, first + size)]
+        return ", ".join(f"{picture} ({self.pictures[picture].name})" for picture in dict.fromkeys(pictures))
+
+    def _pair(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        """The crops of the sample at a position, of another picture if one breaks meanwhile."""
+        while True:  # ends: `sample` does not name a broken picture again, and raises DataError if all are
+            try:
+                return self.crops(self.sample(index))
+            except ImageFileError:
+                continue
 
     def _decode(self, index: int) -> np.ndarray | None:
         """The picture's pixels, from memory if they are there; None if it cannot be used, said once."""

@@ -1,17 +1,21 @@
 """What happens beside the gradient steps of a fit: progress, log, validation, checkpoints and the guard against NaN."""
 
 import json
+import logging
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from threading import Event
 from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_psr.errors import TrainingError
-from keras_psr.image_files import write_image
+from keras_psr.errors import ImageFileError, TrainingError
+from keras_psr.image_files import read_rgb, write_image
+from keras_psr.training.config import FitConfig
 from keras_psr.training.run_folder import RunFolder
 
 LOG_EVERY = 50
@@ -20,8 +24,16 @@ LOG_EVERY = 50
 Validation = Callable[[keras.Model], tuple[dict[str, float], np.ndarray]]
 """Scores a network: numbers by name, each beginning with `val_`, and a sheet of pictures, uint8 RGB."""
 
+EXPLODED = 1000
+"""A loss so many times as large as the lowest mean of `LOG_EVERY` steps ends the fit."""
+
+DescribeStep = Callable[[int], str]
+"""Names the pictures of a step."""
+
 OnLog = Callable[[int, dict[str, float]], None]
 """Called with the step and the numbers that were logged there."""
+
+logger = logging.getLogger(__name__)
 
 
 class StepCallback(keras.callbacks.Callback):
@@ -29,17 +41,44 @@ class StepCallback(keras.callbacks.Callback):
 
     def step(self) -> int:
         """Gradient steps done."""
-        return int(self.model.optimizer.iterations)
+        return self.model.steps_done
 
 
-class StopOnNaN(StepCallback):
-    """Ends the fit with a message when the loss is no longer a finite number."""
+class CountSteps(StepCallback):
+    """Counts; comes before the callbacks that ask."""
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        """Looks at the running mean, which one bad step makes NaN."""
-        bad = [name for name, value in (logs or {}).items() if not math.isfinite(float(value))]
+        """Counts one."""
+        self.model.steps_done += 1
+
+
+class StopOnDivergence(StepCallback):
+    """Ends the fit with a message when the loss is no number any more, or far above what it was."""
+
+    def __init__(self, describe_batch: DescribeStep) -> None:
+        """`describe_batch` names the pictures of a step."""
+        super().__init__()
+        self.describe_batch = describe_batch
+        self.lowest = math.inf
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        """Looks at the running means, which one bad step makes NaN."""
+        losses = {name: float(value) for name, value in (logs or {}).items()}
+        bad = [name for name, value in losses.items() if not math.isfinite(value)]
         if bad:
-            raise _diverged(self.step(), ", ".join(bad))
+            raise self.diverged(f"{', '.join(bad)} is not finite")
+        if losses.get("loss", 0) > EXPLODED * self.lowest:
+            raise self.diverged(f"the loss is {losses['loss']:.3g}, after {self.lowest:.3g}")
+        if self.step() % LOG_EVERY == 0:
+            self.lowest = min(self.lowest, losses.get("loss", math.inf))
+
+    def diverged(self, what: str) -> TrainingError:
+        """The error to raise."""
+        return TrainingError(
+            f"The fit diverged at step {self.step()}: {what}. The last checkpoint is kept; start anew with a smaller "
+            f"--learning-rate, or without a picture that is at fault. Those of this step: "
+            f"{self.describe_batch(self.step())}."
+        )
 
 
 class Log(StepCallback):
@@ -49,8 +88,12 @@ class Log(StepCallback):
         """Opens the files of a run folder; the step `last` ends the fit, and `on_log` hears of each line too."""
         super().__init__()
         self.run, self.batch_size, self.last, self.on_log = run, batch_size, last, on_log
-        self.writer = tf.summary.create_file_writer(str(run.tensorboard))
         self.clock: tuple[int, float] | None = None
+        self.writer = tf.summary.create_file_writer(str(run.tensorboard))
+        for line in run.read_log():
+            self._write_events(int(line["step"]), line)
+        for path in sorted(run.samples.glob("step-*.png")):
+            self._write_image(int(path.stem.removeprefix("step-")), read_rgb(path))
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         """Writes the losses since the last line and starts new means."""
@@ -75,52 +118,94 @@ class Log(StepCallback):
     def write(self, step: int, numbers: dict[str, float]) -> None:
         """Appends one line of numbers; those that are not defined, such as a flat picture's ratios, are left out."""
         numbers = {name: value for name, value in numbers.items() if math.isfinite(value)}
-        with self.run.log_file.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"step": step, **numbers}) + "\n")
-        with self.writer.as_default(step=step):
-            for name, value in numbers.items():
-                tf.summary.scalar(name, value)
-        self.writer.flush()
+        with go_on_without(f"line of step {step} in {self.run.log_file}"):
+            with self.run.log_file.open("a", encoding="utf-8") as file:
+                file.write(json.dumps({"step": step, **numbers}) + "\n")
+            self._write_events(step, numbers)
         self.on_log(step, numbers)
 
     def write_sheet(self, step: int, sheet: np.ndarray) -> None:
-        """Shows a sheet in TensorBoard."""
+        """Saves a sheet and shows it in TensorBoard."""
+        path = self.run.samples / f"step-{step:08d}.png"
+        with go_on_without(f"sheet {path}"):
+            write_image(path, sheet)
+            self._write_image(step, sheet)
+
+    def _write_events(self, step: int, numbers: dict[str, float]) -> None:
+        with self.writer.as_default(step=step):
+            for name, value in numbers.items():
+                if name != "step":
+                    tf.summary.scalar(name, value)
+        self.writer.flush()
+
+    def _write_image(self, step: int, sheet: np.ndarray) -> None:
         with self.writer.as_default(step=step):
             tf.summary.image("sheet", sheet[None])
         self.writer.flush()
 
 
 class SaveAndValidate(StepCallback):
-    """Every so many steps, and at the last: writes a checkpoint, the averaged network, its scores and a sheet."""
+    """Every so many steps, at the last, and when asked to stop: saves everything needed to go on.
+
+    The checkpoint comes last. So whatever a folder holds up to its newest checkpoint is complete, and what comes after
+    is written again when the run is resumed.
+    """
 
     def __init__(
-        self, run: RunFolder, averaged: keras.Model, validation: Validation, log: Log, every: int, last: int
+        self,
+        run: RunFolder,
+        averaged: keras.Model,
+        validation: Validation,
+        log: Log,
+        guard: StopOnDivergence,
+        stop: Event,
+        config: FitConfig,
+        best_psnr: float,
     ) -> None:
-        """Takes what it calls: the run folder, the network that receives the averaged weights, and the log."""
+        """Takes what it calls, the network that receives the averaged weights, and the best PSNR of a validation."""
         super().__init__()
-        self.run, self.averaged, self.validation, self.log = run, averaged, validation, log
-        self.every, self.last = every, last
+        self.run, self.averaged, self.validation, self.log, self.guard = run, averaged, validation, log, guard
+        self.stop, self.config, self.best_psnr = stop, config, best_psnr
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        """Saves when it is time."""
+        """Saves when it is time.
+
+        Raises:
+            TrainingError: A weight is no number.
+            KeyboardInterrupt: A signal asked to stop; the checkpoint has been written.
+        """
         step = self.step()
-        if step % self.every and step != self.last:
+        is_due = step % self.config.save_every == 0 or step == self.config.steps
+        if not is_due and not self.stop.is_set():
             return
         state = self.model.state()
         if not all(np.isfinite(values).all() for values in state.values()):
-            raise _diverged(step, "a weight")  # a ReLU can hide it from the loss
-        self.run.save_checkpoint(step, state)
+            raise self.guard.diverged("a weight is not finite")  # a ReLU can hide it from the loss
+        if is_due:
+            self._validate(step)
+        with go_on_without(f"checkpoint of step {step} in {self.run.checkpoints}"):
+            position = {"samples": np.array(step * self.config.batch_size), "best_psnr": np.array(self.best_psnr)}
+            self.run.save_checkpoint(step, state | position, self.config.keep)
+        self.log.restart_clock()
+        if self.stop.is_set() and step < self.config.steps:
+            raise KeyboardInterrupt
+
+    def _validate(self, step: int) -> None:
         self.model.copy_average_to(self.averaged)
-        self.run.save_network(self.averaged)
+        with go_on_without(f"network {self.run.model_file}"):
+            self.run.save_network(self.averaged)
         numbers, sheet = self.validation(self.averaged)
+        if "val_psnr_y" in numbers:
+            self.best_psnr = numbers["val_best_psnr_y"] = max(self.best_psnr, numbers["val_psnr_y"])
         self.log.write(step, numbers)
         self.log.write_sheet(step, sheet)
-        write_image(self.run.samples / f"step-{step:08d}.png", sheet)
-        self.log.restart_clock()
 
 
-def _diverged(step: int, what: str) -> TrainingError:
-    return TrainingError(
-        f"The fit diverged at step {step}: {what} is not finite. The last checkpoint is kept; start anew with a "
-        "smaller --learning-rate."
-    )
+@contextmanager
+def go_on_without(what: str) -> Iterator[None]:
+    """Warns where something cannot be written, as on a full disk, for a fit of hours must not end by that."""
+    try:
+        yield
+    except (OSError, RuntimeError, ImageFileError, tf.errors.OpError) as error:  # RuntimeError: h5py inside Keras
+        reason = getattr(error, "strerror", None) or " ".join(str(error).split())
+        logger.warning("Cannot write the %s: %s. The fit goes on; free some space.", what, reason)

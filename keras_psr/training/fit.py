@@ -1,5 +1,6 @@
 """Fitting a network to photographs, from settings to a run folder."""
 
+import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,13 +8,18 @@ from types import ModuleType
 from typing import Any
 
 import keras
+import numpy as np
+import tensorflow as tf
 
-from keras_psr.errors import ConfigError
+from keras_psr.errors import ConfigError, TrainingError
 from keras_psr.inference import Upscaler, load_keras
+from keras_psr.samples import SampleStream
 from keras_psr.training import style_transfer, super_resolution
-from keras_psr.training.callbacks import Log, OnLog, SaveAndValidate, StopOnNaN
+from keras_psr.training.callbacks import CountSteps, Log, OnLog, SaveAndValidate, StopOnDivergence
 from keras_psr.training.config import FitConfig, StyleConfig, SuperResolutionConfig
+from keras_psr.training.devices import build_strategy, is_chief, is_multiworker
 from keras_psr.training.run_folder import RunFolder, saved_config
+from keras_psr.training.signals import stop_signals
 from keras_psr.training.trainer import Trainer
 
 POLICIES = {"float32": "float32", "bfloat16": "mixed_bfloat16", "float16": "mixed_float16"}
@@ -51,39 +57,112 @@ def fit(
     Raises:
         ConfigError: A setting is unknown or not accepted.
         DataError: There is nothing usable to fit to or to validate on.
-        TrainingError: The run folder cannot be used, or the fit diverged.
-        KeyboardInterrupt: The user stopped it; a checkpoint to resume from has been written.
+        TrainingError: The run folder cannot be used, the fit diverged, or another machine was lost.
+        KeyboardInterrupt: SIGINT (Ctrl-C) or SIGTERM stopped it; a checkpoint to resume from has been written.
     """
     run = RunFolder(Path(out))
     config = FitConfig.from_json({**(saved_config(run.path) if resume else {}), **_with_lists(settings)})
+    strategy = build_strategy(config.strategy, config.devices, config.batch_size)
+    if config.deterministic:
+        tf.config.experimental.enable_op_determinism()
+    if not is_chief(strategy):
+        return _help_fit(run, config, strategy, resume=resume)
     run.check(config, resume=resume, overwrite=overwrite)
     task = TASKS[type(config)]
     stream = task.build_stream(config)
     validation = task.Validation(config)
-    trainer = build_trainer(config)
-    if resume:
-        trainer.restore(run.load_checkpoint())
-    else:
-        run.start(config, command)  # last: it removes what it replaces
-    first_step = int(trainer.optimizer.iterations)
+    trainer = build_trainer(config, strategy)
     averaged = task.build_network(config, "float32")
-    if first_step < config.steps:
+    with run.locked(), stop_signals() as stop:
+        run.check(config, resume=resume, overwrite=overwrite)  # again, now that no other fit can change it
+        best_psnr = -math.inf
+        if resume:
+            state = _restore(trainer, run)
+            best_psnr = float(state["best_psnr"])
+            run.go_on(config, trainer.steps_done)
+        else:
+            run.start(config, command)  # last: it removes what it replaces
+        guard = StopOnDivergence(lambda step: stream.describe_batch((step - 1) * config.batch_size, config.batch_size))
         log = Log(run, config.batch_size, config.steps, on_log)
-        save = SaveAndValidate(run, averaged, validation, log, config.save_every, config.steps)
-        batches = stream.dataset(batch_size=config.batch_size, first_step=first_step, last_step=config.steps)
-        try:
-            trainer.fit(batches, verbose=0, shuffle=False, callbacks=[StopOnNaN(), log, save, *callbacks])
-        except KeyboardInterrupt:
-            run.save_checkpoint(int(trainer.optimizer.iterations), trainer.state())
-            raise
+        save = SaveAndValidate(run, averaged, validation, log, guard, stop, config, best_psnr)
+        _run_steps(trainer, stream, config, strategy, [guard, log, save, *callbacks])
     return load_keras(run.path)
 
 
-def build_trainer(config: FitConfig) -> Trainer:
+def _help_fit(run: RunFolder, config: FitConfig, strategy: tf.distribute.Strategy, *, resume: bool) -> Upscaler:
+    """What the workers do beside the chief: the same steps on their samples, and no file.
+
+    They leave SIGTERM to the chief, and end when it does.
+    """
+    with stop_signals():
+        task = TASKS[type(config)]
+        trainer = build_trainer(config, strategy)
+        if resume:
+            _restore(trainer, run)
+        _run_steps(trainer, task.build_stream(config), config, strategy, [])
+        averaged = task.build_network(config, "float32")
+        trainer.copy_average_to(averaged)
+    return Upscaler(averaged)
+
+
+def _restore(trainer: Trainer, run: RunFolder) -> dict[str, np.ndarray]:
+    """Puts a trainer where the newest checkpoint is, and returns that."""
+    trainer.steps_done, state = run.load_checkpoint()
+    trainer.restore(state)
+    return state
+
+
+def _run_steps(
+    trainer: Trainer,
+    stream: SampleStream,
+    config: FitConfig,
+    strategy: tf.distribute.Strategy,
+    callbacks: Sequence[keras.callbacks.Callback],
+) -> None:
+    """Takes all steps that are left.
+
+    Raises:
+        TrainingError: Another machine was lost, or TensorFlow failed.
+    """
+    first_step = trainer.steps_done
+    if first_step == config.steps:
+        return
+
+    def build_dataset(context: tf.distribute.InputContext) -> tf.data.Dataset:
+        share = context.num_replicas_in_sync // context.num_input_pipelines
+        first = context.input_pipeline_id * share
+        return stream.dataset(
+            batch_size=config.batch_size,
+            first_step=first_step,
+            last_step=config.steps,
+            replicas=range(first, first + share),
+            num_replicas=context.num_replicas_in_sync,
+        )
+
+    try:
+        trainer.fit(
+            strategy.distribute_datasets_from_function(build_dataset),
+            steps_per_epoch=config.steps - first_step,
+            verbose=0,
+            shuffle=False,
+            callbacks=[CountSteps(), *callbacks],
+        )
+    except tf.errors.OpError as error:
+        step, reason = trainer.steps_done, " ".join(str(error.message).split())
+        if is_multiworker(strategy):
+            raise TrainingError(
+                f"Lost another worker after step {step}. Start all of them again with --resume; the run goes on from "
+                f"its last checkpoint. TensorFlow says: {reason}"
+            ) from error
+        raise TrainingError(f"TensorFlow failed after step {step}; the last checkpoint is kept: {reason}") from error
+
+
+def build_trainer(config: FitConfig, strategy: tf.distribute.Strategy | None = None) -> Trainer:
     """The network, its loss and its optimizer, ready for the first step.
 
     Args:
         config: The settings.
+        strategy: What to compute on; None for the strategy in scope.
 
     Returns:
         A compiled `Trainer`.
@@ -93,23 +172,26 @@ def build_trainer(config: FitConfig) -> Trainer:
     """
     keras.utils.set_random_seed(config.seed)
     task = TASKS[type(config)]
-    network = task.build_network(config, POLICIES[config.precision])
-    if config.init:
-        _copy_weights(load_keras(config.init).network, network, config.init)
-    trainer = Trainer(network, task.build_loss(config))
-    trainer.compile(optimizer=_build_optimizer(config), jit_compile=False)
-    trainer.optimizer.build(network.trainable_variables)
+    initial = load_keras(config.init).network if config.init else None
+    with (strategy or tf.distribute.get_strategy()).scope():
+        network = task.build_network(config, POLICIES[config.precision])
+        if initial:
+            _copy_weights(initial, network, config.init)
+        trainer = Trainer(network, task.build_loss(config))
+        trainer.compile(optimizer=_build_optimizer(config), jit_compile=False)
+        trainer.optimizer.build(network.trainable_variables)
     return trainer
 
 
 def _build_optimizer(config: FitConfig) -> keras.Optimizer:
-    """Adam (the paper, section 4.2) with cosine decay and averaged weights (ours; BasicSR)."""
+    """Adam (the paper, section 4.2) with cosine decay and averages (ours; BasicSR), and a scaled loss in float16."""
     momentum = min(config.ema_momentum, 1 - min(1.0, 10 / config.steps))
-    return keras.optimizers.Adam(
+    adam = keras.optimizers.Adam(
         keras.optimizers.schedules.CosineDecay(config.learning_rate, config.steps),
         use_ema=momentum > 0,
         ema_momentum=momentum,
     )
+    return keras.optimizers.LossScaleOptimizer(adam) if config.precision == "float16" else adam
 
 
 def _copy_weights(source: keras.Model, target: keras.Model, name: str) -> None:

@@ -1,12 +1,15 @@
 """A run folder: what a fit writes, where, and how its state is saved and found again."""
 
+import hashlib
 import json
+import logging
 import os
 import platform
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -14,13 +17,23 @@ from zipfile import BadZipFile
 
 import keras
 import numpy as np
+from filelock import FileLock, Timeout
 
 from keras_psr import __version__
 from keras_psr.errors import ConfigError, ModelError, TrainingError
 from keras_psr.training.config import FitConfig
+from keras_psr.whole_files import UNFINISHED, write_whole
 
-CHECKPOINTS_KEPT = 2
 CONFIG_FILE = "config.json"
+LOCK_FILE = ".lock"
+
+CHECKSUM = "sha256"
+"""Name of the array in a checkpoint that holds the checksum of all others."""
+
+CHANGEABLE = ("save_every", "keep", "strategy", "devices", "deterministic", "val")
+"""Settings that a resumed run may change: its weights do not depend on them beyond the order of additions."""
+
+log = logging.getLogger(__name__)
 
 
 class RunFolder:
@@ -40,6 +53,26 @@ class RunFolder:
         self.samples = path / "samples"
         self.tensorboard = path / "tensorboard"
 
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Makes the folder, and keeps every other fit out of it.
+
+        The operating system holds the lock, so one that a killed process leaves is none.
+
+        Raises:
+            TrainingError: Another fit writes into the folder.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(self.path / LOCK_FILE)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout as error:
+            raise TrainingError(f"Another fit is writing into --out {self.path}. Use another folder.") from error
+        try:
+            yield
+        finally:
+            lock.release()
+
     def check(self, config: FitConfig, *, resume: bool, overwrite: bool) -> None:
         """Refuses what would lose a run or mix two; changes nothing.
 
@@ -57,7 +90,8 @@ class RunFolder:
             return
         if self.config_file.exists() and not overwrite:
             raise TrainingError(f"--out {self.path} already holds a run. Use --resume, --overwrite or another folder.")
-        if self.path.exists() and not self.config_file.exists() and any(self.path.iterdir()):
+        others = [path for path in self.path.glob("*") if path.name != LOCK_FILE]
+        if others and not self.config_file.exists():
             raise TrainingError(f"--out {self.path} is not empty and holds no run. Use another folder.")
 
     def start(self, config: FitConfig, command: Sequence[str]) -> None:
@@ -72,49 +106,90 @@ class RunFolder:
             folder.mkdir(parents=True)
         self.log_file.unlink(missing_ok=True)
         self.model_file.unlink(missing_ok=True)
-        record = {"config": config.to_json(), "command": list(command), **_environment()}
-        self.config_file.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+        self._write_config({"config": config.to_json(), "command": list(command), **_environment()})
 
-    def save_checkpoint(self, step: int, state: dict[str, np.ndarray]) -> None:
-        """Saves the state under a temporary name, renames it, and removes all but the newest checkpoints."""
-        target = self.checkpoints / f"step-{step:08d}.npz"
-        temporary = target.with_suffix(".partial")
-        with temporary.open("wb") as file:
-            np.savez(file, allow_pickle=False, **state)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(target)
-        for old in sorted(self.checkpoints.glob("step-*.npz"))[:-CHECKPOINTS_KEPT]:
-            old.unlink()
+    def go_on(self, config: FitConfig, step: int) -> None:
+        """Takes away whatever was written after a step's checkpoint, and notes settings that were changed.
 
-    def load_checkpoint(self) -> dict[str, np.ndarray]:
-        """The newest checkpoint's state.
+        What a killed process left behind goes with it, so that the folder is that of a run that was never stopped.
+        TensorBoard's files are written anew from the log.
+        """
+        record = json.loads(self.config_file.read_text(encoding="utf-8"))
+        self._write_config(record | {"config": config.to_json()})
+        for path in [*self.checkpoints.glob("step-*.npz"), *self.samples.glob("step-*.png")]:
+            if int(path.stem.removeprefix("step-")) > step:
+                path.unlink()
+        for path in self.path.rglob(f"{UNFINISHED}*"):
+            path.unlink()
+        with write_whole(self.log_file) as unfinished:
+            lines = [json.dumps(line) + "\n" for line in self.read_log() if line["step"] <= step]
+            unfinished.write_text("".join(lines), encoding="utf-8")
+        shutil.rmtree(self.tensorboard, ignore_errors=True)
+
+    def read_log(self) -> list[dict[str, float]]:
+        """The lines of `log.jsonl`; half a line, as a full disk leaves it, is left out."""
+        lines = []
+        for text in self.log_file.read_text(encoding="utf-8").splitlines() if self.log_file.exists() else []:
+            try:
+                lines.append(json.loads(text))
+            except ValueError:
+                continue
+        return lines
+
+    def save_checkpoint(self, step: int, state: dict[str, np.ndarray], keep: int) -> None:
+        """Saves a state whole or not at all, and removes all but the newest `keep` checkpoints.
 
         Raises:
-            TrainingError: There is none, or it is damaged.
+            OSError: It cannot be written; what was there is left alone.
         """
-        paths = sorted(self.checkpoints.glob("step-*.npz"))
-        if not paths:
-            raise TrainingError(f"--resume: {self.checkpoints} holds no checkpoint. Start anew with --overwrite.")
-        try:
-            with paths[-1].open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-                return dict(arrays)
-        except (OSError, ValueError, EOFError, BadZipFile) as error:
-            raise TrainingError(f"--resume: {paths[-1]} is damaged. Delete it to use the one before.") from error
+        with write_whole(self.checkpoints / f"step-{step:08d}.npz") as unfinished, unfinished.open("wb") as file:
+            np.savez(file, allow_pickle=False, **state, **{CHECKSUM: np.array(_checksum(state))})
+            file.flush()
+            os.fsync(file.fileno())
+        for old in sorted(self.checkpoints.glob("step-*.npz"))[:-keep]:
+            old.unlink()
+
+    def load_checkpoint(self) -> tuple[int, dict[str, np.ndarray]]:
+        """Step and state of the newest checkpoint that is whole; a damaged one is named and passed over.
+
+        Raises:
+            TrainingError: There is none.
+        """
+        paths = sorted(self.checkpoints.glob("step-*.npz"), reverse=True)
+        for path in paths:
+            try:
+                with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+                    state = dict(arrays)
+                if str(state.pop(CHECKSUM)) != _checksum(state):
+                    raise ValueError("its checksum is wrong")
+                return int(path.stem.removeprefix("step-")), state
+            except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
+                log.warning("%s is damaged (%s); using the checkpoint before.", path, error)
+        reason = f"each of {len(paths)} checkpoints in {self.checkpoints} is damaged"
+        reason = reason if paths else f"{self.checkpoints} holds no checkpoint"
+        raise TrainingError(f"--resume: {reason}. Start anew with --overwrite.")
 
     def save_network(self, network: keras.Model) -> None:
-        """Writes `model.keras` under a temporary name and renames it."""
-        temporary = self.path / "model.partial.keras"
-        network.save(temporary)
-        temporary.replace(self.model_file)
+        """Writes `model.keras` whole or not at all.
+
+        Raises:
+            OSError: It cannot be written; what was there is left alone.
+        """
+        with write_whole(self.model_file) as unfinished:
+            network.save(unfinished)
+
+    def _write_config(self, record: dict[str, Any]) -> None:
+        with write_whole(self.config_file) as unfinished:
+            unfinished.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
 
     def _check_resumable(self, config: FitConfig) -> None:
         if not self.config_file.exists():
             raise TrainingError(f"--resume: {self.path} holds no run ({CONFIG_FILE} is missing).")
         saved = FitConfig.from_json(json.loads(self.config_file.read_text(encoding="utf-8"))["config"]).to_json()
-        changed = [name for name, value in config.to_json().items() if saved[name] != value]
+        settings = config.to_json()
+        changed = [name for name in settings if saved.get(name) != settings[name] and name not in CHANGEABLE]
         if changed:
-            differences = ", ".join(f"{name} was {saved[name]}, now {config.to_json()[name]}" for name in changed)
+            differences = ", ".join(f"{name} was {saved.get(name)}, now {settings[name]}" for name in changed)
             raise ConfigError(f"--resume goes on with the run's own settings; leave out what differs: {differences}.")
 
 
@@ -128,6 +203,15 @@ def saved_config(path: Path) -> dict[str, Any]:
     if not file.is_file():
         raise ModelError(f"{path} holds no run ({CONFIG_FILE} is missing). Give a run folder of `keras-psr fit`.")
     return json.loads(file.read_text(encoding="utf-8"))["config"]
+
+
+def _checksum(state: dict[str, np.ndarray]) -> str:
+    """SHA-256 over the names and bytes of all arrays."""
+    digest = hashlib.sha256()
+    for name in sorted(state):
+        digest.update(name.encode())
+        digest.update(np.ascontiguousarray(state[name]).tobytes())
+    return digest.hexdigest()
 
 
 def _environment() -> dict[str, Any]:

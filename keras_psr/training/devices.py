@@ -1,0 +1,81 @@
+"""The devices and machines that a fit computes on."""
+
+import json
+import os
+from collections.abc import Sequence
+
+import tensorflow as tf
+
+from keras_psr.errors import ConfigError, TrainingError
+
+
+def build_strategy(name: str, devices: Sequence[str], batch_size: int) -> tf.distribute.Strategy:
+    """The TensorFlow strategy of a fit. Call it before TensorFlow does anything else: several machines ask for that.
+
+    Args:
+        name: `auto` takes all GPUs if there are several; `none` one device; `mirrored` all GPUs; `multiworker` the
+            machines that the environment variable TF_CONFIG names, with all GPUs of each.
+        devices: Narrows `auto` and `mirrored`, such as `("GPU:0", "GPU:2")`; empty for all.
+        batch_size: Samples a step, which the replicas share.
+
+    Returns:
+        The strategy.
+
+    Raises:
+        ConfigError: A device does not exist, the batch cannot be shared equally, or TF_CONFIG is missing or wrong.
+        TrainingError: The other machines cannot be reached.
+    """
+    if devices and name not in ("auto", "mirrored"):
+        raise ConfigError(f"devices narrow the strategies auto and mirrored. Received: strategy {name}.")
+    if name == "multiworker":
+        strategy = _build_multiworker()
+    elif name == "mirrored" or devices or (name == "auto" and len(tf.config.list_physical_devices("GPU")) > 1):
+        strategy = tf.distribute.MirroredStrategy(_check_devices(devices) or None)
+    else:
+        strategy = tf.distribute.get_strategy()
+    replicas = strategy.num_replicas_in_sync
+    if batch_size % replicas:
+        raise ConfigError(
+            f"batch_size must be a multiple of the number of devices, {replicas}. Received: {batch_size}."
+        )
+    return strategy
+
+
+def is_multiworker(strategy: tf.distribute.Strategy) -> bool:
+    """Whether a strategy spans several processes."""
+    return isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy)
+
+
+def is_chief(strategy: tf.distribute.Strategy) -> bool:
+    """Whether this process is the one that writes."""
+    if not is_multiworker(strategy):
+        return True
+    resolver = strategy.cluster_resolver
+    chief = "chief" if "chief" in resolver.cluster_spec().jobs else "worker"
+    return resolver.task_type == chief and resolver.task_id == 0
+
+
+def _check_devices(devices: Sequence[str]) -> list[str]:
+    known = [device.name.removeprefix("/device:") for device in tf.config.list_logical_devices()]
+    unknown = [device for device in devices if device not in known]
+    if unknown:
+        raise ConfigError(f"devices must be among {', '.join(known)}. Received: {', '.join(unknown)}.")
+    return list(devices)
+
+
+def _build_multiworker() -> tf.distribute.Strategy:
+    text = os.environ.get("TF_CONFIG", "")
+    example = '{"cluster": {"worker": ["host1:2222", "host2:2222"]}, "task": {"type": "worker", "index": 0}}'
+    try:
+        settings = json.loads(text)
+        workers = settings["cluster"][settings["task"]["type"]]
+        workers[int(settings["task"]["index"])]
+    except (ValueError, KeyError, IndexError, TypeError) as error:
+        raise ConfigError(
+            f"strategy multiworker needs the environment variable TF_CONFIG, such as {example}. Received: {text!r}."
+        ) from error
+    try:
+        return tf.distribute.MultiWorkerMirroredStrategy()
+    except (tf.errors.OpError, RuntimeError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise TrainingError(f"The machines of TF_CONFIG cannot be reached: {reason}") from error
