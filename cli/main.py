@@ -15,6 +15,7 @@ from keras_psr.errors import KerasPSRError
 COMMANDS = {
     "fit": "Fit a network to photographs.",
     "upscale": "Upscale pictures with a fitted network.",
+    "stylize": "Paint pictures in a style.",
     "evaluate": "Score a network, and bicubic, on a folder of pictures.",
     "export": "Write a network as verified .tflite files or a SavedModel.",
     "benchmark": "Time .tflite files on this machine.",

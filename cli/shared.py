@@ -1,16 +1,19 @@
 """What several commands need: plain lines on stderr, and the model that a user means."""
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from keras_psr.constants import SCALES
-from keras_psr.errors import ConfigError
+from keras_psr.errors import ConfigError, ModelError
 
 if TYPE_CHECKING:
     from keras_psr.inference import Upscaler
 
 DEFAULT_SCALE = 4
+
+Command = TypeVar("Command", bound=Callable[..., Any])
 
 model_option = click.option(
     "--model",
@@ -23,6 +26,37 @@ scale_option = click.option(
     type=click.Choice(SCALES),
     help=f"Upscaling factor.  [default: the model's; {DEFAULT_SCALE} without --model]",
 )
+
+threads_option = click.option(
+    "--threads", type=click.IntRange(1), help="Tiles computed at once, by a .tflite.  [default: all cores]"
+)
+
+
+def result_options(command: Command) -> Command:
+    """Adds what `upscaling.upscale_photo` can do beside the network."""
+    options = [
+        click.option(
+            "--output-scale",
+            type=click.FloatRange(0, 16, min_open=True),
+            metavar="X",
+            help="Resize the network's result to X times the size of the input, by antialiased bicubic.",
+        ),
+        click.option(
+            "--match-histogram",
+            is_flag=True,
+            help="Give the result the input's distribution of levels, by channel.",
+        ),
+        click.option(
+            "--strength",
+            type=click.FloatRange(0, 1),
+            default=1.0,
+            show_default=True,
+            help="Share of the network in the result; the rest is the input, enlarged by bicubic.",
+        ),
+    ]
+    for option in reversed(options):
+        command = option(command)
+    return command
 
 
 def say(line: str) -> None:
@@ -43,12 +77,14 @@ def load_model(model: str | None, scale: int | None, threads: int | None = None)
 
     Raises:
         ConfigError: The model is of another scale.
-        ModelError: It cannot be loaded.
+        ModelError: It cannot be loaded, or transfers a style.
     """
     from keras_psr.inference import load
 
     name = model or f"x{scale or DEFAULT_SCALE}"
     upscaler = load(name, threads=threads)
+    if upscaler.scale == 1:
+        raise ModelError(f"{name} transfers a style and does not enlarge. Use keras-psr stylize --model {name}.")
     if scale not in (None, upscaler.scale):
         raise ConfigError(
             f"--scale {scale} does not fit the model {name}, which enlarges {upscaler.scale} times. "

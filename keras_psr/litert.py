@@ -18,6 +18,7 @@ class LiteRTNetwork:
     Attributes:
         scale: Upscaling factor.
         halo: What a pixel needs around it, in low-resolution pixels.
+        grid: Number of which tiles' places are multiples.
         workers: Tiles that are computed at once, each on one core.
         is_quantized: Whether it takes and gives uint8, so that 16-bit pictures are beyond it.
         name: The file's name, for messages.
@@ -47,6 +48,7 @@ class LiteRTNetwork:
         self.is_quantized = self._input["dtype"] == np.uint8
         try:
             self.scale, self.halo, self._tile = (int(metadata[key]) for key in ("scale", "halo", "tile"))
+            self.grid = int(metadata.get("grid", 1))  # files that were made before there were styles do not say it
         except (KeyError, TypeError, ValueError) as error:
             raise ModelError(f"{path} does not say its scale, halo and tile. Export it again.") from error
         side = self._tile * self.scale

@@ -117,6 +117,28 @@ def match_histogram(image: np.ndarray, reference: np.ndarray) -> np.ndarray:
     return matched
 
 
+def keep_colors(image: np.ndarray, photograph: np.ndarray) -> np.ndarray:
+    """The luma of one picture with the colours of another: only brightness differs from the photograph.
+
+    Args:
+        image: uint8 or uint16, RGB (height, width, 3) or grey (height, width), which is returned as it is.
+        photograph: Of the same shape and dtype.
+
+    Returns:
+        A picture of the same shape and dtype; colours brighter than there are become paler.
+    """
+    if image.ndim == 2:
+        return image
+    weights, top = np.array(LUMA_WEIGHTS, np.float32) / sum(LUMA_WEIGHTS), np.iinfo(image.dtype).max
+    kept = np.empty_like(image)
+    for start in range(0, len(image), _STRIP):
+        rows = slice(start, start + _STRIP)
+        colours = photograph[rows].astype(np.float32)
+        change = (image[rows].astype(np.float32) - colours) @ weights
+        kept[rows] = np.rint(np.clip(colours + change[..., None], 0, top)).astype(image.dtype)
+    return kept
+
+
 _STRIP = 256
 """Rows of a large picture that are converted at once, so that no array of wider numbers is as large as the picture."""
 

@@ -1,18 +1,33 @@
-"""Enlarging photographs with all that belongs to them."""
+"""Enlarging and painting photographs with all that belongs to them."""
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Protocol
 
 import numpy as np
 
 from keras_psr.errors import ConfigError
-from keras_psr.inference import Upscaler
 from keras_psr.photos import Photo
+from keras_psr.pixels import keep_colors, resize_bicubic
 from keras_psr.pixels import match_histogram as match
-from keras_psr.pixels import resize_bicubic
 
 STRIP = 256
 """Rows that are computed at once in float32."""
+
+
+class PictureFunction(Protocol):
+    """What `inference.Upscaler` is: a function of pictures, `scale` times as large."""
+
+    @property
+    def scale(self) -> int:
+        """Factor of the sides."""
+
+    @property
+    def is_quantized(self) -> bool:
+        """Whether it takes no 16-bit pictures."""
+
+    def __call__(self, image: np.ndarray, *, strength: float, on_pixels: Callable[[int], None]) -> np.ndarray:
+        """The picture of a picture, uint8 or uint16, RGB or grey."""
 
 
 def output_size(height: int, width: int, output_scale: float) -> tuple[int, int]:
@@ -21,28 +36,30 @@ def output_size(height: int, width: int, output_scale: float) -> tuple[int, int]
 
 
 def upscale_photo(
-    upscaler: Upscaler,
+    upscaler: PictureFunction,
     photo: Photo,
     *,
     output_scale: float | None = None,
     strength: float = 1.0,
     match_histogram: bool = False,
+    preserve_colors: bool = False,
     on_pixels: Callable[[int], None] = lambda pixels: None,
 ) -> Photo:
-    """Enlarges a photograph; grey stays grey, 16 bits stay 16 bits.
+    """Enlarges a photograph, or paints it; grey stays grey, 16 bits stay 16 bits.
 
     Opacity is enlarged by bicubic. Colours go through the network multiplied by their opacity, so that what is
     transparent does not bleed into what is not, and are divided afterwards; under full transparency, colours are
     enlarged by bicubic, for somebody may want them.
 
     Args:
-        upscaler: The network.
+        upscaler: The network (`inference.Upscaler`), or `style_optimization.Optimizer`.
         photo: The photograph.
         output_scale: Factor of the result's sides, reached by bicubic, antialiased where it shrinks, after the network;
             None for the network's own.
         strength: Share of the network in the result, in [0, 1]; the rest is bicubic.
         match_histogram: Give each channel the distribution of levels that it has in the photograph.
-        on_pixels: As for `Upscaler`.
+        preserve_colors: Take only the luma from the network; for networks that do not enlarge.
+        on_pixels: As for `inference.Upscaler`.
 
     Returns:
         The enlarged photograph.
@@ -58,6 +75,8 @@ def upscale_photo(
     enlarged = upscaler(given, strength=strength, on_pixels=on_pixels)
     if match_histogram:
         enlarged = match(enlarged, given)
+    if preserve_colors:
+        enlarged = keep_colors(enlarged, given)
     height, width = photo.pixels.shape[:2]
     size = output_size(height, width, output_scale or upscaler.scale)
     if enlarged.shape[:2] != size:

@@ -377,7 +377,7 @@ def test_16_bits_are_refused_by_a_quantized_model_in_one_line(runner, export_tfl
 def test_a_terminal_shows_one_bar_over_all_pixels(light, photo, monkeypatch):
     import rich.console
 
-    from keras_psr.cli.upscale import Job, show_progress
+    from keras_psr.cli.batches import Job, show_progress
 
     monkeypatch.setattr(rich.console.Console, "is_terminal", True)
     shown = []

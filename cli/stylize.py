@@ -1,0 +1,140 @@
+"""`keras-psr stylize`: photographs in, paintings out."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from keras_psr.cli.batches import Batch, OnPixels, Work, batch_options, work_through
+from keras_psr.cli.shared import result_options, say, threads_option
+from keras_psr.errors import ModelError
+from keras_psr.training.config import StyleConfig
+
+if TYPE_CHECKING:
+    from keras_psr.inference import Upscaler
+    from keras_psr.photos import Photo
+    from keras_psr.style_optimization import Optimizer
+
+DEFAULT_ITERATIONS = 300
+
+
+@click.command()
+@click.option(
+    "--model",
+    metavar="MODEL",
+    help="A shipped style's name (starry-night, starry-night_int8), a run folder, or a .tflite or .keras file.",
+)
+@click.option(
+    "--style",
+    type=click.Path(exists=True, dir_okay=False),
+    help="A painting instead of a model: each picture is optimised, which takes a thousand times as long.",
+)
+@click.option(
+    "--iterations",
+    type=click.IntRange(1),
+    help=f"Iterations of L-BFGS, beside --style.  [default: {DEFAULT_ITERATIONS}]",
+)
+@click.option("--from-noise", is_flag=True, help="Begin with white noise, not with the picture, beside --style.")
+@click.option(
+    "--style-size",
+    type=click.IntRange(32),
+    help=f"Longer side to which the painting is reduced, beside --style.  [default: {StyleConfig.style_size}]",
+)
+@click.option(
+    "--style-weight",
+    type=click.FloatRange(0, min_open=True),
+    help=f"Weight of the style, beside --style.  [default: {StyleConfig.style_weight:g}]",
+)
+@click.option("--preserve-colors", is_flag=True, help="Keep the colours of the picture: only brightness is painted.")
+@result_options
+@threads_option
+@batch_options(suffix="_ and the name of the model or painting", file_format="png")
+def stylize(
+    model: str | None,
+    style: str | None,
+    iterations: int | None,
+    from_noise: bool,
+    style_size: int | None,
+    style_weight: float | None,
+    threads: int | None,
+    output_scale: float | None,
+    **options: Any,
+) -> None:
+    """Paint pictures in a style, with a fitted network or by optimisation.
+
+    INPUT is a picture, a folder, which is searched recursively, or a quoted glob. photo.jpg becomes
+    photo_starry-night.png beside it. In folders and globs, pictures whose names end in the suffix already are left out.
+
+    With --style there is no network: the pixels themselves are changed until they look like the painting. That is how
+    to try a painting before fitting a network to it.
+
+    Transparency, grey, 16 bits, colour profile, EXIF data and resolution are kept where the format holds them; pictures
+    are turned upright. An interrupted run leaves no half files: go on with --skip-existing.
+
+    \b
+    Examples:
+      keras-psr stylize photo.jpg --model starry-night
+      keras-psr stylize holiday/ -o painted/ --model runs/starry-night --strength 0.8 --preserve-colors
+      keras-psr stylize photo.jpg --style painting.jpg --iterations 500 -o slow.png
+    """  # noqa: D301 - \b is click's sign for a paragraph that it must not wrap
+    if (model is None) == (style is None):
+        raise click.UsageError("Give a --model, or a painting with --style.")
+    given = {"iterations": iterations, "from_noise": from_noise, "style_size": style_size, "style_weight": style_weight}
+    flags = [f"--{name.replace('_', '-')}" for name, value in given.items() if value]
+    if model and flags:
+        raise click.UsageError(f"{flags[0]} goes with --style, not with --model.")
+    names = ("strength", "match_histogram", "preserve_colors")
+    result = {name: options.pop(name) for name in names} | {"output_scale": output_scale}
+    passes = iterations or DEFAULT_ITERATIONS if style else 1
+
+    def load() -> Work:
+        from keras_psr.upscaling import upscale_photo
+
+        if model:
+            painter: Upscaler | Optimizer = load_style(model, threads)
+        else:
+            settings = {"style": style, "style_size": style_size, "style_weight": style_weight}
+            painter = build_optimizer(settings, passes, from_noise)
+
+        def process(photo: "Photo", on_pixels: OnPixels) -> "Photo":
+            return upscale_photo(painter, photo, on_pixels=on_pixels, **result)
+
+        return Work("stylize", process, 1, output_scale or 1, f"_{name_style(model or style or '')}", passes)
+
+    work_through(Batch(**options), load)
+
+
+def load_style(model: str, threads: int | None) -> "Upscaler":
+    """Loads a style network.
+
+    Raises:
+        ModelError: It cannot be loaded, or enlarges pictures.
+    """
+    from keras_psr.inference import load
+
+    stylizer = load(model, threads=threads)
+    if stylizer.scale != 1:
+        raise ModelError(
+            f"{model} enlarges {stylizer.scale} times and has no style. Use keras-psr upscale --model {model}."
+        )
+    return stylizer
+
+
+def build_optimizer(settings: dict[str, Any], iterations: int, from_noise: bool) -> "Optimizer":
+    """Optimisation towards a painting, with the weights of a default fit; each iteration writes a line."""
+    from keras_psr.style_optimization import Optimizer
+    from keras_psr.training.config import FitConfig
+    from keras_psr.training.style_transfer import build_loss
+
+    config = FitConfig.from_json({name: value for name, value in settings.items() if value} | {"precision": "float32"})
+    assert isinstance(config, StyleConfig)
+    on_iteration: Callable[[int, float], None] = lambda iteration, objective: say(
+        f"iteration {iteration}/{iterations}: objective {objective:.5g}"
+    )
+    return Optimizer(build_loss(config), iterations, from_noise=from_noise, on_iteration=on_iteration)
+
+
+def name_style(model: str) -> str:
+    """What the name of a result ends with: that of the shipped model, run folder, file or painting."""
+    return Path(model).stem if Path(model).is_file() else Path(model).resolve().name

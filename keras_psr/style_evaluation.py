@@ -1,0 +1,116 @@
+"""The objective that a style network reaches, beside the photograph and the optimisation of pixels."""
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from keras_psr.errors import ConfigError, DataError, ImageFileError
+from keras_psr.inference import Upscaler
+from keras_psr.losses import PerceptualLoss
+from keras_psr.pixels import crop_center, resize_bicubic, to_uint8
+from keras_psr.sources import open_sources, report_skipped
+from keras_psr.style_optimization import optimize, white_noise
+
+BASELINE_ITERATIONS = (50, 100, 300, 500)
+"""Iterations at which the optimisation is looked at (Johnson et al. 2016, figure 5 and table 1)."""
+
+OnStep = Callable[[str, int, int], None]
+"""Called with a description, the number of pictures done, and their number."""
+
+
+def evaluate_style(
+    stylizer: Upscaler,
+    loss: PerceptualLoss,
+    data: Sequence[str],
+    *,
+    size: int = 256,
+    iterations: int = 0,
+    on_step: OnStep = lambda description, done, total: None,
+) -> dict[str, Any]:
+    """Measures the loss of painted photographs, of the photographs themselves, and of optimised ones.
+
+    Args:
+        stylizer: The network.
+        loss: The objective (`training.style_transfer.build_loss`), in float32 to be exact.
+        data: Sources of photographs (`sources.open_sources`).
+        size: Side of the square that is cut from the middle of each, reduced so that it is as large as can be; pixels.
+        iterations: Iterations of L-BFGS from white noise, looked at after `BASELINE_ITERATIONS`; 0 for none.
+        on_step: Called before each step.
+
+    Returns:
+        JSON-ready: `weights` of the terms; `size`; `skipped`; `pictures`, a list of {`name`, `scores`}; and `summary`.
+        `scores` and `summary`, its mean, map `photograph`, `model` and such as `L-BFGS 50` to numbers: `loss`, the
+        weighted sum; each term; and, but for the photograph, `seconds`.
+
+    Raises:
+        DataError: No picture can be used.
+    """
+    pictures, rows, skipped = open_sources(data), [], []
+    for done, picture in enumerate(pictures):
+        on_step(picture.name, done, len(pictures))
+        try:
+            photograph = square(picture.read(), size)
+        except (ImageFileError, ConfigError) as error:
+            skipped.append((picture.name, str(error)))
+            continue
+        stylizer(photograph)  # so that what happens only once is not timed
+        start = time.perf_counter()
+        painted = stylizer(photograph)
+        seconds = time.perf_counter() - start
+        scores = {
+            "photograph": loss.measure(photograph, photograph),
+            "model": {**loss.measure(painted, photograph), "seconds": seconds},
+        }
+
+        def say(iteration: int, name: str = picture.name, done: int = done) -> None:
+            on_step(f"{name}, iteration {iteration}", done, len(pictures))
+
+        if iterations:
+            scores |= measure_baseline(photograph, loss, iterations, say)
+        rows.append({"name": picture.name, "scores": scores})
+    if not rows:
+        raise DataError(f"None of the {len(pictures)} pictures can be scored; {skipped[0][0]}: {skipped[0][1]}")
+    report_skipped(skipped)
+    return {
+        "weights": loss.weights,
+        "size": size,
+        "skipped": [{"name": name, "reason": reason} for name, reason in skipped],
+        "pictures": rows,
+        "summary": {
+            method: {term: float(np.mean([row["scores"][method][term] for row in rows])) for term in terms}
+            for method, terms in rows[0]["scores"].items()
+        },
+    }
+
+
+def square(image: np.ndarray, size: int) -> np.ndarray:
+    """The middle of a uint8 picture, as large a square as there is, reduced to (size, size, 3).
+
+    Raises:
+        ConfigError: The picture is smaller.
+    """
+    shorter = min(image.shape[:2])
+    if shorter < size:
+        raise ConfigError(f"{image.shape[1]}x{image.shape[0]} is smaller than {size}x{size}")
+    return resize_bicubic(crop_center(image, shorter), size, size)
+
+
+def measure_baseline(
+    photograph: np.ndarray, loss: PerceptualLoss, iterations: int, on_iteration: Callable[[int], None]
+) -> dict[str, dict[str, float]]:
+    """Loss and seconds after each of `BASELINE_ITERATIONS`, from white noise, by name."""
+    scores: dict[str, dict[str, float]] = {}
+    start = time.perf_counter()
+
+    def note(iteration: int, objective: float, image: np.ndarray) -> None:
+        nonlocal start
+        on_iteration(iteration)
+        if iteration in BASELINE_ITERATIONS:
+            elapsed = time.perf_counter() - start
+            scores[f"L-BFGS {iteration}"] = {**loss.measure(to_uint8(image), photograph), "seconds": elapsed}
+            start = time.perf_counter() - elapsed  # leaves the measuring out
+
+    optimize(photograph, loss, iterations, start=white_noise(photograph.shape), on_iteration=note)
+    return scores
