@@ -19,6 +19,7 @@ COMMANDS = {
     "evaluate": "Score a network, and bicubic, on a folder of pictures.",
     "export": "Write a network as verified .tflite files or a SavedModel.",
     "benchmark": "Time .tflite files on this machine.",
+    "demo": "Show the models in the browser.",
     "models": "List the shipped models, or show one's card.",
 }
 """What `--help` lists; command NAME is the click command `NAME` of `keras_psr.cli.NAME`."""

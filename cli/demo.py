@@ -1,0 +1,171 @@
+"""`keras-psr demo`: a page that runs the shipped models in the browser, served here or written as a static site."""
+
+import json
+import shutil
+import socket
+from contextlib import suppress
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from importlib.resources import files
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import click
+
+from keras_psr.cli.shared import say
+from keras_psr.errors import ConfigError, ModelError
+
+HEADERS = {
+    # Both together let a page have threads, which WebAssembly needs to use all cores.
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Embedder-Policy": "require-corp",
+    "Content-Security-Policy": "default-src 'self'; script-src 'self' 'wasm-unsafe-eval'; img-src 'self' blob: data:; "
+    "object-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-cache",
+}
+"""Sent with every file; `--out` writes them as `_headers`, which several web hosts read."""
+
+TYPES = {".js": "text/javascript", ".wasm": "application/wasm", ".tflite": "application/octet-stream"}
+DEFAULT_MODEL = "x4"
+FASTEST_FIRST = ("int8", "dynamic", "float16", "float32")
+"""The order in which the page offers a model's files; others follow."""
+
+
+@click.command()
+@click.option(
+    "--model",
+    metavar="MODEL",
+    help="The shipped model that is chosen first; or your own .tflite file, or a folder of them, to show these.  "
+    "[default: x4]",
+)
+@click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="0 for any free one.")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Write a static site into this new folder, and serve nothing.",
+)
+@click.option("--lan", is_flag=True, help="Let other devices of the network in; else only this one gets the page.")
+def demo(model: str | None, port: int, out: Path | None, lan: bool) -> None:
+    """Show the models in the browser: the page runs them on the device itself, and uploads nothing.
+
+    --out writes the page, with all shipped models, for any web host; docs/deploy.md tells which headers it should send.
+    Over plain HTTP, browsers give threads, the GPU and offline use to localhost only: other devices are slower with
+    --lan than with a host that has HTTPS.
+
+    \b
+    Examples:
+      keras-psr demo
+      keras-psr demo --model phone/ --port 9000
+      keras-psr demo --out site/
+    """  # noqa: D301 - \b is click's sign for a paragraph that it must not wrap
+    if out:
+        if out.is_dir() and any(out.iterdir()):
+            raise ConfigError(f"--out {out} is not empty. Give a new folder.")
+        write_site(out, model)
+        say(f"Wrote {out}: put the folder on a web host with HTTPS.")
+        return
+    with TemporaryDirectory() as folder:
+        write_site(Path(folder), model)
+        serve(Path(folder), port, lan)
+
+
+def write_site(folder: Path, model: str | None) -> None:
+    """Writes the page, the models and `models.json`, which lists them.
+
+    Args:
+        folder: Where to; made if it does not exist.
+        model: The shipped model that is chosen first, or a `.tflite` file or a folder of them to offer instead.
+
+    Raises:
+        ConfigError: This installation has no page.
+        ModelError: There is no such model, or it is damaged.
+    """
+    page = Path(str(files("keras_psr"))) / "page"
+    if not (page / "index.html").is_file():
+        raise ConfigError(
+            "This installation has no page. Run `make web` in a checkout, which needs Node.js 20.19 or newer."
+        )
+    models: dict[str, dict[str, Any]] = {}
+    for path, metadata in find_files(model):
+        entry = {key: metadata[key] for key in ("name", "task", "scale")} | {"files": []}
+        file = {"variant": metadata["variant"], "url": f"models/{path.name}", "bytes": path.stat().st_size}
+        models.setdefault(metadata["name"], entry)["files"].append(file)
+        (folder / "models").mkdir(parents=True, exist_ok=True)
+        shutil.copy2(path, folder / "models")
+    shutil.copytree(page, folder, dirs_exist_ok=True)
+    document = {"default": model or DEFAULT_MODEL, "models": list(models.values())}
+    (folder / "models.json").write_text(json.dumps(document, indent=2), encoding="utf-8")
+    lines = ["/*", *(f"  {name}: {value}" for name, value in HEADERS.items())]
+    (folder / "_headers").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def find_files(model: str | None) -> list[tuple[Path, dict[str, Any]]]:
+    """The `.tflite` files to offer, with their metadata: the user's own, or all shipped ones.
+
+    Raises:
+        ModelError: There is no such model, or it is damaged or without a fixed tile, or there is none at all.
+    """
+    from keras_psr.registry import find_runnable, shipped_folder, shipped_models
+    from keras_psr.tflite_metadata import read_metadata
+
+    if model and Path(model).is_file():
+        paths = [Path(model)]
+    elif model and Path(model).is_dir():
+        paths = sorted(Path(model).glob("*.tflite"))
+    elif model and model not in shipped_models():
+        raise ModelError(
+            f"No model {model!r}: expected a .tflite file, a folder of them, or a shipped model "
+            f"({', '.join(shipped_models()) or 'none'})."
+        )
+    else:
+        paths = [find_runnable(path.stem) for path in sorted(shipped_folder().glob("*/*.tflite"))]
+    if not paths:
+        raise ModelError(f"No .tflite file in {model or 'this installation'}. Make some: keras-psr export --tflite")
+    found = [(path, read_metadata(path)) for path in paths]
+    for path, metadata in found:
+        missing = [key for key in ("name", "task", "variant", "scale", "tile", "halo") if metadata.get(key) is None]
+        if missing:
+            raise ModelError(f"{path} does not say its {', '.join(missing)}. Export it again, without --dynamic-shape.")
+    return sorted(found, key=lambda pair: [*FASTEST_FIRST, pair[1]["variant"]].index(pair[1]["variant"]))
+
+
+def serve(folder: Path, port: int, lan: bool) -> None:
+    """Serves a folder until Ctrl-C.
+
+    Args:
+        folder: What `write_site` wrote.
+        port: 0 for any free one.
+        lan: Listen to other devices too.
+
+    Raises:
+        ConfigError: The port is taken.
+    """
+    try:
+        server = ThreadingHTTPServer(("" if lan else "127.0.0.1", port), partial(Handler, directory=str(folder)))
+    except OSError as error:
+        reason = error.strerror or error
+        raise ConfigError(f"--port {port} cannot be used: {reason}. Give another, or 0 for a free one.") from error
+    with server:
+        port = server.server_address[1]
+        others = f", for other devices http://{socket.gethostname()}:{port} or this machine's address" if lan else ""
+        say(f"http://localhost:{port}{others} (Ctrl-C ends it)")
+        with suppress(KeyboardInterrupt):
+            server.serve_forever()
+
+
+class Handler(SimpleHTTPRequestHandler):
+    """Serves files with HEADERS."""
+
+    extensions_map = SimpleHTTPRequestHandler.extensions_map | TYPES
+
+    def end_headers(self) -> None:
+        """Add HEADERS to every answer."""
+        for name, value in HEADERS.items():
+            self.send_header(name, value)
+        super().end_headers()
+
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base class names it so
+        """Say nothing of single requests."""

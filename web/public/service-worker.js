@@ -1,0 +1,39 @@
+/**
+ * Keeps what the page has used, for use without a network, and asks the network first so that nothing gets old.
+ * It also adds the headers that threads need, for hosts that cannot send them: from the second visit on they hold.
+ */
+
+const CACHE = "keras-psr";
+const SHELL = ["./", "models.json", "icon.svg"];
+
+self.addEventListener("install", (event) => {
+  self.skipWaiting();
+  event.waitUntil(caches.open(CACHE).then((cache) => cache.addAll(SHELL)));
+});
+
+self.addEventListener("activate", (event) => event.waitUntil(self.clients.claim()));
+
+self.addEventListener("fetch", (event) => {
+  const isOurs = new URL(event.request.url).origin === self.location.origin;
+  if (isOurs && event.request.method === "GET") event.respondWith(answer(event.request));
+});
+
+async function answer(request) {
+  const cache = await caches.open(CACHE);
+  try {
+    const response = isolated(await fetch(request));
+    if (response.ok) await cache.put(request, response.clone());
+    return response;
+  } catch (error) {
+    const kept = await cache.match(request);
+    if (!kept) throw error;
+    return isolated(kept);
+  }
+}
+
+function isolated(response) {
+  const headers = new Headers(response.headers);
+  headers.set("Cross-Origin-Opener-Policy", "same-origin");
+  headers.set("Cross-Origin-Embedder-Policy", "require-corp");
+  return new Response(response.body, { status: response.status, statusText: response.statusText, headers });
+}

@@ -1,0 +1,249 @@
+/** The page: choosing a picture and a model, running it in a worker, showing and saving the result. */
+
+import { showAfter, showBefore } from "./viewer.js";
+import PageWorker from "./worker.js?worker";
+
+const ids = "stage empty toolbar tasks task-field model precision accelerator size run working progress cancel status error download photo camera";
+const page = Object.fromEntries(ids.split(" ").map((id) => [id, document.getElementById(id)]));
+const form = document.getElementById("settings");
+
+const ENLARGE = "Enlarge";
+const PAINT = "Paint";
+const PRECISIONS = { int8: "8 bit, fast", float16: "16 bit", float32: "32 bit, exact" };
+const PLACES = { gpu: "GPU", cpu: "CPU" };
+
+let models = [];
+let picture = null; // { file, url, width, height }
+let worker = null; // runs one file on one accelerator, its `key`
+let results = []; // addresses of the result and of what is shown of it
+
+// Choosing a model
+
+async function loadModels() {
+  const response = await fetch("models.json").catch(() => null);
+  if (!response?.ok) return showError("The list of models could not be loaded. Reload the page.");
+  const site = await response.json();
+  models = site.models;
+  const tasks = [ENLARGE, PAINT].filter((task) => models.some((model) => taskOf(model) === task));
+  page.tasks.replaceChildren(...tasks.map(makeSegment));
+  page["task-field"].hidden = tasks.length < 2;
+  const first = models.find(({ name }) => name === site.default) ?? models[0];
+  form.elements.task.value = taskOf(first);
+  listModels();
+  page.model.value = first.name;
+  listPrecisions();
+}
+
+function makeSegment(task) {
+  const label = document.createElement("label");
+  const radio = Object.assign(document.createElement("input"), { type: "radio", name: "task", value: task });
+  label.append(radio, task);
+  return label;
+}
+
+const taskOf = (model) => (model.task === "super-resolution" ? ENLARGE : PAINT);
+
+const makeOption = ([value, text]) => new Option(text, value);
+
+function listModels() {
+  const task = form.elements.task.value;
+  const listed = models.filter((model) => taskOf(model) === task);
+  page.model.replaceChildren(...listed.map((model) => makeOption([model.name, describe(model)])));
+}
+
+/** `x4-fast` becomes "×4 fast", `starry-night` "Starry night". */
+function describe({ name, scale }) {
+  const words = name.replaceAll("-", " ").replace(new RegExp(`^x${scale}\\b`), `×${scale}`);
+  return words[0].toUpperCase() + words.slice(1);
+}
+
+function listPrecisions() {
+  const { files } = chosenModel();
+  const wanted = page.precision.value;
+  page.precision.replaceChildren(
+    ...files.map(({ variant, bytes }) => makeOption([variant, `${PRECISIONS[variant] ?? variant} (${megabytes(bytes)})`])),
+  );
+  if (files.some(({ variant }) => variant === wanted)) page.precision.value = wanted;
+  showSize();
+}
+
+const megabytes = (bytes) => `${(bytes / 1e6).toFixed(1)} MB`;
+const chosenModel = () => models.find(({ name }) => name === page.model.value);
+const chosenFile = () => chosenModel().files.find(({ variant }) => variant === page.precision.value);
+
+// Choosing a picture
+
+async function choose(file) {
+  showError("");
+  const url = URL.createObjectURL(file);
+  try {
+    if (!file.size) throw new Error(`${file.name} is empty. Choose another picture.`);
+    const { width, height } = await readSize(url, file.name);
+    if (2 * memoryFor(width, height, 1) > memoryLimit()) throw new Error(`${file.name} ${tooLarge(width, height)}`);
+    forgetResult();
+    if (picture) URL.revokeObjectURL(picture.url);
+    picture = { file, url, width, height };
+    page.empty.hidden = true;
+    page.toolbar.hidden = false;
+    page.status.textContent = "";
+    showBefore(url, width, height);
+    showSize();
+  } catch (error) {
+    URL.revokeObjectURL(url);
+    showError(error.message);
+  }
+}
+
+/** Browsers tell the size, turned upright, before they decode the pixels. */
+async function readSize(url, name) {
+  const image = new Image();
+  image.src = url;
+  await new Promise((resolve, reject) => {
+    image.onload = resolve;
+    image.onerror = () => reject(new Error(`${name} is no picture that this browser can read. Choose a JPEG, PNG or WebP.`));
+  });
+  return { width: image.naturalWidth, height: image.naturalHeight };
+}
+
+// Memory: RGBA of the picture and of the result. A quarter of the device's memory is what browsers leave a page.
+const memoryFor = (width, height, scale) => 4 * width * height * (1 + scale ** 2);
+const memoryLimit = () => ((navigator.deviceMemory ?? 4) * 2 ** 30) / 4;
+const tooLarge = (width, height) =>
+  `is too large for this device's memory: ${width} × ${height}. Choose a smaller picture, or crop it first.`;
+
+function showSize() {
+  page.run.disabled = true;
+  if (!models.length) return;
+  const { scale } = chosenModel();
+  page.run.textContent = taskOf(chosenModel());
+  if (!picture) return;
+  const { width, height } = picture;
+  const fits = memoryFor(width, height, scale) <= memoryLimit();
+  page.size.textContent = fits
+    ? `${width} × ${height} → ${width * scale} × ${height * scale} (${((width * height * scale ** 2) / 1e6).toFixed(1)} MP)`
+    : `The result ${tooLarge(width * scale, height * scale)} Or take a smaller factor.`;
+  page.run.disabled = !fits;
+}
+
+// Running
+
+async function run() {
+  showError("");
+  setWorking(true);
+  page.progress.removeAttribute("value");
+  page.status.textContent = "Loading the model…";
+  const url = new URL(chosenFile().url, document.baseURI).href; // for the worker lies in another folder
+  const accelerator = page.accelerator.value;
+  const key = `${url} ${accelerator}`;
+  if (worker?.key !== key) {
+    stopWorker();
+    await isControlled; // so that what the worker loads is kept for use offline
+    worker = Object.assign(new PageWorker(), { key });
+    worker.onerror = (event) => fail(event.message || "The worker stopped.");
+  }
+  worker.onmessage = ({ data }) => {
+    if (data.error) fail(data.error);
+    else if (data.result) finish(data.result);
+    else showProgress(data);
+  };
+  worker.postMessage({ file: picture.file, url, accelerator });
+}
+
+function showProgress({ done, total }) {
+  page.progress.value = done / total;
+  page.status.textContent = `Tile ${done} of ${total}`;
+}
+
+async function finish({ png, preview, width, height, seconds, accelerator, threads, note }) {
+  setWorking(false);
+  forgetResult();
+  results = [URL.createObjectURL(png), URL.createObjectURL(preview)];
+  const name = `${picture.file.name.replace(/\.[^.]*$/, "")}_${chosenModel().name}.png`;
+  Object.assign(page.download, { href: results[0], download: name, hidden: false });
+  page.download.textContent = `Download PNG (${megabytes(png.size)})`;
+  const speed = (width * height) / 1e6 / seconds;
+  const place = PLACES[accelerator] + (threads > 1 ? ` with ${threads} threads` : "");
+  page.status.textContent =
+    `${width} × ${height} in ${seconds.toFixed(1)} s, ${speed.toFixed(2)} MP/s on the ${place}. ${note}` +
+    (preview === png ? "" : " The view here is reduced, the download is not.");
+  await showAfter(results[1], width, height);
+  page.stage.scrollIntoView({ block: "nearest", behavior: "smooth" });
+}
+
+function fail(message) {
+  stopWorker();
+  setWorking(false);
+  page.status.textContent = "";
+  showError(message);
+}
+
+function cancel() {
+  stopWorker();
+  setWorking(false);
+  page.status.textContent = "Cancelled.";
+}
+
+function stopWorker() {
+  worker?.terminate();
+  worker = null;
+}
+
+function forgetResult() {
+  results.forEach((url) => URL.revokeObjectURL(url));
+  results = [];
+  page.download.hidden = true;
+}
+
+function setWorking(isWorking) {
+  page.working.hidden = !isWorking;
+  page.run.hidden = isWorking;
+  for (const element of [...form.elements, ...page.toolbar.querySelectorAll("[data-picks]")]) {
+    if (element !== page.cancel) element.disabled = isWorking;
+  }
+  (isWorking ? page.cancel : page.run).focus();
+}
+
+function showError(message) {
+  page.error.textContent = message;
+}
+
+// Events
+
+for (const button of document.querySelectorAll("[data-picks]")) {
+  button.addEventListener("click", () => page[button.dataset.picks].click());
+}
+for (const input of [page.photo, page.camera]) {
+  input.addEventListener("change", () => {
+    if (input.files.length) choose(input.files[0]);
+    input.value = ""; // so that the same file can be chosen again
+  });
+}
+document.addEventListener("dragover", (event) => {
+  event.preventDefault();
+  page.stage.classList.add("dragged-over");
+});
+document.addEventListener("dragleave", () => page.stage.classList.remove("dragged-over"));
+document.addEventListener("drop", (event) => {
+  event.preventDefault();
+  page.stage.classList.remove("dragged-over");
+  if (event.dataTransfer.files.length && page.working.hidden) choose(event.dataTransfer.files[0]);
+});
+page.tasks.addEventListener("change", () => (listModels(), listPrecisions()));
+page.model.addEventListener("change", listPrecisions);
+form.addEventListener("submit", (event) => {
+  event.preventDefault();
+  run();
+});
+page.cancel.addEventListener("click", cancel);
+
+/** Resolves when the service worker keeps what is loaded from then on, at once where there is none. */
+const isControlled = (async () => {
+  try {
+    await navigator.serviceWorker.register("service-worker.js");
+    await navigator.serviceWorker.ready;
+  } catch {
+    // Not over plain HTTP but on localhost: the page works, only not offline.
+  }
+})();
+
+loadModels();

@@ -1,0 +1,28 @@
+/** Where tiles lie: the same rule as keras_psr/tiling.py, whose docstrings explain it. */
+
+/**
+ * The tiles along one side of a picture; what they keep follows one another without a gap.
+ * @returns {{start: number, first: number, end: number}[]} `start` is the first pixel that a tile reads, counted in the
+ *   picture extended by `halo` and a multiple of `grid`; the picture's pixels from `first` to before `end` are kept.
+ */
+export function spans(size, { tile, halo, grid }) {
+  const step = tile - 2 * halo;
+  if (step < 1) throw new Error(`The model's tile, ${tile}, must be larger than twice its halo, ${halo}.`);
+  const last = Math.max(0, ceil(size, grid) - step);
+  const result = [];
+  for (let first = 0; first < size; first = result.at(-1).end) {
+    const start = Math.min(result.length * step, last);
+    result.push({ start, first, end: Math.min(size, start + step) });
+  }
+  return result;
+}
+
+/** The pixel of the picture that stands at each place of the one extended by mirroring, a tile long at least. */
+export function mirrored(size, { tile, halo, grid }) {
+  return Int32Array.from({ length: Math.max(ceil(size, grid) + 2 * halo, tile) }, (_, place) => {
+    const phase = (((place - halo) % (2 * size)) + 2 * size) % (2 * size);
+    return Math.min(phase, 2 * size - 1 - phase);
+  });
+}
+
+const ceil = (size, grid) => Math.ceil(size / grid) * grid;
