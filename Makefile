@@ -5,11 +5,13 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 WHEEL_VENV := build/wheel-venv
 
-.PHONY: help install demo test test-slow lint typing wheel-test clean
+.PHONY: help install demo web web-test test test-slow lint typing wheel-test clean
 
 help:
 	@echo "make install     make $(VENV) and install keras-psr there, editable, with the development tools"
 	@echo "make demo        fit x4 to a few photographs for a minute, export it to int8, enlarge another one, leave it in demo/"
+	@echo "make web         build the page of keras-psr demo, with Node.js"
+	@echo "make web-test    run the page's tests in Chromium"
 	@echo "make test        run the fast tests"
 	@echo "make test-slow   run the slow tests"
 	@echo "make lint        check style and formatting rules with ruff"
@@ -34,6 +36,13 @@ demo: $(READY)
 	$(BIN)/keras-psr upscale demo/low_res.png --model demo/tuned_int8.tflite -o demo/upscaled.png --overwrite
 	$(BIN)/keras-psr evaluate --model demo/tuned_int8.tflite --data demo/original.png
 	$(BIN)/python tools/demo.py after demo
+
+# Node.js and what npm fetches are needed for the page only.
+web:
+	cd web && npm ci --no-audit --no-fund && npm run build
+
+web-test: $(READY) web
+	cd web && PYTHON=$(abspath $(BIN))/python npm test
 
 test: $(READY)
 	$(BIN)/pytest
@@ -60,5 +69,5 @@ wheel-test: $(READY)
 	cd build/empty && $(abspath $(WHEEL_VENV))/bin/pytest $(addprefix $(CURDIR)/tests/test_,packaging.py imports.py main.py)
 
 clean:
-	rm -rf .venv .ci-venv build dist demo *.egg-info .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .ci-venv build dist demo keras_psr/page web/node_modules web/screenshots *.egg-info .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

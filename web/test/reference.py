@@ -85,4 +85,5 @@ def tiles(out: str) -> None:
 
 
 if __name__ == "__main__":
-    {function.__name__: function for function in (pictures, models, floats, upscaled, tiles)}[sys.argv[1]](*sys.argv[2:])
+    functions = {"pictures": pictures, "models": models, "floats": floats, "upscaled": upscaled, "tiles": tiles}
+    functions[sys.argv[1]](*sys.argv[2:])
