@@ -188,7 +188,9 @@ def work_through(batch: Batch, load: Callable[[], Work]) -> None:
     if batch.skip_existing and batch.overwrite:
         raise click.UsageError("--skip-existing and --overwrite exclude each other.")
     if batch.file_format and output and is_file(output):
-        raise click.UsageError(f"--format {batch.file_format} does not go with -o {output}, whose ending tells the format.")
+        raise click.UsageError(
+            f"--format {batch.file_format} does not go with -o {output}, whose ending tells the format."
+        )
     found, failures = find_inputs(batch.inputs)
     if not found:
         end(failures, [], batch.json_file)

@@ -116,6 +116,12 @@ def export(
         say(line)
     rejected = [row for row in report["files"].values() if not row["accepted"]]
     if rejected:
+        if "min_psnr" in report:
+            reached = ", ".join(f"{row['file']} ({row['psnr']:.1f} dB)" for row in rejected)
+            raise KerasPSRError(
+                f"Less than {report['min_psnr']:g} dB of PSNR against the network's pictures, and kept as .rejected: "
+                f"{reached}. Calibrate on pictures like yours, or use int16x8 or float16."
+            )
         losses = ", ".join(f"{row['file']} ({row['psnr_y_drop']:.3f} dB)" for row in rejected)
         raise KerasPSRError(
             f"Lost more than --max-drop {report['max_drop']} dB and kept as .rejected: {losses}. Calibrate on pictures "
@@ -138,17 +144,18 @@ def choose_variants(quantize: tuple[str, ...]) -> list[str]:
 def build_table(report: dict[str, Any]) -> Table:
     """A row for each file."""
     size = f"tile {report['tile']}, halo {report['halo']}" if report["tile"] else "open size"
-    title = f"x{report['scale']}, {size}, against the Keras network"
+    is_style = "min_psnr" in report
+    kind = "style" if is_style else f"x{report['scale']}"
+    title = f"{kind}, {size}, against the Keras network"
     table = Table(title=title, title_justify="left", box=None, padding=(0, 1, 0, 0))
-    quality = ("PSNR\ndB", "\nSSIM", "feature\ndistance", "max\ndiff", "mean\ndiff")
-    for heading in ("", *quality, "\nMB", "ms, 1\nthread", "ms, 2\nthreads", "\nXNNPACK"):
+    quality = ("PSNR\ndB", "\nSSIM") if is_style else ("PSNR\ndB", "\nSSIM", "feature\ndistance")
+    for heading in ("", *quality, "max\ndiff", "mean\ndiff", "\nMB", "ms, 1\nthread", "ms, 2\nthreads", "\nXNNPACK"):
         table.add_column(heading, justify="right" if heading else "left", no_wrap=True)
     for variant, row in report["files"].items():
+        scores = (f"{row['psnr']:.2f}", f"{row['ssim_y']:.4f}") if is_style else describe_drop(row)
         table.add_row(
             variant,
-            f"{-row['psnr_y_drop']:+.4f}",
-            f"{-row['ssim_y_drop']:+.4f}",
-            f"{row['feature_distance_change']:+.2%}",
+            *scores,
             f"{row['max_difference']:.3f}",
             f"{row['mean_difference']:.3f}",
             f"{row['bytes'] / 1e6:.2f}",
@@ -157,6 +164,15 @@ def build_table(report: dict[str, Any]) -> Table:
             f"{row['xnnpack_share']:.0%} in {row['xnnpack_partitions']}",
         )
     return table
+
+
+def describe_drop(row: dict[str, Any]) -> tuple[str, str, str]:
+    """What a file gains or loses against the network in PSNR, SSIM and feature distance."""
+    return (
+        f"{-row['psnr_y_drop']:+.4f}",
+        f"{-row['ssim_y_drop']:+.4f}",
+        f"{row['feature_distance_change']:+.2%}",
+    )
 
 
 def describe_delegates(report: dict[str, Any], out: Path, check: str | None) -> list[str]:

@@ -1,6 +1,5 @@
 """`keras-psr stylize`: photographs in, paintings out."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -129,9 +128,10 @@ def build_optimizer(settings: dict[str, Any], iterations: int, from_noise: bool)
 
     config = FitConfig.from_json({name: value for name, value in settings.items() if value} | {"precision": "float32"})
     assert isinstance(config, StyleConfig)
-    on_iteration: Callable[[int, float], None] = lambda iteration, objective: say(
-        f"iteration {iteration}/{iterations}: objective {objective:.5g}"
-    )
+
+    def on_iteration(iteration: int, objective: float) -> None:
+        say(f"iteration {iteration}/{iterations}: objective {objective:.5g}")
+
     return Optimizer(build_loss(config), iterations, from_noise=from_noise, on_iteration=on_iteration)
 
 

@@ -13,6 +13,9 @@ NUM_TILES = 100
 CALIBRATION_TILE = 48
 """Side of calibration tiles, in low-resolution pixels: 100 of them hold 230,000 pixels, and take seconds."""
 
+STYLE_CALIBRATION_TILE = 128
+"""The same for styles, in pixels: their networks look three times as far, and see a padded border in smaller tiles."""
+
 
 def calibration_tiles(
     pictures: Sequence[Picture], *, scale: int, tile: int, count: int = NUM_TILES

@@ -8,10 +8,21 @@ import numpy as np
 import tensorflow as tf
 from keras import layers
 
-from keras_psr.networks import network_scale
-from keras_psr.receptive_field import POINTWISE, side, transposed_crop, unknown_layer, walk_layers
+from keras_psr.receptive_field import (
+    POINTWISE,
+    pixel_densities,
+    pixel_grid,
+    side,
+    transposed_crop,
+    unknown_layer,
+    walk_layers,
+)
+from keras_psr.style_networks import ReflectionPadding2D
 
 ACTIVATIONS = (layers.Activation, layers.LeakyReLU, layers.ReLU)
+
+AS_THEY_ARE = (*POINTWISE, layers.Cropping2D, ReflectionPadding2D)
+"""Layers that are applied unchanged."""
 
 CHANNEL_GROUP = 16
 """XNNPACK computes the channels of a convolution in groups of 8 to 32: three cost as much as sixteen on most CPUs."""
@@ -61,7 +72,7 @@ def apply_rearranged(network: keras.Model, image: tf.Tensor) -> tf.Tensor:
     Raises:
         ModelError: The network has a layer of an unknown kind.
     """
-    folded = _find_foldable(network)
+    folded, grid, densities = _find_foldable(network), pixel_grid(network), pixel_densities(network)
     done = {layer for chain in folded.values() for layer in chain}
     tensors = {id(network.input): image}
     for layer, inputs, output in walk_layers(network):
@@ -73,14 +84,14 @@ def apply_rearranged(network: keras.Model, image: tf.Tensor) -> tf.Tensor:
         elif isinstance(layer, layers.Conv2DTranspose):
             tensors[id(output)] = _convolve_transposed(layer, folded[layer], values[0])
         elif isinstance(layer, layers.Conv2D):
-            grid = network_scale(keras.Model(network.input, inputs[0]))
-            tensors[id(output)] = _convolve(layer, folded[layer], values[0], grid)
+            multiple = int(grid * densities[id(inputs[0])])
+            tensors[id(output)] = _convolve(layer, folded[layer], values[0], multiple)
         elif isinstance(layer, layers.BatchNormalization):
             gain, shift = _gain_and_shift(layer)
             tensors[id(output)] = values[0] * gain + shift
         elif isinstance(layer, layers.UpSampling2D):
             tensors[id(output)] = _enlarge(layer, values[0])
-        elif isinstance(layer, POINTWISE):
+        elif isinstance(layer, AS_THEY_ARE):
             tensors[id(output)] = layer(values if len(values) > 1 else values[0])
         else:
             raise unknown_layer(layer)
@@ -110,16 +121,16 @@ def _find_foldable(network: keras.Model) -> dict[keras.Layer, list[keras.Layer]]
     return chains
 
 
-def _convolve(layer: layers.Conv2D, followers: list[keras.Layer], x: tf.Tensor, grid: int) -> tf.Tensor:
-    """A convolution on a grid `grid` times as fine as the input; to few channels, in blocks of pixels."""
+def _convolve(layer: layers.Conv2D, followers: list[keras.Layer], x: tf.Tensor, multiple: int) -> tf.Tensor:
+    """A convolution of something whose sides are multiples of `multiple`; to few channels, in blocks of pixels."""
     kernel, bias = _folded_weights(layer, followers)
     stride, dilation = side(layer, "strides"), side(layer, "dilation_rate")
     block = 1
-    if stride == dilation == 1 and side(layer, "kernel_size") % 2:
+    if stride == dilation == 1 and side(layer, "kernel_size") % 2 and layer.padding == "same":
         largest = math.isqrt(CHANNEL_GROUP // layer.filters)
-        block = max((size for size in range(2, largest + 1) if grid % size == 0), default=1)
+        block = max((size for size in range(2, largest + 1) if multiple % size == 0), default=1)
         kernel, bias, stride = _in_blocks(kernel, block), np.tile(bias, block**2), block
-    x = _activate(layer, followers, tf.nn.conv2d(x, kernel, stride, "SAME", dilations=dilation) + bias)
+    x = _activate(layer, followers, tf.nn.conv2d(x, kernel, stride, layer.padding.upper(), dilations=dilation) + bias)
     return _depth_to_space(x, block)
 
 

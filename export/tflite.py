@@ -10,16 +10,19 @@ import numpy as np
 
 from keras_psr import __version__
 from keras_psr.errors import ConfigError, ModelError
-from keras_psr.export.calibration import CALIBRATION_TILE, calibration_tiles
+from keras_psr.export.calibration import CALIBRATION_TILE, STYLE_CALIBRATION_TILE, calibration_tiles
 from keras_psr.export.convert import CALIBRATED, convert
-from keras_psr.export.verify import verify
+from keras_psr.export.verify import verify, verify_style
 from keras_psr.networks import network_scale
-from keras_psr.receptive_field import receptive_halo
+from keras_psr.receptive_field import pixel_grid, receptive_halo
 from keras_psr.sources import open_sources
 from keras_psr.tflite_metadata import with_metadata
 
-DEFAULT_TILE = {2: 192, 4: 128, 8: 96}
-"""Side of a tile in low-resolution pixels by scale: large beside the halo, small beside a phone's memory."""
+DEFAULT_TILE = {1: 384, 2: 192, 4: 128, 8: 96}
+"""Side of a tile in input pixels by scale, 1 for styles: large beside the halo, small beside a phone's memory."""
+
+MIN_STYLE_PSNR = 30.0
+"""Least PSNR of a style's file against the network's picture, in dB."""
 
 REPORT_FILE = "report.json"
 
@@ -49,11 +52,11 @@ def export_tflite(
         name: What file names begin with.
         model_sha256: Checksum of the `.keras` file, for the metadata.
         licence: Of the weights, for the metadata; None if nobody stated it.
-        tile: Side of the input, in low-resolution pixels; `DEFAULT_TILE` of the scale by default.
+        tile: Side of the input, in pixels; `DEFAULT_TILE` of the scale by default.
         dynamic_shape: Leave the input's size open; `tile` is then that of the verification.
         calibration: Sources of pictures for the ranges of quantized activations.
         verification: Sources of pictures to measure on.
-        max_drop: Most that a file may lose, in dB of PSNR on Y.
+        max_drop: Most that a file may lose, in dB of PSNR on Y; a style's must reach `MIN_STYLE_PSNR` instead.
         overwrite: Replace files that exist.
         on_step: Called with a description before each step.
 
@@ -68,20 +71,23 @@ def export_tflite(
     """
     targets = {variant: out / f"{name}_{variant}.tflite" for variant in variants}
     refuse_existing([*targets.values(), out / REPORT_FILE], overwrite=overwrite)
-    scale, halo = network_scale(network), receptive_halo(network)
+    scale, halo, grid = network_scale(network), receptive_halo(network), pixel_grid(network)
+    is_style = scale == 1
     tile = DEFAULT_TILE[scale] if tile is None else tile
-    if tile <= 2 * halo:
-        raise ConfigError(f"tile must be larger than twice the network's halo, {2 * halo}. Received: {tile}.")
+    if tile <= 2 * halo or tile % grid:
+        multiple = f"a multiple of {grid} and " if grid > 1 else ""
+        raise ConfigError(f"tile must be {multiple}larger than twice the network's halo, {2 * halo}. Received: {tile}.")
     held_out = open_sources(verification)
     tiles: list[np.ndarray] = []
     if set(variants) & set(CALIBRATED):
-        tiles = calibration_tiles(open_sources(calibration), scale=scale, tile=min(tile, CALIBRATION_TILE))
+        side = min(tile, STYLE_CALIBRATION_TILE if is_style else CALIBRATION_TILE)
+        tiles = calibration_tiles(open_sources(calibration), scale=scale, tile=side)
     models = {}
     for variant in variants:
         on_step(f"converting to {variant}")
         models[variant] = convert(network, variant, None if dynamic_shape else tile, tiles)
     on_step("verifying")
-    measured = verify(
+    measured = (verify_style if is_style else verify)(
         network,
         models,
         held_out,
@@ -90,11 +96,12 @@ def export_tflite(
         on_picture=lambda picture, done, total: on_step(f"verifying on {picture} ({done + 1} of {total})"),
     )
     facts = {
-        "task": "super-resolution",
+        "task": "style transfer" if is_style else "super-resolution",
         "name": name,
         "scale": scale,
         "tile": None if dynamic_shape else tile,
         "halo": halo,
+        "grid": grid,
         "colour": "RGB",
         "value_range": [0, 255],
         "licence": licence,
@@ -103,7 +110,8 @@ def export_tflite(
     }
     files: dict[str, dict[str, Any]] = {}
     for variant, content in models.items():
-        accepted = measured[variant]["psnr_y_drop"] <= max_drop  # False for NaN, too
+        row = measured[variant]
+        accepted = row["psnr"] >= MIN_STYLE_PSNR if is_style else row["psnr_y_drop"] <= max_drop  # False for NaN, too
         content = with_metadata(content, {**facts, "variant": variant, "measured": measured[variant]})
         target = targets[variant] if accepted else targets[variant].with_suffix(".tflite.rejected")
         write_whole(target, content)
@@ -111,7 +119,8 @@ def export_tflite(
             targets[variant].unlink(missing_ok=True)
         files[variant] = measured[variant] | {"bytes": len(content), "file": target.name, "accepted": accepted}
     sources = {"calibration": list(calibration), "verification": list(verification)}
-    report = {**facts, **sources, "max_drop": max_drop, "files": files}
+    limit = {"min_psnr": MIN_STYLE_PSNR} if is_style else {"max_drop": max_drop}
+    report = {**facts, **sources, **limit, "files": files}
     write_whole(out / REPORT_FILE, (json.dumps(report, indent=2) + "\n").encode())
     return report
 

@@ -130,6 +130,23 @@ class ReflectionPadding2D(layers.Layer):
         return {**super().get_config(), "padding": self.padding}
 
 
+@keras.saving.register_keras_serializable("keras_psr")
+class EqualPhases(keras.constraints.Constraint):
+    """Keeps the kernel of a transposed convolution of stride 2 from making a grid of nothing.
+
+    Each of the four pixels that it makes of one has weights of its own. Where the picture is flat, a style network would
+    paint the difference of their sums, a pattern of two pixels, for it has nothing else to make a texture of. So the
+    sums, for each pair of channels, are kept equal: what is flat stays flat, as behind a nearest-neighbour enlargement.
+    """
+
+    def __call__(self, kernel: keras.KerasTensor) -> keras.KerasTensor:
+        """The nearest kernel (size, size, outputs, inputs), size even, whose phases have equal sums."""
+        size, _, outputs, inputs = kernel.shape
+        phases = ops.reshape(kernel, (size // 2, 2, size // 2, 2, outputs, inputs))
+        means = ops.mean(phases, axis=(0, 2), keepdims=True)
+        return ops.reshape(phases - means + ops.mean(means, axis=(1, 3), keepdims=True), kernel.shape)
+
+
 def _convolve(
     x: keras.KerasTensor,
     filters: int,
@@ -148,6 +165,7 @@ def _convolve(
 
 def _upsample(x: keras.KerasTensor, filters: int, size: int, *, name: str) -> keras.KerasTensor:
     """A transposed convolution to twice the size, batch norm and ReLU."""
-    x = layers.Conv2DTranspose(filters, size, strides=2, padding="same", name=name)(x)
+    constraint = EqualPhases() if size % 2 == 0 else None
+    x = layers.Conv2DTranspose(filters, size, strides=2, padding="same", kernel_constraint=constraint, name=name)(x)
     x = layers.BatchNormalization(momentum=MOMENTUM, name=f"{name}_norm")(x)
     return layers.ReLU(name=f"{name}_relu")(x)

@@ -1,4 +1,4 @@
-"""The slow way to a style: the loss minimised over the pixels of one picture, as feed-forward networks are measured by."""
+"""The slow way to a style, which networks are measured against: the loss minimised over the pixels of a picture."""
 
 from collections.abc import Callable
 
@@ -67,13 +67,13 @@ def optimize(
             total = loss.total(loss.terms(image, target, loss.warmup_steps, expected))
         return total, tape.gradient(total, image)
 
-    def evaluate(pixels: np.ndarray) -> tuple[float, np.ndarray]:
-        image = tf.constant(pixels.reshape(target.shape), tf.float32)
-        total, gradient = objective_and_gradient(image)
-        return float(total), np.asarray(gradient, np.float64).ravel()
+    # Levels in [0, 1]: L-BFGS begins with a step of length 1, which over all pixels' grey levels would be lost in float32.
+    def evaluate(levels: np.ndarray) -> tuple[float, np.ndarray]:
+        total, gradient = objective_and_gradient(tf.constant(picture(levels)[None]))
+        return float(total), 255 * np.asarray(gradient, np.float64).ravel()
 
-    def picture(pixels: np.ndarray) -> np.ndarray:
-        return pixels.reshape(photograph.shape).astype(np.float32)
+    def picture(levels: np.ndarray) -> np.ndarray:
+        return 255 * levels.reshape(photograph.shape).astype(np.float32)
 
     done = 0
 
@@ -87,10 +87,10 @@ def optimize(
     options = {"maxiter": iterations, "maxfun": 20 * iterations, "maxcor": MEMORY, "ftol": 0.0, "gtol": 0.0}
     result = minimize(
         evaluate,
-        first.astype(np.float64).ravel(),
+        first.astype(np.float64).ravel() / 255,
         jac=True,
         method="L-BFGS-B",
-        bounds=[(0, 255)] * first.size,
+        bounds=[(0, 1)] * first.size,
         callback=report,
         options=options,
     )

@@ -164,6 +164,8 @@ class SuperResolutionConfig(FitConfig):
         super().__post_init__()
         for name in ("blur_sigma", "warmup_steps"):
             self._require(getattr(self, name) >= 0, name, "0 or more")
+        is_photo = self.degradation == "photo"
+        self._require(not (is_photo and self.blur_sigma), "blur_sigma", "0 with the degradation photo, which blurs")
         smallest = 6 * self.scale  # one window of functional.phase_error
         fits = self.crop >= smallest and self.crop % self.scale == 0
         self._require(fits, "crop", f"a multiple of the scale, {self.scale}, and at least {smallest}")
@@ -190,7 +192,8 @@ class StyleConfig(FitConfig):
     steps: int = 2000
     batch_size: int = 4
     crop: int = 256
-    style_weight: float = 1.0
+    style_weight: float = 2.0
+    total_variation_weight: float = 1e-4
     style: str = ""
     style_size: int = 384
     style_normalization: str = "energy"
