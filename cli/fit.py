@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -126,15 +127,29 @@ def fit(out: Path | None, resume: bool, overwrite: bool, config_file: Path | Non
       keras-psr fit --scale 4
       keras-psr fit --data photos/ --val Set5/ --out runs/x4
       keras-psr fit --data photos/ --data "more/**/*.png" --steps 20000
+      keras-psr fit --style painting.jpg --data photos/ --out runs/painting
       keras-psr fit --out runs/x4 --resume
     """  # noqa: D301 - \b is click's sign for a paragraph that it must not wrap
     if resume and (overwrite or out is None):
         raise click.UsageError("--resume needs the --out that it goes on with, and goes without --overwrite.")
     config = resolve(options, config_file, resumed=out if resume else None)
     out = out or Path("runs") / f"{name_run(config)}-{datetime.now():%Y%m%d-%H%M%S}"
-    fit_visibly(config, out, resume=resume, overwrite=overwrite)
-    say(f"\nThe network is {out / 'model.keras'}, pictures of its progress are in {out / 'samples'}.")
-    say(f"Next: keras-psr upscale photo.jpg --model {out}")
+    for one, folder in split_paintings(config, out):
+        fit_visibly(one, folder, resume=resume, overwrite=overwrite)
+        say(f"\nThe network is {folder / 'model.keras'}, pictures of its progress are in {folder / 'samples'}.")
+        command = "stylize" if isinstance(one, StyleConfig) else "upscale"
+        say(f"Next: keras-psr {command} photo.jpg --model {folder}")
+
+
+def split_paintings(
+    config: SuperResolutionConfig | StyleConfig, out: Path
+) -> list[tuple[SuperResolutionConfig | StyleConfig, Path]]:
+    """The fits that are asked for: one, or of a folder of paintings one for each, in a run folder of its own."""
+    if isinstance(config, SuperResolutionConfig) or not Path(config.style).is_dir():
+        return [(config, out)]
+    from keras_psr.image_files import find_images
+
+    return [(replace(config, style=str(path)), out / path.stem) for path in find_images(config.style)]
 
 
 def name_run(config: SuperResolutionConfig | StyleConfig) -> str:
@@ -209,7 +224,7 @@ def show_progress(config: FitConfig) -> "Iterator[tuple[OnLog, OnLog]]":
             bar.update(task, completed=step, rate=rate, losses=describe_losses(losses))
 
         def above_bar(step: int, numbers: dict[str, float]) -> None:
-            if "val_psnr_y" in numbers:
+            if any(name.startswith("val_") for name in numbers):
                 say(describe_numbers(step, numbers, config))
 
         yield above_bar, move
