@@ -134,9 +134,10 @@ class ReflectionPadding2D(layers.Layer):
 class EqualPhases(keras.constraints.Constraint):
     """Keeps the kernel of a transposed convolution of stride 2 from making a grid of nothing.
 
-    Each of the four pixels that it makes of one has weights of its own. Where the picture is flat, a style network would
-    paint the difference of their sums, a pattern of two pixels, for it has nothing else to make a texture of. So the
-    sums, for each pair of channels, are kept equal: what is flat stays flat, as behind a nearest-neighbour enlargement.
+    Each of the four pixels that it makes of one has weights of its own. Where the picture is flat, a style network
+    would paint the difference of their sums, a pattern of two pixels, for it has nothing else to make a texture of. So
+    the sums, for each pair of channels, are kept equal: what is flat stays flat, as behind nearest-neighbour
+    enlargement. The paper's table has no such constraint; the idea is ours.
     """
 
     def __call__(self, kernel: keras.KerasTensor) -> keras.KerasTensor:

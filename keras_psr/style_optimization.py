@@ -67,7 +67,7 @@ def optimize(
             total = loss.total(loss.terms(image, target, loss.warmup_steps, expected))
         return total, tape.gradient(total, image)
 
-    # Levels in [0, 1]: L-BFGS begins with a step of length 1, which over all pixels' grey levels would be lost in float32.
+    # Levels in [0, 1]: L-BFGS begins with a step of length 1, which in grey levels would be lost in float32.
     def evaluate(levels: np.ndarray) -> tuple[float, np.ndarray]:
         total, gradient = objective_and_gradient(tf.constant(picture(levels)[None]))
         return float(total), 255 * np.asarray(gradient, np.float64).ravel()
