@@ -34,7 +34,7 @@ def test_every_setting_has_an_option():
     ("flag", "default"),
     [
         ("--scale", "4"),
-        ("--tv-weight", "0.0"),
+        ("--tv-weight", "0.0; 0.0001 with --style"),
         ("--residual-blocks", "5"),
         ("--init", "none"),
         ("--data", "sample"),
