@@ -24,7 +24,7 @@ function enlargeRows(channel, side, lines, scale, isVertical) {
         const source = Math.min(side - 1, Math.max(0, tap));
         sum += keys(Math.abs(place - tap)) * channel[source * step + line * next];
       }
-      enlarged[at * stepOut + line * nextOut] = sum;
+      enlarged[at * stepOut + line * nextOut] = Math.floor(sum + 0.5); // as Pillow rounds; the array clips
     }
   }
   return enlarged;

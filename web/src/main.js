@@ -100,7 +100,7 @@ async function readSize(url, name) {
   image.src = url;
   await new Promise((resolve, reject) => {
     image.onload = resolve;
-    image.onerror = () => reject(new Error(`${name} is no picture that this browser can read. Choose a JPEG, PNG or WebP.`));
+    image.onerror = () => reject(new Error(`${name} is no picture that this browser can read, or too large a one. Choose a JPEG, PNG or WebP.`));
   });
   return { width: image.naturalWidth, height: image.naturalHeight };
 }
@@ -236,13 +236,20 @@ form.addEventListener("submit", (event) => {
 });
 page.cancel.addEventListener("click", cancel);
 
-/** Resolves when the service worker keeps what is loaded from then on, at once where there is none. */
+/** Resolves when the service worker keeps what is loaded from then on, or when there is none. */
 const isControlled = (async () => {
   try {
-    await navigator.serviceWorker.register("service-worker.js");
-    await navigator.serviceWorker.ready;
+    const { active } = await navigator.serviceWorker.register("service-worker.js");
+    if (active) return;
+    await new Promise((resolve) => {
+      navigator.serviceWorker.addEventListener("controllerchange", resolve, { once: true });
+      setTimeout(resolve, 3000);
+    });
+    // What this first visit loaded before, once more so that it is kept.
+    for (const { name } of performance.getEntriesByType("resource")) fetch(name).catch(() => {});
+    fetch(location.href).catch(() => {});
   } catch {
-    // Not over plain HTTP but on localhost: the page works, only not offline.
+    // Over plain HTTP only localhost has one: the page works, but not offline.
   }
 })();
 

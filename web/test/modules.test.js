@@ -1,0 +1,77 @@
+/** The modules that repeat Python code, against Python. */
+
+import assert from "node:assert/strict";
+import { readFileSync } from "node:fs";
+import { test } from "node:test";
+import { PNG } from "pngjs";
+
+import { enlargeChannel } from "../src/bicubic.js";
+import { readMetadata } from "../src/metadata.js";
+import { PngWriter } from "../src/png.js";
+import { mirrored, spans } from "../src/tiling.js";
+import { makeFolder, reference } from "./support.js";
+
+const folder = makeFolder();
+reference("tiles", `${folder}/tiles.json`);
+const { cases, channel, enlarged } = JSON.parse(readFileSync(`${folder}/tiles.json`));
+
+test("tiles lie where Python puts them", () => {
+  assert.ok(cases.length > 30);
+  for (const [size, tile, halo, grid, expected, places] of cases) {
+    const received = spans(size, { tile, halo, grid }).map(({ start, first, end }) => [start, first, end]);
+    assert.deepEqual(received, expected, `${size} ${tile} ${halo} ${grid}`);
+    assert.deepEqual([...mirrored(size, { tile, halo, grid })], places);
+  }
+});
+
+test("a tile that is all halo is refused", () => {
+  assert.throws(() => spans(10, { tile: 32, halo: 16, grid: 1 }), /larger than twice its halo/);
+});
+
+test("opacity is enlarged as by Python, but at the border", () => {
+  for (const [factor, expected] of Object.entries(enlarged)) {
+    const [scale, side] = [Number(factor), 20 * factor];
+    const received = enlargeChannel(Uint8Array.from(channel), 20, scale);
+    assert.equal(received.length, expected.length);
+    for (let y = 2 * scale; y < side - 2 * scale; y++) {
+      for (let x = 2 * scale; x < side - 2 * scale; x++) {
+        assert.equal(received[y * side + x], expected[y * side + x], `×${scale} at ${x}, ${y}`);
+      }
+    }
+  }
+});
+
+for (const channels of [3, 4]) {
+  test(`a PNG of ${channels} channels written in strips reads back`, async () => {
+    const [width, height] = [37, 23];
+    const pixels = Uint8Array.from({ length: width * height * channels }, (_, at) => (at * at * 7 + (at >> 3)) % 256);
+    const writer = new PngWriter(width, height, channels);
+    for (const [top, end] of [[0, 1], [1, 16], [16, 23]]) {
+      await writer.write(pixels.subarray(top * width * channels, end * width * channels));
+    }
+    const blob = await writer.finish();
+    assert.equal(blob.type, "image/png");
+    const image = PNG.sync.read(Buffer.from(await blob.arrayBuffer()), { checkCRC: true });
+    assert.deepEqual([image.width, image.height], [width, height]);
+    for (let at = 0; at < width * height; at++) {
+      const expected = [...pixels.subarray(at * channels, (at + 1) * channels), 255].slice(0, 4);
+      assert.deepEqual([...image.data.subarray(at * 4, at * 4 + 4)], expected);
+    }
+  });
+}
+
+const file = new Uint8Array(readFileSync(new URL("../../saved_models/x4/x4_int8.tflite", import.meta.url)));
+
+test("the metadata of a file is read", () => {
+  const { task, scale, variant, tile, halo } = readMetadata(file);
+  assert.deepEqual({ task, scale, variant }, { task: "super-resolution", scale: 4, variant: "int8" });
+  assert.ok(tile > 2 * halo && halo > 0);
+});
+
+test("files without metadata, or cut off, are refused in words", () => {
+  assert.throws(() => readMetadata(new Uint8Array()), /not a TFLite file/);
+  assert.throws(() => readMetadata(new TextEncoder().encode("Dear reader,\n")), /not a TFLite file/);
+  for (const length of [8, 20, 1000, file.length >> 1]) {
+    assert.throws(() => readMetadata(file.slice(0, length)), /damaged, or was not made by/, `${length}`);
+  }
+});

@@ -1,0 +1,413 @@
+/** The page in Chromium: what it gives is compared with Python's; screenshots are left in web/screenshots/. */
+
+import assert from "node:assert/strict";
+import { createServer } from "node:http";
+import { readFileSync } from "node:fs";
+import { basename, extname, join } from "node:path";
+import { after, afterEach, before, test } from "node:test";
+
+import { makeFolder, readFloats, readPng, reference, SCREENSHOTS, startChromium, startDemo, writeSite } from "./support.js";
+
+const folder = makeFolder();
+const shipped = (variant) => new URL(`../../saved_models/x4/x4_${variant}.tflite`, import.meta.url).pathname;
+const at = (name) => join(folder, name);
+
+let browser, demo, tiny;
+let watched = []; // pages of the running test, each with its address and what went wrong
+
+before(async () => {
+  reference("pictures", folder);
+  reference("models", folder);
+  [browser, demo, tiny] = await Promise.all([startChromium(), startDemo(), startDemo("--model", folder)]);
+});
+
+after(() => Promise.all([browser.close(), demo.stop(), tiny.stop()]));
+
+afterEach(async () => {
+  const [pages, errors] = [watched.map(({ page }) => page), watched.flatMap(({ errors }) => errors)];
+  watched = [];
+  await Promise.all(pages.map((page) => page.context().close()));
+  assert.deepEqual(errors, []);
+});
+
+/** Opens the page; afterwards there must have been no console error, and no request to another origin. */
+async function open({ address = demo.address, from = browser, ...options } = {}) {
+  const context = await from.newContext({ viewport: { width: 1280, height: 800 }, ...options });
+  const errors = [];
+  context.on("request", (request) => {
+    const url = new URL(request.url());
+    if (url.protocol !== "blob:" && url.protocol !== "data:" && url.origin !== address) errors.push(`asked ${url}`);
+  });
+  context.on("console", (message) => message.type() === "error" && errors.push(message.text()));
+  context.on("weberror", ({ error }) => errors.push(error().message));
+  const page = await context.newPage();
+  watched.push({ page, errors });
+  await page.goto(address);
+  await page.waitForSelector("#model option", { state: "attached" });
+  return page;
+}
+
+const choose = (page, name) => page.setInputFiles("#photo", at(name));
+
+async function run(page) {
+  await page.click("#run");
+  await page.waitForSelector("#working", { state: "hidden", timeout: 240_000 });
+  assert.equal(await page.textContent("#error"), "");
+  await page.waitForSelector("#compare", { state: "visible" });
+  return page.textContent("#status");
+}
+
+async function save(page) {
+  const [download] = await Promise.all([page.waitForEvent("download"), page.click("#download")]);
+  const path = at(`page-${download.suggestedFilename()}`);
+  await download.saveAs(path);
+  return { name: download.suggestedFilename(), image: readPng(path) };
+}
+
+/** The largest difference of colours between RGBA pixels and other numbers, RGB or RGBA. */
+function difference(image, expected, channels) {
+  let most = 0;
+  for (let pixel = 0; pixel < image.width * image.height; pixel++) {
+    for (let channel = 0; channel < 3; channel++) {
+      const wanted = Math.min(255, Math.max(0, expected[pixel * channels + channel]));
+      most = Math.max(most, Math.abs(image.data[pixel * 4 + channel] - wanted));
+    }
+  }
+  return most;
+}
+
+test("it can be used within 2 seconds, and loads neither a model nor LiteRT before it is needed", async () => {
+  const asked = [];
+  const begin = performance.now();
+  const page = await open({ serviceWorkers: "block" });
+  const milliseconds = performance.now() - begin;
+  assert.ok(milliseconds < 2000, `${milliseconds} ms`);
+  page.on("request", (request) => asked.push(basename(request.url())));
+  await page.reload();
+  await page.waitForSelector("#model option", { state: "attached" });
+  assert.ok(asked.includes("models.json"));
+  assert.deepEqual(asked.filter((name) => /wasm|tflite|worker/.test(name)), []);
+  assert.equal(await page.evaluate(() => crossOriginIsolated), true);
+});
+
+for (const [variant, picture] of [["int8", "photo.png"], ["float32", "odd.png"]]) {
+  test(`${variant} gives Python's pixels`, async () => {
+    const page = await open();
+    await choose(page, picture);
+    await page.selectOption("#precision", variant);
+    assert.match(await run(page), /^\d+ × \d+ in [\d.]+ s, [\d.]+ MP\/s on the CPU with \d+ threads/);
+    const { name, image } = await save(page);
+    assert.equal(name, `${basename(picture, ".png")}_x4.png`);
+    reference("floats", shipped(variant), at(picture), at("floats"));
+    const given = readPng(at(picture));
+    assert.deepEqual([image.width, image.height], [given.width * 4, given.height * 4]);
+    // int8 may differ by a level; a float, once rounded, by half a level and what comes before the rounding.
+    const most = difference(image, readFloats(at("floats")), 3);
+    assert.ok(most <= (variant === "int8" ? 1 : 0.51), `${most} grey levels`);
+  });
+}
+
+test("a style keeps the size, and a task has its own models", async () => {
+  const page = await open({ address: tiny.address });
+  await choose(page, "odd.png");
+  assert.equal(await page.textContent("#run"), "Enlarge");
+  await page.getByText("Paint", { exact: true }).click();
+  assert.deepEqual(await page.locator("#model option").allTextContents(), ["Soft lines"]);
+  assert.equal(await page.textContent("#run"), "Paint");
+  assert.match(await run(page), /^130 × 101 in /);
+  const { name, image } = await save(page);
+  assert.equal(name, "odd_soft-lines.png");
+  reference("floats", at("soft-lines_float32.tflite"), at("odd.png"), at("floats"));
+  assert.ok(difference(image, readFloats(at("floats")), 3) <= 0.51);
+});
+
+test("opacity is kept, and colours do not bleed from what is transparent", async () => {
+  const page = await open({ address: tiny.address });
+  await choose(page, "disc.png");
+  await page.selectOption("#precision", "float32");
+  await run(page);
+  const { image } = await save(page);
+  reference("upscaled", at("x2-tiny_float32.tflite"), at("disc.png"), at("expected.png"));
+  const expected = readPng(at("expected.png"));
+  let most = 0;
+  for (let pixel = 0; pixel < image.data.length; pixel += 4) {
+    const [opacity, wanted] = [image.data[pixel + 3], expected.data[pixel + 3]];
+    assert.ok(Math.abs(opacity - wanted) <= 1, `opacity ${opacity} for ${wanted}`);
+    for (let channel = 0; channel < 3; channel++) {
+      const [one, other] = [image.data[pixel + channel] * opacity, expected.data[pixel + channel] * wanted];
+      most = Math.max(most, Math.abs(one - other) / 255);
+    }
+  }
+  assert.ok(most <= 2, `${most} grey levels over black`);
+  assert.ok(image.data.some((value, place) => place % 4 === 3 && value === 0));
+});
+
+test("a photo that says how it was turned comes out upright", async () => {
+  const page = await open({ address: tiny.address });
+  await choose(page, "turned.jpg");
+  assert.match(await page.textContent("#size"), /^80 × 130 → 160 × 260/);
+  await page.selectOption("#precision", "float32");
+  await run(page);
+  const { image } = await save(page);
+  reference("upscaled", at("x2-tiny_float32.tflite"), at("turned.jpg"), at("expected.png"));
+  const expected = readPng(at("expected.png"));
+  assert.deepEqual([image.width, image.height], [160, 260]);
+  assert.ok(difference(image, expected.data, 4) <= 8, "decoders of JPEG differ by little");
+});
+
+test("one pixel is a picture", async () => {
+  const page = await open({ address: tiny.address });
+  await choose(page, "one pixel.png");
+  assert.match(await run(page), /^2 × 2 in /);
+});
+
+test("of a large result a reduced one is shown, and all of it saved", async () => {
+  const page = await open({ address: tiny.address });
+  await choose(page, "large.png");
+  await page.getByText("Paint", { exact: true }).click();
+  await page.getByText("Enlarge", { exact: true }).first().click();
+  assert.match(await run(page), /^4102 × 4100 in .* The view here is reduced, the download is not\.$/);
+  const shown = await page.evaluate(() => ["after", "before"].map((id) => document.getElementById(id).naturalWidth));
+  assert.deepEqual(shown, [2051, 2051]);
+  const { image } = await save(page);
+  assert.deepEqual([image.width, image.height], [4102, 4100]);
+  const means = await page.evaluate(() => {
+    const context = Object.assign(document.createElement("canvas"), { width: 3, height: 3 }).getContext("2d");
+    context.drawImage(document.getElementById("after"), -1000, -2000);
+    return [...context.getImageData(0, 0, 3, 3).data];
+  });
+  for (const [x, y] of [[0, 0], [2, 1], [1, 2]]) {
+    for (let channel = 0; channel < 3; channel++) {
+      let sum = 0;
+      for (const [right, down] of [[0, 0], [1, 0], [0, 1], [1, 1]]) {
+        sum += image.data[((2 * (2000 + y) + down) * 4102 + 2 * (1000 + x) + right) * 4 + channel];
+      }
+      assert.ok(Math.abs(means[(y * 3 + x) * 4 + channel] - sum / 4) <= 0.5);
+    }
+  }
+});
+
+for (const [name, message] of [
+  ["notes.png", /^notes\.png is no picture that this browser can read/],
+  ["empty.png", /^empty\.png is empty/],
+  ["huge.png", /^huge\.png is too large for this device's memory: 16000 × 16000/],
+  ["cut off.png", /^cut off\.png is damaged/],
+]) {
+  test(`${name} is refused in words, and nothing is lost`, async () => {
+    const page = await open({ address: tiny.address });
+    await choose(page, "odd.png");
+    await run(page);
+    await page.evaluate(() => Object.defineProperty(navigator, "deviceMemory", { value: 4 }));
+    await choose(page, name);
+    if (name === "cut off.png") await page.click("#run"); // its header is whole
+    await page.waitForFunction(() => document.querySelector("#error").textContent);
+    assert.match(await page.textContent("#error"), message);
+    if (name === "cut off.png") await choose(page, "odd.png");
+    else assert.ok(await page.isVisible("#download"));
+    assert.match(await run(page), /^260 × 202 in /);
+    assert.equal(await page.textContent("#error"), "");
+  });
+}
+
+test("a result too large for the memory is refused before it begins", async () => {
+  const page = await open();
+  await page.evaluate(() => Object.defineProperty(navigator, "deviceMemory", { value: 0.003 }));
+  await choose(page, "odd.png");
+  assert.match(await page.textContent("#size"), /^The result is too large for this device's memory: 520 × 404/);
+  assert.ok(await page.isDisabled("#run"));
+});
+
+test("a run is cancelled, and the page goes on", async () => {
+  const page = await open();
+  await choose(page, "photo.png");
+  await page.click("#run");
+  await page.waitForFunction(() => /^Tile [1-5] /.test(document.querySelector("#status").textContent));
+  assert.ok(await page.isDisabled("#model"));
+  await page.click("#cancel");
+  assert.equal(await page.textContent("#status"), "Cancelled.");
+  assert.ok(await page.isHidden("#download"));
+  await choose(page, "one pixel.png");
+  assert.match(await run(page), /^4 × 4 in /);
+});
+
+test("the page answers while a worker works", async () => {
+  const page = await open();
+  await choose(page, "photo.png");
+  await page.click("#run");
+  await page.waitForFunction(() => /^Tile 1 /.test(document.querySelector("#status").textContent));
+  const longest = await page.evaluate(async () => {
+    let [most, last] = [0, performance.now()];
+    while (!document.querySelector("#working").hidden) {
+      await new Promise((resolve) => setTimeout(resolve, 5));
+      most = Math.max(most, performance.now() - last);
+      last = performance.now();
+    }
+    return most;
+  });
+  assert.ok(longest < 500, `frozen for ${longest} ms`);
+});
+
+test("the keyboard does all of it, and all controls have names", async () => {
+  const page = await open({ address: tiny.address });
+  await page.keyboard.press("Tab");
+  assert.equal(await page.evaluate(() => document.activeElement.textContent), "Choose a photo");
+  const [chooser] = await Promise.all([page.waitForEvent("filechooser"), page.keyboard.press("Enter")]);
+  await chooser.setFiles(at("odd.png"));
+  for (const name of ["Model", "Precision", "Runs on"]) await page.getByRole("combobox", { name }).waitFor();
+  await page.waitForSelector("#run:enabled");
+  await page.focus("#run");
+  await page.keyboard.press("Enter");
+  await page.waitForSelector("#compare", { state: "visible" });
+  const split = page.getByRole("slider", { name: /before/ });
+  const cut = () => page.evaluate(() => document.getElementById("after").style.clipPath);
+  const middle = await cut();
+  await split.focus();
+  for (let press = 0; press < 20; press++) await page.keyboard.press("ArrowRight");
+  assert.equal(await split.inputValue(), "60");
+  assert.notEqual(await cut(), middle);
+  const zoom = async () => parseInt(await page.textContent("#zoom"));
+  await page.keyboard.press("1");
+  assert.equal(await zoom(), 100);
+  await page.keyboard.press("+");
+  assert.equal(await zoom(), 150);
+  await page.keyboard.press("0");
+  const unnamed = await page.evaluate(() =>
+    [...document.querySelectorAll("button, select, input:not([hidden]), progress")]
+      .filter((element) => !(element.labels?.length || element.ariaLabel || element.textContent.trim()))
+      .map((element) => element.outerHTML),
+  );
+  assert.deepEqual(unnamed, []);
+});
+
+test("zoom keeps the point under the pointer, and the slider its place", async () => {
+  const page = await open({ address: tiny.address });
+  await choose(page, "odd.png");
+  await run(page);
+  const box = await page.locator("#scroller").boundingBox();
+  const [x, y] = [box.x + box.width / 2 + 100, box.y + box.height / 2 - 50];
+  const under = () =>
+    page.evaluate(([x, y]) => {
+      const image = document.getElementById("after").getBoundingClientRect();
+      return [(x - image.left) / image.width, (y - image.top) / image.height];
+    }, [x, y]);
+  const start = await under();
+  await page.mouse.move(x, y);
+  await page.keyboard.down("Control");
+  for (let turn = 0; turn < 3; turn++) await page.mouse.wheel(0, -100);
+  await page.keyboard.up("Control");
+  await page.waitForFunction(() => document.getElementById("scroller").scrollLeft > 0);
+  const end = await under();
+  assert.ok(Math.abs(end[0] - start[0]) < 0.01 && Math.abs(end[1] - start[1]) < 0.01, `${start} to ${end}`);
+  await page.mouse.down();
+  await page.mouse.move(x - 60, y, { steps: 5 });
+  await page.mouse.up();
+  const [image, cut] = await page.evaluate(() => {
+    const after = document.getElementById("after");
+    return [after.getBoundingClientRect().left, parseFloat(after.style.clipPath.match(/([\d.]+)px\)$/)[1])];
+  });
+  assert.ok(Math.abs(image + cut - (box.x + box.width / 2)) < 1.5, "the cut stays in the middle of the view");
+});
+
+test("without a GPU it says so, and takes the CPU", async () => {
+  const page = await open({ address: tiny.address });
+  await choose(page, "odd.png");
+  await page.selectOption("#accelerator", "gpu");
+  assert.match(await run(page), /on the CPU with \d+ threads\. This browser offers no GPU\./);
+});
+
+test("WebGPU gives the same, and what it cannot run goes to the CPU", async () => {
+  const emulated = await startChromium("--enable-unsafe-webgpu", "--use-webgpu-adapter=swiftshader");
+  try {
+    const page = await open({ address: tiny.address, from: emulated });
+    await choose(page, "odd.png");
+    await page.selectOption("#accelerator", "gpu");
+    await page.selectOption("#precision", "float32");
+    assert.match(await run(page), /MP\/s on the GPU\./);
+    const { image } = await save(page);
+    reference("floats", at("x2-tiny_float32.tflite"), at("odd.png"), at("floats"));
+    const most = difference(image, readFloats(at("floats")), 3);
+    assert.ok(most <= 0.6, `${most} grey levels`);
+    await page.selectOption("#precision", "int8");
+    assert.match(await run(page), /on the CPU with \d+ threads\. The GPU /);
+    const { errors } = watched.pop();
+    assert.deepEqual(errors, []);
+  } finally {
+    await emulated.close();
+  }
+});
+
+test("it works offline with what was used before", async () => {
+  const other = await startDemo("--model", folder);
+  const page = await open({ address: other.address });
+  await choose(page, "odd.png");
+  await run(page);
+  await other.stop();
+  await page.reload();
+  await page.waitForSelector("#model option", { state: "attached" });
+  await choose(page, "odd.png");
+  assert.match(await run(page), /^260 × 202 in .* with \d+ threads/);
+  await page.selectOption("#precision", "float32");
+  await page.click("#run");
+  await page.waitForFunction(() => document.querySelector("#error").textContent);
+  assert.match(await page.textContent("#error"), /Go online once/);
+  watched.at(-1).errors.length = 0; // Chromium reports the failed request itself
+});
+
+test("a static site works without the headers, and has threads from the second visit on", async () => {
+  const types = { ".html": "text/html", ".js": "text/javascript", ".css": "text/css", ".json": "application/json", ".svg": "image/svg+xml", ".wasm": "application/wasm" };
+  writeSite(at("site"), "--model", folder);
+  const server = createServer(({ url }, response) => {
+    const name = url.replace("/keras-psr/", "").split("?")[0] || "index.html";
+    response.setHeader("Content-Type", types[extname(name)] ?? "application/octet-stream");
+    response.end(readFileSync(join(folder, "site", name)));
+  });
+  await new Promise((resolve) => server.listen(0, "127.0.0.1", resolve));
+  try {
+    const address = `http://127.0.0.1:${server.address().port}`;
+    const context = await browser.newContext();
+    const page = await context.newPage();
+    await page.goto(`${address}/keras-psr/`);
+    await page.waitForSelector("#model option", { state: "attached" });
+    await choose(page, "odd.png");
+    assert.match(await run(page), /on the CPU\./);
+    await page.reload();
+    await choose(page, "odd.png");
+    await page.waitForSelector("#run:enabled");
+    assert.match(await run(page), /on the CPU with \d+ threads\./);
+    await context.close();
+  } finally {
+    server.closeAllConnections();
+    server.close();
+  }
+});
+
+test("requests to elsewhere are forbidden", async () => {
+  const page = await open();
+  const answer = await page.evaluate((address) => fetch(address).then(() => "answered", (error) => error.name), tiny.address);
+  assert.equal(answer, "TypeError");
+  const { errors } = watched.at(-1);
+  assert.ok(errors.some((text) => text.includes("Content Security Policy")), `${errors}`);
+  errors.length = 0;
+});
+
+for (const colorScheme of ["light", "dark"]) {
+  test(`it fits a phone of 360 pixels and a desktop, ${colorScheme}`, async () => {
+    const phone = { viewport: { width: 360, height: 800 }, isMobile: true, hasTouch: true, deviceScaleFactor: 2 };
+    for (const [device, options] of [["phone", phone], ["desktop", {}]]) {
+      const page = await open({ colorScheme, ...options });
+      await page.screenshot({ path: `${SCREENSHOTS}/${device}-${colorScheme}-start.png` });
+      assert.equal(await page.isVisible("text=Take a photo"), device === "phone");
+      await choose(page, "photo.png");
+      await run(page);
+      await page.waitForTimeout(300); // it scrolls to the picture
+      await page.screenshot({ path: `${SCREENSHOTS}/${device}-${colorScheme}-result.png` });
+      assert.equal(await page.evaluate(() => document.documentElement.scrollWidth), options.viewport?.width ?? 1280);
+      const small = await page.evaluate(() =>
+        [...document.querySelectorAll("button, select, .button, #split")]
+          .filter((element) => element.offsetParent && element.getBoundingClientRect().height < 44)
+          .map((element) => element.outerHTML),
+      );
+      assert.deepEqual(small, []);
+    }
+  });
+}
