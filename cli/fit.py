@@ -220,11 +220,12 @@ def show_progress(config: FitConfig) -> "Iterator[tuple[OnLog, OnLog]]":
         task = bar.add_task("", total=config.steps, rate=0, losses="starting")
 
         def move(step: int, losses: dict[str, float]) -> None:
-            rate = (bar.tasks[task].speed or 0) * config.batch_size
-            bar.update(task, completed=step, rate=rate, losses=describe_losses(losses))
+            bar.update(task, completed=step, rate=(bar.tasks[task].speed or 0) * config.batch_size)
 
         def above_bar(step: int, numbers: dict[str, float]) -> None:
-            if any(name.startswith("val_") for name in numbers):
+            if "loss" in numbers:
+                bar.update(task, losses=describe_losses(numbers))
+            else:
                 say(describe_numbers(step, numbers, config))
 
         yield above_bar, move

@@ -37,7 +37,7 @@ def johnson2016(*, scale: int = 4, num_filters: int = 64, num_residual_blocks: i
         branch = layers.Conv2D(num_filters, 3, padding="same", name=f"{name}_conv1")
         branch = _convolution_norm_relu(x, branch)
         branch = layers.Conv2D(num_filters, 3, padding="same", name=f"{name}_conv2")(branch)
-        branch = layers.BatchNormalization(name=f"{name}_conv2_norm")(branch)
+        branch = layers.BatchNormalization(synchronized=True, name=f"{name}_conv2_norm")(branch)
         x = layers.Add(name=f"{name}_add")([x, branch])
     for index in range(1, int(log2(scale)) + 1):
         upsampling = layers.Conv2DTranspose(num_filters, 3, strides=2, padding="same", name=f"upsample{index}")
@@ -194,8 +194,8 @@ def _he_normal(x: keras.KerasTensor, kernel_size: int, gain: float = 1.0) -> dic
 
 
 def _convolution_norm_relu(x: keras.KerasTensor, convolution: layers.Layer) -> keras.KerasTensor:
-    """The paper's convolution, batch norm, ReLU."""
-    x = layers.BatchNormalization(name=f"{convolution.name}_norm")(convolution(x))
+    """The paper's convolution, batch norm over the batch of all devices, ReLU."""
+    x = layers.BatchNormalization(synchronized=True, name=f"{convolution.name}_norm")(convolution(x))
     return layers.ReLU(name=f"{convolution.name}_relu")(x)
 
 

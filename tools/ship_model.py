@@ -17,7 +17,7 @@ from keras_psr.export.tflite import REPORT_FILE, export_tflite
 from keras_psr.inference import Upscaler, load_keras
 from keras_psr.registry import CARD_FILE, MODEL_FILE, file_sha256, shipped_folder, shipped_models
 from keras_psr.training.callbacks import LOG_EVERY
-from keras_psr.training.run_folder import _environment
+from keras_psr.training.run_folder import describe_environment
 
 LICENCE = "Apache-2.0"
 VARIANTS = ("float32", "float16", "int8")
@@ -122,7 +122,7 @@ def main(run: Path, name: str, benchmarks: tuple[str, ...], verify: tuple[str, .
         "protocol": PROTOCOL,
         "scores": {Path(source).name: score(upscaler, source) for source in benchmarks},
         "tflite": round_numbers({key: report[key] for key in ("tile", "halo", "verification", "files")})
-        | {"machine": _environment()["machine"]},
+        | {"machine": describe_environment()["machine"]},
         "bytes": {file.name: file.stat().st_size for file in shipped},
         "sha256": {file.name: file_sha256(file) for file in shipped},
     }

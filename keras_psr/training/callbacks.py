@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
 from threading import Event
 from typing import Any
 
@@ -36,6 +37,34 @@ OnLog = Callable[[int, dict[str, float]], None]
 logger = logging.getLogger(__name__)
 
 
+@dataclass
+class Progress:
+    """What callbacks remember from step to step; a checkpoint holds it too, so that a resumed run logs the same.
+
+    Attributes:
+        samples: Position in the sample stream.
+        summed_steps: Steps since the last line of the log.
+        sums: Each loss, summed over these steps.
+        lowest_loss: The lowest mean of a line so far.
+        best_psnr: The best validation so far, in dB.
+    """
+
+    samples: int = 0
+    summed_steps: int = 0
+    sums: dict[str, float] = field(default_factory=dict)
+    lowest_loss: float = math.inf
+    best_psnr: float = -math.inf
+
+    def to_array(self) -> np.ndarray:
+        """As JSON in an array, for a checkpoint."""
+        return np.array(json.dumps(asdict(self)))
+
+    @classmethod
+    def from_array(cls, array: np.ndarray) -> "Progress":
+        """The record from `to_array`'s form."""
+        return cls(**json.loads(str(array)))
+
+
 class StepCallback(keras.callbacks.Callback):
     """A callback that knows the number of gradient steps done, over all sessions of a run."""
 
@@ -55,22 +84,19 @@ class CountSteps(StepCallback):
 class StopOnDivergence(StepCallback):
     """Ends the fit with a message when the loss is no number any more, or far above what it was."""
 
-    def __init__(self, describe_batch: DescribeStep) -> None:
+    def __init__(self, progress: Progress, describe_batch: DescribeStep) -> None:
         """`describe_batch` names the pictures of a step."""
         super().__init__()
-        self.describe_batch = describe_batch
-        self.lowest = math.inf
+        self.progress, self.describe_batch = progress, describe_batch
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        """Looks at the running means, which one bad step makes NaN."""
+        """Looks at the losses of the step."""
         losses = {name: float(value) for name, value in (logs or {}).items()}
         bad = [name for name, value in losses.items() if not math.isfinite(value)]
         if bad:
             raise self.diverged(f"{', '.join(bad)} is not finite")
-        if losses.get("loss", 0) > EXPLODED * self.lowest:
-            raise self.diverged(f"the loss is {losses['loss']:.3g}, after {self.lowest:.3g}")
-        if self.step() % LOG_EVERY == 0:
-            self.lowest = min(self.lowest, losses.get("loss", math.inf))
+        if losses["loss"] > EXPLODED * self.progress.lowest_loss:
+            raise self.diverged(f"the loss is {losses['loss']:.3g}, after {self.progress.lowest_loss:.3g}")
 
     def diverged(self, what: str) -> TrainingError:
         """The error to raise."""
@@ -84,10 +110,10 @@ class StopOnDivergence(StepCallback):
 class Log(StepCallback):
     """Appends the mean losses of every `LOG_EVERY` steps, and whatever it is told, to `log.jsonl` and TensorBoard."""
 
-    def __init__(self, run: RunFolder, batch_size: int, last: int, on_log: OnLog) -> None:
+    def __init__(self, progress: Progress, run: RunFolder, batch_size: int, last: int, on_log: OnLog) -> None:
         """Opens the files of a run folder; the step `last` ends the fit, and `on_log` hears of each line too."""
         super().__init__()
-        self.run, self.batch_size, self.last, self.on_log = run, batch_size, last, on_log
+        self.progress, self.run, self.batch_size, self.last, self.on_log = progress, run, batch_size, last, on_log
         self.clock: tuple[int, float] | None = None
         self.writer = tf.summary.create_file_writer(str(run.tensorboard))
         for line in run.read_log():
@@ -96,20 +122,24 @@ class Log(StepCallback):
             self._write_image(int(path.stem.removeprefix("step-")), read_rgb(path))
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        """Writes the losses since the last line and starts new means."""
-        step = self.step()
+        """Sums up the losses, and writes their means when it is time."""
+        step, progress = self.step(), self.progress
+        progress.summed_steps += 1
+        progress.samples = step * self.batch_size
+        for name, value in (logs or {}).items():
+            progress.sums[name] = progress.sums.get(name, 0.0) + float(value)
         if self.clock is None:  # starts behind the first step, which compiles
             self.restart_clock()
         if step % LOG_EVERY and step != self.last:
             return
-        numbers = {name: float(value) for name, value in (logs or {}).items()}
+        numbers = {name: value / progress.summed_steps for name, value in progress.sums.items()}
+        progress.lowest_loss = min(progress.lowest_loss, numbers["loss"])
+        progress.summed_steps, progress.sums = 0, {}
         steps_before, time_before = self.clock or (step, 0.0)
         if step > steps_before:
             numbers["crops_per_second"] = (step - steps_before) * self.batch_size / (time.perf_counter() - time_before)
         self.restart_clock()
         self.write(step, numbers)
-        for metric in self.model.metrics:
-            metric.reset_state()
 
     def restart_clock(self) -> None:
         """Leaves what happened since the last step out of the rate."""
@@ -153,6 +183,7 @@ class SaveAndValidate(StepCallback):
 
     def __init__(
         self,
+        progress: Progress,
         run: RunFolder,
         averaged: keras.Model,
         validation: Validation,
@@ -160,12 +191,11 @@ class SaveAndValidate(StepCallback):
         guard: StopOnDivergence,
         stop: Event,
         config: FitConfig,
-        best_psnr: float,
     ) -> None:
-        """Takes what it calls, the network that receives the averaged weights, and the best PSNR of a validation."""
+        """Takes what it calls, and the network that receives the averaged weights."""
         super().__init__()
         self.run, self.averaged, self.validation, self.log, self.guard = run, averaged, validation, log, guard
-        self.stop, self.config, self.best_psnr = stop, config, best_psnr
+        self.progress, self.stop, self.config = progress, stop, config
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         """Saves when it is time.
@@ -184,8 +214,7 @@ class SaveAndValidate(StepCallback):
         if is_due:
             self._validate(step)
         with go_on_without(f"checkpoint of step {step} in {self.run.checkpoints}"):
-            position = {"samples": np.array(step * self.config.batch_size), "best_psnr": np.array(self.best_psnr)}
-            self.run.save_checkpoint(step, state | position, self.config.keep)
+            self.run.save_checkpoint(step, state | {"progress": self.progress.to_array()}, self.config.keep)
         self.log.restart_clock()
         if self.stop.is_set() and step < self.config.steps:
             raise KeyboardInterrupt
@@ -196,7 +225,8 @@ class SaveAndValidate(StepCallback):
             self.run.save_network(self.averaged)
         numbers, sheet = self.validation(self.averaged)
         if "val_psnr_y" in numbers:
-            self.best_psnr = numbers["val_best_psnr_y"] = max(self.best_psnr, numbers["val_psnr_y"])
+            self.progress.best_psnr = max(self.progress.best_psnr, numbers["val_psnr_y"])
+            numbers["val_best_psnr_y"] = self.progress.best_psnr
         self.log.write(step, numbers)
         self.log.write_sheet(step, sheet)
 

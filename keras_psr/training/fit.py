@@ -1,6 +1,5 @@
 """Fitting a network to photographs, from settings to a run folder."""
 
-import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,14 +7,13 @@ from types import ModuleType
 from typing import Any
 
 import keras
-import numpy as np
 import tensorflow as tf
 
 from keras_psr.errors import ConfigError, TrainingError
 from keras_psr.inference import Upscaler, load_keras
 from keras_psr.samples import SampleStream
 from keras_psr.training import style_transfer, super_resolution
-from keras_psr.training.callbacks import CountSteps, Log, OnLog, SaveAndValidate, StopOnDivergence
+from keras_psr.training.callbacks import CountSteps, Log, OnLog, Progress, SaveAndValidate, StopOnDivergence
 from keras_psr.training.config import FitConfig, StyleConfig, SuperResolutionConfig
 from keras_psr.training.devices import build_strategy, is_chief, is_multiworker
 from keras_psr.training.run_folder import RunFolder, saved_config
@@ -75,16 +73,17 @@ def fit(
     averaged = task.build_network(config, "float32")
     with run.locked(), stop_signals() as stop:
         run.check(config, resume=resume, overwrite=overwrite)  # again, now that no other fit can change it
-        best_psnr = -math.inf
+        progress = Progress()
         if resume:
-            state = _restore(trainer, run)
-            best_psnr = float(state["best_psnr"])
+            progress = _restore(trainer, run)
             run.go_on(config, trainer.steps_done)
         else:
             run.start(config, command)  # last: it removes what it replaces
-        guard = StopOnDivergence(lambda step: stream.describe_batch((step - 1) * config.batch_size, config.batch_size))
-        log = Log(run, config.batch_size, config.steps, on_log)
-        save = SaveAndValidate(run, averaged, validation, log, guard, stop, config, best_psnr)
+        guard = StopOnDivergence(
+            progress, lambda step: stream.describe_batch((step - 1) * config.batch_size, config.batch_size)
+        )
+        log = Log(progress, run, config.batch_size, config.steps, on_log)
+        save = SaveAndValidate(progress, run, averaged, validation, log, guard, stop, config)
         _run_steps(trainer, stream, config, strategy, [guard, log, save, *callbacks])
     return load_keras(run.path)
 
@@ -105,11 +104,14 @@ def _help_fit(run: RunFolder, config: FitConfig, strategy: tf.distribute.Strateg
     return Upscaler(averaged)
 
 
-def _restore(trainer: Trainer, run: RunFolder) -> dict[str, np.ndarray]:
-    """Puts a trainer where the newest checkpoint is, and returns that."""
-    trainer.steps_done, state = run.load_checkpoint()
+def _restore(trainer: Trainer, run: RunFolder) -> Progress:
+    """Puts a trainer where the newest checkpoint is; a run that was killed before its first starts anew."""
+    checkpoint = run.load_checkpoint()
+    if checkpoint is None:
+        return Progress()
+    trainer.steps_done, state = checkpoint
     trainer.restore(state)
-    return state
+    return Progress.from_array(state["progress"])
 
 
 def _run_steps(
@@ -140,13 +142,14 @@ def _run_steps(
         )
 
     try:
-        trainer.fit(
-            strategy.distribute_datasets_from_function(build_dataset),
-            steps_per_epoch=config.steps - first_step,
-            verbose=0,
-            shuffle=False,
-            callbacks=[CountSteps(), *callbacks],
-        )
+        with strategy.scope():
+            trainer.fit(
+                strategy.distribute_datasets_from_function(build_dataset),
+                steps_per_epoch=config.steps - first_step,
+                verbose=0,
+                shuffle=False,
+                callbacks=[CountSteps(), *callbacks],
+            )
     except tf.errors.OpError as error:
         step, reason = trainer.steps_done, " ".join(str(error.message).split())
         if is_multiworker(strategy):
@@ -173,11 +176,14 @@ def build_trainer(config: FitConfig, strategy: tf.distribute.Strategy | None = N
     keras.utils.set_random_seed(config.seed)
     task = TASKS[type(config)]
     initial = load_keras(config.init).network if config.init else None
-    with (strategy or tf.distribute.get_strategy()).scope():
+    strategy = strategy or tf.distribute.get_strategy()
+    with strategy.scope():
         network = task.build_network(config, POLICIES[config.precision])
         if initial:
             _copy_weights(initial, network, config.init)
-        trainer = Trainer(network, task.build_loss(config))
+        loss = task.build_loss(config)
+    trainer = Trainer(network, loss)
+    with strategy.scope():
         trainer.compile(optimizer=_build_optimizer(config), jit_compile=False)
         trainer.optimizer.build(network.trainable_variables)
     return trainer

@@ -103,10 +103,9 @@ class RunFolder:
         """
         for folder in (self.checkpoints, self.samples, self.tensorboard):
             shutil.rmtree(folder, ignore_errors=True)
-            folder.mkdir(parents=True)
         self.log_file.unlink(missing_ok=True)
         self.model_file.unlink(missing_ok=True)
-        self._write_config({"config": config.to_json(), "command": list(command), **_environment()})
+        self._write_config({"config": config.to_json(), "command": list(command), **describe_environment()})
 
     def go_on(self, config: FitConfig, step: int) -> None:
         """Takes away whatever was written after a step's checkpoint, and notes settings that were changed.
@@ -149,11 +148,14 @@ class RunFolder:
         for old in sorted(self.checkpoints.glob("step-*.npz"))[:-keep]:
             old.unlink()
 
-    def load_checkpoint(self) -> tuple[int, dict[str, np.ndarray]]:
+    def load_checkpoint(self) -> tuple[int, dict[str, np.ndarray]] | None:
         """Step and state of the newest checkpoint that is whole; a damaged one is named and passed over.
 
+        Returns:
+            None before the first checkpoint.
+
         Raises:
-            TrainingError: There is none.
+            TrainingError: All are damaged.
         """
         paths = sorted(self.checkpoints.glob("step-*.npz"), reverse=True)
         for path in paths:
@@ -165,9 +167,10 @@ class RunFolder:
                 return int(path.stem.removeprefix("step-")), state
             except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
                 log.warning("%s is damaged (%s); using the checkpoint before.", path, error)
-        reason = f"each of {len(paths)} checkpoints in {self.checkpoints} is damaged"
-        reason = reason if paths else f"{self.checkpoints} holds no checkpoint"
-        raise TrainingError(f"--resume: {reason}. Start anew with --overwrite.")
+        if paths:
+            reason = f"each of {len(paths)} checkpoints in {self.checkpoints} is damaged"
+            raise TrainingError(f"--resume: {reason}. Start anew with --overwrite.")
+        return None
 
     def save_network(self, network: keras.Model) -> None:
         """Writes `model.keras` whole or not at all.
@@ -214,7 +217,7 @@ def _checksum(state: dict[str, np.ndarray]) -> str:
     return digest.hexdigest()
 
 
-def _environment() -> dict[str, Any]:
+def describe_environment() -> dict[str, Any]:
     """Versions, machine and git state, for `config.json`."""
     packages = ("tensorflow", "keras", "numpy", "pillow")
     return {

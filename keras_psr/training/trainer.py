@@ -20,18 +20,16 @@ class Trainer(keras.Model):
     """
 
     def __init__(self, network: keras.Model, perceptual_loss: PerceptualLoss) -> None:
-        """Wraps a network (`networks.build_network`) and its loss for `compile` and `fit`."""
+        """Wraps a network (`networks.build_network`) and its loss for `compile` and `fit`.
+
+        On several machines call it outside the strategy's scope, and `compile` and `fit` inside: a model made inside
+        would be built by `fit` from a first batch, whose tensors Keras fails to reduce (keras issue 20585).
+        """
         super().__init__()
         self.network = network
         self.perceptual_loss = perceptual_loss
         self.steps_done = 0
-        self.loss_means = {name: keras.metrics.Mean(name=name) for name in ("loss", *perceptual_loss.weights)}
-        self.built = True  # a strategy for several machines cannot build it within `fit`
-
-    @property
-    def metrics(self) -> list[keras.metrics.Metric]:
-        """The running means of the loss and of each unweighted term."""
-        return list(self.loss_means.values())
+        self.built = True
 
     def call(self, low_res: tf.Tensor, training: bool = False) -> tf.Tensor:
         """The network's output."""
@@ -41,7 +39,8 @@ class Trainer(keras.Model):
         """One gradient step on (input, target), uint8 or float (batch, height, width, 3) in [0, 255].
 
         It follows Keras's own step (keras/src/backend/tensorflow/trainer.py): the loss is divided by the number of
-        replicas, whose gradients are summed, and scaled by the optimizer, which matters under float16.
+        replicas, whose gradients are summed, and scaled by the optimizer, which matters under float16. What it returns,
+        the loss and each unweighted term of this step, Keras averages over replicas.
         """
         pictures, targets = (ops.cast(images, "float32") for images in data)
         with tf.GradientTape() as tape:
@@ -52,16 +51,14 @@ class Trainer(keras.Model):
             scaled_loss = self.optimizer.scale_loss(loss / num_replicas)
         variables = self.network.trainable_variables
         self.optimizer.apply_gradients(zip(tape.gradient(scaled_loss, variables), variables, strict=True))
-        for name, value in {"loss": loss, **terms}.items():
-            self.loss_means[name].update_state(value)
-        # Keras averages what replicas return over their first axis, which fails for scalars on several machines (keras
+        # On several machines Keras averages what replicas return over a first axis, which scalars do not have (keras
         # issue 20585; tests/test_distribution.py tells when this is mended).
-        several = is_multiworker(self.distribute_strategy)
-        return {metric.name: metric.result()[None] if several else metric.result() for metric in self.metrics}
+        several = is_multiworker(tf.distribute.get_strategy())
+        return {name: value[None] if several else value for name, value in {"loss": loss, **terms}.items()}
 
     def state(self) -> dict[str, np.ndarray]:
-        """Everything that the next step and log line depend on besides the batch, by name."""
-        return {name: np.asarray(variable) for name, variable in self._state_variables().items()}
+        """Everything that the next step depends on besides its batch: weights, optimizer and averages, by name."""
+        return {name: _read(variable) for name, variable in self._state_variables().items()}
 
     def restore(self, state: dict[str, np.ndarray]) -> None:
         """Takes up a `state()`; the optimizer must have been built."""
@@ -70,17 +67,18 @@ class Trainer(keras.Model):
 
     def copy_average_to(self, network: keras.Model) -> None:
         """Gives another network of the same architecture the averaged weights (the current ones without averaging)."""
-        network.set_weights(self.network.get_weights())
+        network.set_weights([_read(variable) for variable in self.network.variables])
         self.optimizer.finalize_variable_values(network.trainable_variables)
 
     def _state_variables(self) -> dict[str, keras.Variable]:
-        groups = {
-            "network": self.network.variables,
-            "optimizer": self.optimizer.variables,
-            "means": [variable for metric in self.metrics for variable in metric.variables],
-        }
+        groups = {"network": self.network.variables, "optimizer": self.optimizer.variables}
         return {
             f"{group}/{index:03d}": variable
             for group, variables in groups.items()
             for index, variable in enumerate(variables)
         }
+
+
+def _read(variable: keras.Variable) -> np.ndarray:
+    """This process's copy: reading a variable of several machines otherwise waits until all of them read it."""
+    return np.asarray(tf.distribute.get_strategy().experimental_local_results(variable.value)[0])
