@@ -113,7 +113,6 @@ class Job:
         }
 
 
-
 def batch_options(suffix: str, file_format: str) -> Callable[[Command], Command]:
     """Adds the argument and the options of `Batch` to a command.
 

@@ -64,8 +64,8 @@ def say(line: str) -> None:
     click.echo(line, err=True)
 
 
-def load_model(model: str | None, scale: int | None, threads: int | None = None) -> "Upscaler":
-    """Loads the model of `--model` and `--scale`.
+def load_any_model(model: str | None, scale: int | None, threads: int | None = None) -> "Upscaler":
+    """Loads the model of `--model` and `--scale`, whatever its task.
 
     Args:
         model: What `inference.load` takes; None for the shipped model of the scale.
@@ -77,17 +77,28 @@ def load_model(model: str | None, scale: int | None, threads: int | None = None)
 
     Raises:
         ConfigError: The model is of another scale.
-        ModelError: It cannot be loaded, or transfers a style.
+        ModelError: It cannot be loaded.
     """
     from keras_psr.inference import load
 
     name = model or f"x{scale or DEFAULT_SCALE}"
     upscaler = load(name, threads=threads)
-    if upscaler.scale == 1:
-        raise ModelError(f"{name} transfers a style and does not enlarge. Use keras-psr stylize --model {name}.")
     if scale not in (None, upscaler.scale):
+        does = "transfers a style" if upscaler.scale == 1 else f"enlarges {upscaler.scale} times"
         raise ConfigError(
-            f"--scale {scale} does not fit the model {name}, which enlarges {upscaler.scale} times. "
-            "Leave --scale out, or give another --model."
+            f"--scale {scale} does not fit the model {name}, which {does}. Leave --scale out, or give another --model."
         )
+    return upscaler
+
+
+def load_model(model: str | None, scale: int | None, threads: int | None = None) -> "Upscaler":
+    """Loads a network that enlarges, as `load_any_model` does.
+
+    Raises:
+        ConfigError: The model is of another scale.
+        ModelError: It cannot be loaded, or transfers a style.
+    """
+    upscaler = load_any_model(model, scale, threads)
+    if upscaler.scale == 1:
+        raise ModelError(f"{model} transfers a style and does not enlarge. Use keras-psr stylize --model {model}.")
     return upscaler

@@ -10,6 +10,7 @@ from keras_psr.errors import ModelError
 
 MODEL_FILE = "model.keras"
 CARD_FILE = "card.json"
+RUN_FILE = "config.json"
 
 DEFAULT_VARIANT = "float32"
 """The `.tflite` that a shipped model's name stands for: its pixels are the network's own, int8's nearly so."""
@@ -76,6 +77,27 @@ def find_runnable(model: str | Path) -> Path:
             variants = sorted(path.stem for path in file.parent.glob(f"{name}_*.tflite"))
             raise ModelError(f"No model {str(model)!r}: {name} comes as {', '.join([name, *variants])}.")
     return find_model(model)
+
+
+def fit_settings(model: str | Path) -> dict[str, Any]:
+    """The settings that a model was fitted with, from its run folder or its card, which stand beside its file.
+
+    Args:
+        model: As for `find_runnable`.
+
+    Returns:
+        Settings by name; empty where nobody wrote them down.
+
+    Raises:
+        ModelError: There is no such model.
+    """
+    folder = find_runnable(model).parent
+    try:
+        if (folder / CARD_FILE).is_file():
+            return json.loads((folder / CARD_FILE).read_text(encoding="utf-8"))["fit"]["config"]
+        return json.loads((folder / RUN_FILE).read_text(encoding="utf-8"))["config"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
 
 
 def file_sha256(path: Path) -> str:
