@@ -22,7 +22,7 @@ Shift = tuple[int | KerasTensor, int | KerasTensor]
 """Rows and columns."""
 
 Responses = dict[str, KerasTensor]
-"""VGG16's responses by tap, (batch, height, width, channels) float32."""
+"""VGG16's responses by tap, (batch, height, width, channels), of its compute dtype."""
 
 
 VGG_TERMS = ("feature_loss", "style_loss")
@@ -184,8 +184,8 @@ class PerceptualLoss:
             expected = self.responses(images[1])
         terms = {}
         if "feature_loss" in self.weights:
-            wanted = expected[self.feature_layer]
-            error = mean_squared_error(responses[self.feature_layer], wanted)
+            found, wanted = (ops.cast(maps[self.feature_layer], "float32") for maps in (responses, expected))
+            error = mean_squared_error(found, wanted)
             terms["feature_loss"] = error / ops.mean(ops.square(wanted)) if self.relative_features else error
         if "style_loss" in self.weights:
             terms["style_loss"] = sum(
@@ -199,13 +199,13 @@ class PerceptualLoss:
         return terms
 
     def responses(self, image: KerasTensor) -> Responses:
-        """What VGG16 answers to pictures (batch, height, width, 3) at all layers that some term compares, float32.
+        """What VGG16 answers to pictures (batch, height, width, 3) at all layers that some term compares.
 
         Where TensorFlow traces a function, layers behind the last one that is used cost nothing: it leaves out what
         leads to no result.
         """
         assert self.vgg is not None
-        return {layer: ops.cast(response, "float32") for layer, response in self.vgg(image).items()}
+        return self.vgg(image)
 
     def _shift(self, step: KerasTensor) -> Shift:
         """Takes every shift of the pooling grid in turn, so that a resumed fit goes on with the right one."""
