@@ -166,8 +166,8 @@ async function finish({ png, preview, width, height, seconds, accelerator, threa
   page.status.textContent =
     `${width} × ${height} in ${seconds.toFixed(1)} s, ${speed.toFixed(2)} MP/s on the ${place}. ${note}` +
     (preview === png ? "" : " The view here is reduced, the download is not.");
+  page.download.focus({ preventScroll: true });
   await showAfter(results[1], width, height);
-  page.stage.scrollIntoView({ block: "nearest", behavior: "smooth" });
 }
 
 function fail(message) {
@@ -196,11 +196,9 @@ function forgetResult() {
 
 function setWorking(isWorking) {
   page.working.hidden = !isWorking;
-  page.run.hidden = isWorking;
-  for (const element of [...form.elements, ...page.toolbar.querySelectorAll("[data-picks]")]) {
-    if (element !== page.cancel) element.disabled = isWorking;
-  }
-  (isWorking ? page.cancel : page.run).focus();
+  for (const element of [...form.elements, ...page.toolbar.querySelectorAll("[data-picks]")]) element.disabled = isWorking;
+  (isWorking ? page.cancel : page.run).focus({ preventScroll: true });
+  page.stage.scrollIntoView({ block: "nearest", behavior: "smooth" });
 }
 
 function showError(message) {
