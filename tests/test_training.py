@@ -53,6 +53,13 @@ def weights_of(path):
     return load_network(path).get_weights()
 
 
+def state_of(run):
+    """The arrays of the newest checkpoint, without the callbacks' record."""
+    _, state = run.load_checkpoint()
+    del state["progress"]
+    return state
+
+
 def assert_close(first, second, **tolerance):
     for one, other in zip(first, second, strict=True):
         np.testing.assert_allclose(one, other, **tolerance)
@@ -311,7 +318,7 @@ def test_a_resumed_run_ends_where_a_straight_one_does(photographs, tmp_path):
     assert steps == [4], "it did not go on after the checkpoint of step 4"
     straight, resumed = RunFolder(tmp_path / "straight"), RunFolder(tmp_path / "resumed")
     assert_close(weights_of(straight.model_file), weights_of(resumed.model_file), atol=1e-6)
-    states = straight.load_checkpoint()[1], resumed.load_checkpoint()[1]
+    states = state_of(straight), state_of(resumed)
     assert states[0].keys() == states[1].keys()
     assert_close(states[0].values(), states[1].values(), rtol=1e-4, atol=1e-6)
     early = np.load(straight.checkpoints / "step-00000004.npz")
@@ -397,10 +404,24 @@ def test_init_copies_the_weights(finished):
     assert_close(trainer.network.get_weights(), weights_of(run.model_file), atol=0)
 
 
-@pytest.mark.parametrize("change", [{"num_filters": 5}, {"num_residual_blocks": 2}, {"scale": 2}])
+@pytest.mark.parametrize(("scale", "anew"), [(2, []), (8, ["upsample3"])])
+def test_init_of_another_scale_copies_all_that_fits(scale, anew, finished):
+    run, _ = finished
+    network = build_trainer(FitConfig.from_json({**TINY, "init": str(run.path), "scale": scale})).network
+    source = load_network(run.model_file)
+    for layer in network.layers:
+        if layer.weights and layer.name not in anew:
+            assert_close(layer.get_weights(), source.get_layer(layer.name).get_weights(), atol=0)
+    assert {"entry", "block1_conv1", "upsample1", "exit"} <= {layer.name for layer in network.layers}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"num_filters": 5}, {"num_residual_blocks": 2}, {"architecture": "fast"}, {"architecture": "johnson2016"}],
+)
 def test_init_of_another_shape_is_refused(change, finished):
     run, _ = finished
-    with pytest.raises(ConfigError, match=r"init must be a network of the same architecture as residual_x\d\. Recei"):
+    with pytest.raises(ConfigError, match=r"init must be a network of the same architecture as \w+_x4\. Received"):
         build_trainer(FitConfig.from_json({**TINY, "init": str(run.path), **change}))
 
 
@@ -456,7 +477,7 @@ def test_what_is_no_number_stops_the_fit_and_is_not_saved(layer, message, photog
         fit(tmp_path / "run", **settings, callbacks=[At(3, poison)])
     run = RunFolder(tmp_path / "run")
     assert [path.name for path in run.checkpoints.iterdir()] == ["step-00000002.npz"]
-    assert all(np.isfinite(array).all() for array in run.load_checkpoint()[1].values())
+    assert all(np.isfinite(array).all() for array in state_of(run).values())
     assert all(np.isfinite(array).all() for array in weights_of(run.model_file))
 
 

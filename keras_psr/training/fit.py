@@ -1,5 +1,6 @@
 """Fitting a network to photographs, from settings to a run folder."""
 
+import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,6 +20,8 @@ from keras_psr.training.devices import build_strategy, is_chief, is_multiworker
 from keras_psr.training.run_folder import RunFolder, saved_config
 from keras_psr.training.signals import stop_signals
 from keras_psr.training.trainer import Trainer
+
+log = logging.getLogger(__name__)
 
 POLICIES = {"float32": "float32", "bfloat16": "mixed_bfloat16", "float16": "mixed_float16"}
 """Keras dtype policies: weights stay float32 under each."""
@@ -82,9 +85,9 @@ def fit(
         guard = StopOnDivergence(
             progress, lambda step: stream.describe_batch((step - 1) * config.batch_size, config.batch_size)
         )
-        log = Log(progress, run, config.batch_size, config.steps, on_log)
-        save = SaveAndValidate(progress, run, averaged, validation, log, guard, stop, config)
-        _run_steps(trainer, stream, config, strategy, [guard, log, save, *callbacks])
+        lines = Log(progress, run, config.batch_size, config.steps, on_log)
+        save = SaveAndValidate(progress, run, averaged, validation, lines, guard, stop, config)
+        _run_steps(trainer, stream, config, strategy, [guard, lines, save, *callbacks])
     return load_keras(run.path)
 
 
@@ -200,15 +203,28 @@ def _build_optimizer(config: FitConfig) -> keras.Optimizer:
     return keras.optimizers.LossScaleOptimizer(adam) if config.precision == "float16" else adam
 
 
+SCALE_LAYERS = ("upsample", "exit")
+"""What names begin with of the layers that a network of another scale may start anew; EDSR started x4 from x2 so."""
+
+
 def _copy_weights(source: keras.Model, target: keras.Model, name: str) -> None:
-    shapes = [[tuple(weight.shape) for weight in network.weights] for network in (source, target)]
-    if shapes[0] != shapes[1]:
+    """Copies layer by layer what has the same name and shapes."""
+    known = {layer.name: layer.get_weights() for layer in source.layers}
+    left_out = []
+    for layer in target.layers:
+        weights = known.get(layer.name, [])
+        if [weight.shape for weight in weights] == [tuple(weight.shape) for weight in layer.weights]:
+            layer.set_weights(weights)
+        else:
+            left_out.append(layer.name)
+    if not all(layer.startswith(SCALE_LAYERS) for layer in left_out):
         raise ConfigError(
             f"init must be a network of the same architecture as {target.name}. Received: {name} ({source.name}, "
-            f"{source.count_params()} parameters against {target.count_params()}). Give its --scale, --architecture, "
+            f"{source.count_params()} parameters against {target.count_params()}). Give its --architecture, "
             "--num-filters and --residual-blocks."
         )
-    target.set_weights(source.get_weights())
+    if left_out:
+        log.info("%s has no weights for %s, which start anew.", name, ", ".join(left_out))
 
 
 def _with_lists(settings: dict[str, Any]) -> dict[str, Any]:
