@@ -1,4 +1,4 @@
-"""Fitted networks as functions from picture to picture; importing this imports neither TensorFlow nor Keras."""
+"""Fitted networks of both tasks as functions from picture to picture; importing this imports neither TensorFlow nor Keras."""
 
 import math
 import zipfile
@@ -26,14 +26,14 @@ BICUBIC_HALO = 3
 
 
 class Upscaler:
-    """Enlarges pictures with a network, of any size, in tiles.
+    """Enlarges pictures with a network, or paints them, of any size, in tiles.
 
     A picture is extended by mirroring at its borders as far as the network looks (its halo), and the result is cut: so
     the zeros with which convolutions pad never show, and tiles give what the whole picture would give.
 
     Attributes:
         network: The Keras model, or the `LiteRTNetwork`.
-        scale: Its upscaling factor.
+        scale: Its upscaling factor; 1 of a network that transfers a style.
     """
 
     def __init__(self, network: "keras.Model | LiteRTNetwork") -> None:
@@ -66,7 +66,7 @@ class Upscaler:
         Args:
             image: uint8 or uint16, RGB (height, width, 3) or grey (height, width). Grey is given to the network as
                 three equal channels, whose mean is taken.
-            strength: Share of the network in the result, in [0, 1]; the rest is bicubic.
+            strength: Share of the network in the result, in [0, 1]; the rest is bicubic, or the picture of a style.
             on_pixels: Called again and again with the number of pixels of the result that have been added.
 
         Returns:
@@ -109,7 +109,7 @@ class Upscaler:
             enlarged = enlarged.mean(axis=-1, dtype=np.float32)
         if strength < 1:
             bicubic = resize_bicubic(levels.astype(np.float32), *enlarged.shape[:2])
-            enlarged = strength * enlarged.astype(np.float32) + (1 - strength) * bicubic
+            enlarged = strength * np.clip(enlarged.astype(np.float32), 0, 255) + (1 - strength) * bicubic
         if tile.dtype == np.uint16:
             return to_uint16(enlarged)
         return enlarged if enlarged.dtype == np.uint8 else to_uint8(enlarged)
@@ -166,7 +166,7 @@ def load(model: str | Path, *, threads: int | None = None) -> Upscaler:
         The network as a function of pictures.
 
     Raises:
-        ModelError: There is no such model, or it is not a super-resolution network.
+        ModelError: There is no such model, or it does not go from picture to picture.
     """
     path = find_runnable(model)
     return Upscaler(LiteRTNetwork(path, threads)) if path.suffix == ".tflite" else load_keras(path)
@@ -182,13 +182,13 @@ def load_keras(model: str | Path) -> Upscaler:
         The network as a function of pictures; its `network` is a Keras model.
 
     Raises:
-        ModelError: There is no such model, or it is not a super-resolution network.
+        ModelError: There is no such model, or it does not go from picture to picture.
     """
     path = find_model(model)
     network = load_network(path)
     if network.output_shape != (None, None, None, 3) or network.input_shape != (None, None, None, 3):
         raise ModelError(
-            f"{path} is not a super-resolution network: it goes from {network.input_shape} to {network.output_shape}, "
+            f"{path} is not a network of keras-psr: it goes from {network.input_shape} to {network.output_shape}, "
             "expected (None, None, None, 3) for both."
         )
     return Upscaler(network)

@@ -9,6 +9,7 @@ from keras import layers
 from keras_psr.errors import ModelError
 from keras_psr.export.graph import export_function
 from keras_psr.networks import build_network
+from keras_psr.style_networks import build_style_network
 
 
 def randomize(network):
@@ -113,3 +114,14 @@ def test_names_of_input_and_output():
     assert function.structured_outputs["image"].shape == (1, 40, 40, 3)
     assert function.structured_input_signature[0][0].name == "image"
     assert function.structured_outputs["image"].dtype == tf.float32
+
+
+@pytest.mark.parametrize("architecture", ["style", "johnson2016-style"])
+def test_style_networks_give_the_same_pixels(architecture):
+    network = randomize(build_style_network(architecture, num_filters=4, num_residual_blocks=2))
+    image = make_image(60)
+    expected = np.asarray(network(image, training=False))
+    assert np.ptp(expected) > 20
+    assert np.abs(run(network, image) - expected).max() < 0.01
+    operations = list_operations(network, 60)
+    assert "Conv2DBackpropInput" not in operations and not {name for name in operations if "BatchNorm" in name}

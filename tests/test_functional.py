@@ -1,9 +1,12 @@
+import keras
 import numpy as np
 import pytest
 
 from keras_psr.functional import (
     PHASE_STRIDE,
     PHASE_WINDOW,
+    gram_error,
+    gram_matrix,
     mean_absolute_error,
     mean_squared_error,
     phase_error,
@@ -103,3 +106,52 @@ def test_phase_error_is_its_definition_on_random_data(scale, rows, columns):
     output, target = generator.uniform(0, 255, (2, 2, scale * rows, scale * columns, 3)).astype(np.float32)
     expected = phase_error_by_slices(output, target, scale)
     assert float(phase_error(output, target, scale)) == pytest.approx(expected, rel=1e-4)
+
+
+def test_gram_matrix_of_ones_is_one_over_the_channels():
+    for height, width in ((1, 1), (2, 3), (7, 5)):
+        gram = np.asarray(gram_matrix(np.ones((2, height, width, 4), np.float32)))
+        np.testing.assert_array_equal(gram, np.full((2, 4, 4), 1 / 4))
+
+
+def test_gram_matrix_of_a_hand_case():
+    # Two places, two channels: (1, 2) and (3, 4). Products 1 + 9, 2 + 12, 4 + 16, over C H W = 4.
+    responses = np.array([[[[1.0, 2.0], [3.0, 4.0]]]], np.float32)
+    np.testing.assert_array_equal(gram_matrix(responses), [[[2.5, 3.5], [3.5, 5.0]]])
+
+
+def test_gram_matrix_is_its_definition_on_random_data():
+    responses = np.random.default_rng(0).normal(0, 3, (2, 6, 5, 7)).astype(np.float32)
+    expected = np.zeros((2, 7, 7))
+    for picture, row, column in np.ndindex(2, 6, 5):
+        place = responses[picture, row, column].astype(np.float64)
+        expected[picture] += np.outer(place, place) / (7 * 6 * 5)
+    np.testing.assert_allclose(gram_matrix(responses), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_gram_matrix_does_not_see_where_features_are_nor_how_large_the_picture_is():
+    generator = np.random.default_rng(0)
+    responses = generator.normal(0, 1, (1, 6, 5, 3)).astype(np.float32)
+    shuffled = generator.permutation(responses.reshape(30, 3)).reshape(1, 5, 6, 3)
+    repeated = np.tile(responses, (1, 3, 2, 1))
+    for other in (shuffled, repeated):
+        np.testing.assert_allclose(gram_matrix(other), gram_matrix(responses), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(("dtype", "error"), [("bfloat16", 0.01), ("float16", 0.001)])
+def test_gram_matrix_of_16_bits_is_float32_and_does_not_overflow(dtype, error):
+    responses = np.random.default_rng(0).uniform(0, 3000, (1, 64, 64, 8)).astype(np.float32)
+    gram = gram_matrix(keras.ops.cast(responses, dtype))
+    assert keras.backend.standardize_dtype(gram.dtype) == "float32"
+    np.testing.assert_allclose(gram, gram_matrix(responses), rtol=error)
+
+
+def test_gram_error_by_each_normalization():
+    # Differences 1, 2, 2, 4: sum of squares 25. Target's squares: 9 + 0 + 0 + 16 = 25; a second picture is right.
+    target = np.array([[[3.0, 0.0], [0.0, 4.0]]], np.float32)
+    gram = np.concatenate([target + [[1, 2], [2, 4]], target]).astype(np.float32)
+    assert float(gram_error(gram[:1], target, "paper")) == 25
+    assert float(gram_error(gram[:1], target, "mean")) == 25 / 4
+    assert float(gram_error(gram[:1], target, "energy")) == 1
+    assert [float(gram_error(gram, target, name)) for name in ("paper", "mean", "energy")] == [12.5, 3.125, 0.5]
+    assert float(gram_error(0 * target, target)) == 1, "without any response"

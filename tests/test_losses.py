@@ -134,3 +134,95 @@ def test_the_pooling_grid_takes_every_shift_in_turn(layer, pictures):
         shift = (step % period, step // period % period)
         expected = float(loss.vgg_terms(*pictures, shift)["feature_loss"])
         assert float(in_graph(tf.constant(step))) == pytest.approx(expected, rel=1e-4)
+
+
+STYLE = {"pixel_weight": 0, "style_weight": 2.0, "style_layers": ("relu1_2", "relu2_1")}
+
+
+def style_loss_by_numpy(output, grams, normalization):
+    """The mean over pictures of the sum over layers; `grams` by layer, of one painting or of each original."""
+    total = 0.0
+    for layer, target in grams.items():
+        gram = grams_by_numpy(output, [layer])[layer]
+        squares = ((gram - target) ** 2).sum(axis=(1, 2)).mean()
+        channels, energy = gram.shape[1], (target**2).sum(axis=(1, 2)).mean()
+        total += squares / {"paper": 1, "mean": channels**2, "energy": energy}[normalization]
+    return total
+
+
+def grams_by_numpy(images, layers):
+    responses = build_vgg(layers)(images)
+    features = {layer: np.asarray(responses[layer], np.float64) for layer in layers}
+    return {layer: np.einsum("nhwc,nhwd->ncd", x, x) / x[0].size for layer, x in features.items()}
+
+
+@pytest.mark.parametrize("normalization", ["energy", "paper", "mean"])
+def test_the_style_loss_is_that_of_numpy_and_vgg(normalization, pictures):
+    painting = np.random.default_rng(1).integers(0, 256, (20, 33, 3), np.uint8)
+    grams = grams_by_numpy(painting[None].astype(np.float32), STYLE["style_layers"])
+    loss = PerceptualLoss(**STYLE, style_normalization=normalization, painting=painting)
+    terms = loss.terms(*pictures, step=0)
+    expected = style_loss_by_numpy(pictures[0], grams, normalization)
+    assert numbers(terms) == {"style_loss": pytest.approx(expected, rel=1e-3)}
+    assert float(loss.total(terms)) == pytest.approx(2 * expected, rel=1e-3)
+
+
+def test_the_painting_itself_has_its_style_at_any_place(pictures):
+    painting = np.tile(np.random.default_rng(1).integers(0, 256, (4, 4, 3), np.uint8), (8, 8, 1))
+    loss = PerceptualLoss(**STYLE, painting=painting)
+    same = painting[None].astype(np.float32)
+    assert float(loss.terms(same, same, step=0)["style_loss"]) == pytest.approx(0, abs=1e-8)
+    assert float(loss.terms(pictures[0], same, step=0)["style_loss"]) > 0.01
+
+
+def test_without_a_painting_each_original_is_its_own_style(pictures):
+    loss = PerceptualLoss(scale=4, **STYLE)
+    expected = style_loss_by_numpy(pictures[0], grams_by_numpy(pictures[1], STYLE["style_layers"]), "energy")
+    assert numbers(loss.terms(*pictures, step=0)) == {"style_loss": pytest.approx(expected, rel=1e-3)}
+    assert numbers(loss.terms(pictures[1], pictures[1], step=0)) == {"style_loss": 0.0}
+
+
+def test_relative_features_are_divided_by_the_originals(pictures):
+    loss = PerceptualLoss(pixel_weight=0, feature_weight=1, relative_features=True)
+    first, second = (np.asarray(build_vgg(("relu2_2",))(image)["relu2_2"], np.float64) for image in pictures)
+    expected = ((first - second) ** 2).mean() / (second**2).mean()
+    assert numbers(loss.terms(*pictures, step=0)) == {"feature_loss": pytest.approx(expected, rel=1e-4)}
+
+
+def test_known_responses_give_the_same_terms_without_the_original(pictures):
+    loss = PerceptualLoss(**{**STYLE, "painting": None}, feature_weight=1)
+    expected = numbers(loss.terms(*pictures, step=0))
+    blank = np.zeros_like(pictures[1])
+    terms = loss.terms(pictures[0], blank, step=0, expected=loss.responses(pictures[1]))
+    assert numbers(terms) == pytest.approx(expected, rel=1e-6)
+
+
+def test_feature_and_style_loss_share_one_pass_of_vgg(pictures, monkeypatch):
+    loss = PerceptualLoss(**STYLE, feature_weight=1)
+    passes, vgg = [], loss.vgg
+    monkeypatch.setattr(loss, "vgg", lambda image: passes.append(image) or vgg(image))
+    loss.terms(*pictures, step=0)
+    assert len(passes) == 2, "the output's and the original's"
+
+
+def test_the_warm_up_leaves_the_style_loss_out_too(pictures):
+    loss = PerceptualLoss(scale=4, **{**STYLE, "pixel_weight": 1}, warmup_steps=3)
+    in_graph = tf.function(lambda step: loss.terms(*map(tf.constant, pictures), step))
+    during, after = (numbers(in_graph(tf.constant(step))) for step in (2, 3))
+    assert during["style_loss"] == 0 < after["style_loss"]
+
+
+def test_a_style_loss_of_unknown_kind_is_refused():
+    with pytest.raises(ConfigError, match="must be one of energy, paper, mean. Received: 'l2'"):
+        PerceptualLoss(**STYLE, style_normalization="l2")
+    with pytest.raises(ConfigError, match="must be among"):
+        PerceptualLoss(**{**STYLE, "style_layers": ("relu1_9",)})
+
+
+def test_measure_gives_terms_and_their_weighted_sum(pictures):
+    images = [image[0].astype(np.uint8) for image in pictures]
+    loss = PerceptualLoss(**STYLE, total_variation_weight=0.5)
+    measured = loss.measure(*images)
+    expected = numbers(loss.terms(*(image[None].astype(np.float32) for image in images), step=0))
+    assert measured.pop("loss") == pytest.approx(2 * expected["style_loss"] + 0.5 * expected["total_variation"])
+    assert measured == pytest.approx(expected)

@@ -5,7 +5,8 @@ from keras import layers
 
 from keras_psr.errors import ModelError
 from keras_psr.networks import build_network
-from keras_psr.receptive_field import receptive_halo
+from keras_psr.receptive_field import pixel_grid, receptive_halo
+from keras_psr.style_networks import build_style_network
 
 
 def make_positive(network):
@@ -89,3 +90,46 @@ def test_a_layer_called_twice_is_refused():
     layer = layers.Conv2D(3, 3, padding="same")
     with pytest.raises(ModelError, match="must call each layer once"):
         receptive_halo(keras.Model(image, layers.UpSampling2D(2)(layer(layer(image)))))
+
+
+def linear(network):
+    """Without ReLU and tanh, so that every change arrives."""
+    for layer in network.layers:
+        if hasattr(layer, "activation"):
+            layer.activation = keras.activations.linear
+    return network
+
+
+def measure_block_halo(network, size=200):
+    """Changes each pixel of one block of 4x4 in turn, and finds how far from their own blocks output pixels move."""
+    reach, middle = 0, size // 2
+    image = np.full((1, size, size, 3), 127.5, np.float32)
+    still = np.asarray(network(image))
+    for place in range(middle, middle + 4):
+        changed = image.copy()
+        changed[0, place, place] = 255
+        moved = np.abs(np.asarray(network(changed)) - still)[0].max(axis=-1) > 0
+        for axis in (0, 1):
+            pixels = np.flatnonzero(moved.any(axis=axis)) // 4 * 4
+            reach = max(reach, *(first - place for first in pixels), *(place - (first + 3) for first in pixels))
+    return reach
+
+
+@pytest.mark.parametrize("architecture", ["style", "johnson2016-style"])
+def test_halo_and_grid_of_style_networks_are_what_moves(architecture):
+    network = build_style_network(architecture, num_filters=1, num_residual_blocks=2)
+    assert pixel_grid(network) == 4
+    halo = receptive_halo(network)
+    measured = measure_block_halo(linear(make_positive(network)))
+    assert halo % 4 == 0 and halo - 4 < measured <= halo
+
+
+def test_networks_without_strides_have_a_grid_of_one():
+    assert pixel_grid(build_network("residual", scale=4, num_filters=1, num_residual_blocks=1)) == 1
+
+
+@pytest.mark.parametrize("layer", [layers.Conv2D(3, 3, strides=2), layers.Cropping2D(((1, 2), (1, 1)))])
+def test_uneven_cropping_and_unpadded_strides_are_refused(layer):
+    image = keras.Input((None, None, 3))
+    with pytest.raises(ModelError, match="is of an unknown kind"):
+        receptive_halo(keras.Model(image, layers.UpSampling2D(2)(layer(image))))

@@ -115,3 +115,19 @@ def test_a_tile_that_fails_fails_the_picture(map_tiles):
     image = np.arange(100, dtype=np.uint8).reshape(10, 10)
     with pytest.raises(MemoryError):
         upscale_in_tiles(upscale, image, scale=1, tile=4, halo=1, map_tiles=map_tiles)
+
+
+@pytest.mark.parametrize(("size", "tile", "halo"), [(1, 24, 8), (9, 24, 8), (31, 24, 8), (100, 32, 4), (96, 32, 0)])
+def test_tiles_on_a_grid_begin_at_its_multiples_and_hold_whole_blocks(size, tile, halo):
+    kept = []
+    for span in spans(size, tile, halo, grid=4):
+        assert span.start % 4 == 0 and (span.first == 0 or (span.first + halo - span.start) % 4 == 0)
+        last_block = (span.end - 1) // 4 * 4 + 3
+        assert last_block + halo - span.start < tile - halo, "the halo of the last, perhaps unfinished block"
+        kept.extend(range(span.first, span.end))
+    assert kept == list(range(size))
+
+
+def test_a_tile_off_the_grid_is_refused():
+    with pytest.raises(ConfigError, match="tile must be a multiple of the network's grid, 4. Received: 30"):
+        tile_starts(100, 30, 8, grid=4)
