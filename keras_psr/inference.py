@@ -1,4 +1,4 @@
-"""Fitted networks of both tasks as functions from picture to picture; importing this imports neither TensorFlow nor Keras."""
+"""Fitted networks as functions of pictures, for both tasks; importing this imports neither TensorFlow nor Keras."""
 
 import math
 import zipfile

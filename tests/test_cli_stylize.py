@@ -1,0 +1,237 @@
+"""`keras-psr stylize`, and what the other commands do with a style network."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from keras_psr.cli.main import main
+
+TINY_STYLE = {
+    "num_filters": 2,
+    "num_residual_blocks": 1,
+    "crop": 32,
+    "batch_size": 1,
+    "steps": 1,
+    "save_every": 1,
+    "style_layers": ["relu1_2"],
+    "content_layer": "relu2_2",
+}
+
+
+@pytest.fixture(scope="session")
+def painting(tmp_path_factory):
+    import skimage.data
+
+    path = tmp_path_factory.mktemp("paintings") / "painting.png"
+    Image.fromarray(skimage.data.cat()[:60, :80]).save(path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def style_run(tmp_path_factory, photograph, painting):
+    """The run folder of a style fit."""
+    import keras_psr
+
+    folder = tmp_path_factory.mktemp("runs") / "tiny-style"
+    keras_psr.fit(folder, style=str(painting), data=str(photograph), val=str(photograph), **TINY_STYLE)
+    return folder
+
+
+@pytest.fixture
+def photo(photograph, tmp_path, monkeypatch):
+    """A copy of the photograph, 64x96, in the current folder."""
+    monkeypatch.chdir(tmp_path)
+    return shutil.copy(photograph, tmp_path / "photo.png")
+
+
+@pytest.fixture
+def run(runner):
+    return lambda *args: runner.invoke(main, list(map(str, args)))
+
+
+def read_pixels(path):
+    return np.asarray(Image.open(path))
+
+
+def test_a_painted_picture_lands_beside_its_original(run, photo, style_run, tmp_path):
+    from keras_psr import load
+
+    result = run("stylize", "photo.png", "--model", style_run)
+    assert result.exit_code == 0, result.stderr
+    assert (result.stdout, result.stderr) == ("", "photo.png -> photo_tiny-style.png (96x64)\n")
+    np.testing.assert_array_equal(read_pixels(tmp_path / "photo_tiny-style.png"), load(style_run)(read_pixels(photo)))
+
+
+def test_strength_and_colours(run, photo, style_run, tmp_path):
+    options = ("stylize", "photo.png", "--model", style_run, "--overwrite", "-o", "painted.png")
+    assert run(*options, "--strength", "0").exit_code == 0
+    np.testing.assert_array_equal(read_pixels(tmp_path / "painted.png"), read_pixels(photo))
+    assert run(*options, "--preserve-colors").exit_code == 0
+    painted, original = (read_pixels(path).astype(int) for path in ("painted.png", photo))
+    inside = (painted > 0).all(axis=-1) & (painted < 255).all(axis=-1)
+    assert inside.any() and np.ptp((painted - original)[inside], axis=-1).max() <= 1
+
+
+def test_options_of_upscale_work_alike(run, photo, style_run, tmp_path):
+    result = run("stylize", ".", "-o", "out", "--model", style_run, "--format", "jpg", "--output-scale", "0.5")
+    assert result.exit_code == 0, result.stderr
+    assert read_pixels(tmp_path / "out" / "photo_tiny-style.jpg").shape == (32, 48, 3)
+    result = run("stylize", ".", "-o", "out", "--model", style_run, "--format", "jpg", "--skip-existing")
+    assert (result.exit_code, result.stderr) == (0, "1 skipped, for their results exist.\n")
+
+
+def test_without_a_network_the_pixels_are_optimised(run, photo, painting, tmp_path):
+    options = ("--style", painting, "--iterations", 3, "--style-size", 64, "--style-weight", 5, "--json", "-")
+    result = run("stylize", "photo.png", "-o", "slow.png", *options)
+    assert result.exit_code == 0, result.stderr
+    lines = [line for line in result.stderr.splitlines() if line.startswith("iteration")]
+    objectives = [float(line.split()[-1]) for line in lines]
+    assert [line.split(":")[0] for line in lines] == ["iteration 1/3", "iteration 2/3", "iteration 3/3"]
+    assert objectives == sorted(objectives, reverse=True)
+    assert json.loads(result.stdout)["pictures"][0]["status"] == "written"
+    assert read_pixels(tmp_path / "slow.png").shape == (64, 96, 3)
+    from_noise = run("stylize", "photo.png", "--style", painting, "--iterations", 1, "--from-noise")
+    assert from_noise.exit_code == 0 and (tmp_path / "photo_painting.png").exists()
+    assert np.abs(read_pixels("photo_painting.png").astype(int) - read_pixels("slow.png")).mean() > 30
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ((), "Give a --model, or a painting with --style."),
+        (("--model", "m", "--style", "photo.png"), "Give a --model, or a painting with --style."),
+        (("--model", "m", "--iterations", "5"), "--iterations goes with --style, not with --model."),
+        (("--model", "m", "--from-noise"), "--from-noise goes with --style, not with --model."),
+    ],
+)
+def test_options_that_do_not_go_together_are_usage_errors(run, photo, options, message):
+    result = run("stylize", "photo.png", *options)
+    assert result.exit_code == 2 and message in result.stderr
+
+
+def test_a_network_of_the_other_task_is_refused(run, photo, tiny_run, style_run):
+    result = run("stylize", "photo.png", "--model", tiny_run)
+    assert result.exit_code == 1
+    assert result.stderr == (
+        f"Error: {tiny_run} enlarges 4 times and has no style. Use keras-psr upscale --model {tiny_run}.\n"
+    )
+    result = run("upscale", "photo.png", "--model", style_run)
+    assert result.exit_code == 1
+    assert result.stderr == (
+        f"Error: {style_run} transfers a style and does not enlarge. Use keras-psr stylize --model {style_run}.\n"
+    )
+    result = run("upscale", "photo.png", "--model", style_run, "--scale", 4)
+    assert result.exit_code == 1 and "--scale 4 does not fit the model" in result.stderr
+
+
+@pytest.mark.parametrize("content", [b"no picture", b""])
+def test_a_style_that_is_no_picture_is_refused_in_a_line(run, photo, tmp_path, content):
+    (tmp_path / "painting.jpg").write_bytes(content)
+    for command in (("stylize", "photo.png"), ("fit", "--data", "photo.png", "--crop", "32", "--out", "run")):
+        result = run(*command, "--style", "painting.jpg")
+        assert result.exit_code == 1
+        assert result.stderr.splitlines()[-1].startswith("Error: ") and "painting.jpg" in result.stderr
+        assert "Traceback" not in result.stderr
+
+
+def test_a_tiny_style_is_refused_in_a_line(run, photo, tmp_path):
+    Image.new("RGB", (1, 1)).save(tmp_path / "dot.png")
+    for command in (("stylize", "photo.png"), ("fit", "--data", "photo.png", "--crop", "32", "--out", "run")):
+        result = run(*command, "--style", "dot.png")
+        assert result.exit_code == 1 and "Error: style must be a picture whose shorter side" in result.stderr
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_style_beside_a_super_resolution_option_is_refused(run, photo, painting):
+    result = run("fit", "--style", painting, "--scale", "4", "--data", "photo.png")
+    assert result.exit_code == 1
+    assert result.stderr == "Error: scale is for super-resolution; leave it out beside --style.\n"
+    result = run("fit", "--scale", "4", "--content-weight", "2")
+    assert result.exit_code == 1 and result.stderr == "Error: content_weight goes with --style.\n"
+
+
+def test_a_folder_of_paintings_trains_a_network_each(run, photo, painting, tmp_path):
+    (tmp_path / "paintings").mkdir()
+    for name in ("one", "two"):
+        shutil.copy(painting, tmp_path / "paintings" / f"{name}.png")
+    flags = ["--num-filters", 2, "--residual-blocks", 1, "--crop", 32, "--batch-size", 1, "--steps", 1]
+    flags += ["--style-layers", "relu1_2", "--content-layer", "relu1_2", "--data", "photo.png", "--val", "photo.png"]
+    result = run("fit", "--style", "paintings", "--out", "runs", *flags)
+    assert result.exit_code == 0, result.stderr
+    for name in ("one", "two"):
+        settings = json.loads((tmp_path / "runs" / name / "config.json").read_text())["config"]
+        assert settings["style"] == f"paintings/{name}.png"
+        assert f"keras-psr stylize photo.jpg --model runs/{name}" in result.stderr
+        assert (tmp_path / "runs" / name / "model.keras").is_file()
+
+
+def test_evaluate_measures_the_loss_that_it_was_fitted_to(run, style_run, painting, tmp_path, monkeypatch):
+    import skimage.data
+
+    monkeypatch.setattr("keras_psr.style_evaluation.BASELINE_ITERATIONS", (1, 2))
+    Image.fromarray(skimage.data.coffee()[:260, :300]).save(tmp_path / "photo.png")
+    result = run("evaluate", "--model", style_run, "--data", tmp_path, "--iterations", 2, "--json", "-")
+    assert result.exit_code == 0, result.stderr
+    document = json.loads(result.stdout)
+    assert document["weights"] == {"feature_loss": 1.0, "style_loss": 2.0, "total_variation": 1e-4}
+    assert list(document["summary"]) == ["photograph", "model", "L-BFGS 1", "L-BFGS 2"]
+    for name in ("photograph", "L-BFGS 2"):
+        (row,) = (line for line in result.stderr.splitlines() if name in line)
+        assert f"{document['summary'][name]['loss']:.4f}" in row
+    shutil.copytree(style_run, tmp_path / "moved")
+    settings = json.loads((tmp_path / "moved" / "config.json").read_text())
+    settings["config"]["style"] = "gone.png"
+    (tmp_path / "moved" / "config.json").write_text(json.dumps(settings))
+    result = run("evaluate", "--model", tmp_path / "moved", "--data", tmp_path)
+    assert result.exit_code == 1 and "There is no file gone.png." in result.stderr
+    result = run("evaluate", "--model", tmp_path / "moved", "--data", tmp_path, "--style", painting)
+    assert result.exit_code == 0, result.stderr
+
+
+def test_evaluate_refuses_style_options_for_other_networks(run, tiny_run, photo, painting):
+    result = run("evaluate", "--model", tiny_run, "--data", photo, "--style", painting)
+    assert result.exit_code == 1
+    assert "Error: --style and --iterations are for style networks." in result.stderr
+
+
+def test_export_and_what_it_wrote(run, style_run, photo, tmp_path, monkeypatch):
+    from keras_psr import load
+    from keras_psr.export import benchmark
+    from keras_psr.tflite_metadata import read_metadata
+
+    monkeypatch.setattr(benchmark, "SECONDS", 0.02)
+    flags = ["--tile", 96, "--calibration", "photo.png", "--verify", "photo.png", "--out", tmp_path]
+    monkeypatch.setattr("keras_psr.export.tflite.STYLE_CALIBRATION_TILE", 32)
+    result = run("export", style_run, "--tflite", *flags)
+    assert result.exit_code == 0, result.stderr
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert report["task"] == "style transfer" and (report["scale"], report["grid"]) == (1, 4)
+    assert report["min_psnr"] == 30 and report["files"]["float32"]["psnr"] > 60 < report["files"]["float32"]["psnr"]
+    assert read_metadata(tmp_path / "tiny-style_int8.tflite")["grid"] == 4
+    photograph = read_pixels(photo)
+    expected = load(style_run)(photograph).astype(int)
+    for variant, largest in (("float32", 1), ("int8", 60)):
+        painted = load(tmp_path / f"tiny-style_{variant}.tflite")(photograph).astype(int)
+        assert painted.shape == photograph.shape and np.abs(painted - expected).max() <= largest
+    result = run("stylize", photo, "--model", tmp_path / "tiny-style_int8.tflite")
+    assert result.exit_code == 0 and (tmp_path / "photo_tiny-style_int8.png").is_file()
+    assert run("upscale", photo, "--model", tmp_path / "tiny-style_int8.tflite").exit_code == 1
+
+
+def test_a_style_file_far_from_its_network_is_rejected(run, style_run, photo, tmp_path, monkeypatch):
+    from keras_psr.export import benchmark
+
+    monkeypatch.setattr(benchmark, "SECONDS", 0.02)
+    monkeypatch.setattr("keras_psr.export.tflite.MIN_STYLE_PSNR", 101.0)
+    flags = ["--tile", 96, "--verify", "photo.png", "--out", tmp_path, "--quantize", "float16"]
+    result = run("export", style_run, "--tflite", *flags)
+    assert result.exit_code == 1 and "Less than 101 dB of PSNR against the network's pictures" in result.stderr
+    assert (tmp_path / "tiny-style_float16.tflite.rejected").is_file()
+
+
+def test_a_tile_off_the_grid_is_refused(run, style_run, tmp_path):
+    result = run("export", style_run, "--tflite", "--tile", 98, "--out", tmp_path)
+    assert result.exit_code == 1 and "tile must be a multiple of 4 and larger than" in result.stderr

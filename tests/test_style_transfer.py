@@ -1,0 +1,159 @@
+"""Fits of styles: what is asked of a painting, the settings, a tiny fit from end to end."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from PIL import Image
+from skimage import data
+
+from keras_psr.errors import ConfigError, ImageFileError
+from keras_psr.inference import load
+from keras_psr.training.config import FitConfig
+from keras_psr.training.fit import build_trainer, fit
+from keras_psr.training.style_transfer import Validation, build_loss, build_stream, read_painting
+
+TINY = {
+    "num_filters": 2,
+    "num_residual_blocks": 1,
+    "crop": 32,
+    "batch_size": 2,
+    "steps": 3,
+    "save_every": 3,
+    "style_layers": ["relu1_2", "relu2_2"],
+    "content_layer": "relu2_2",
+    "style_size": 48,
+}
+
+
+@pytest.fixture(scope="module")
+def sources(tmp_path_factory):
+    """Settings that name a painting and two folders of a photograph."""
+    folder = tmp_path_factory.mktemp("pictures")
+    for name, pixels in {"data": data.astronaut()[:128, 150:310], "val": data.coffee()[100:165, 200:271]}.items():
+        (folder / name).mkdir()
+        Image.fromarray(pixels).save(folder / name / "photograph.png")
+    Image.fromarray(data.cat()[:100, :140]).save(folder / "painting.png")
+    return {"data": [str(folder / "data")], "val": [str(folder / "val")], "style": str(folder / "painting.png")}
+
+
+@pytest.fixture(scope="module")
+def config(sources):
+    return FitConfig.from_json({**TINY, **sources})
+
+
+def save_painting(folder, height, width, mode="RGB"):
+    noise = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
+    Image.fromarray(noise).convert(mode).save(folder / "painting.png")
+    return str(folder / "painting.png")
+
+
+def test_a_fit_from_end_to_end(sources, tmp_path):
+    logged = []
+    fitted = fit(tmp_path / "run", **TINY, **sources, on_log=lambda step, numbers: logged.append(numbers))
+    losses, scores = logged
+    terms = losses["feature_loss"] + 2 * losses["style_loss"] + 1e-4 * losses["total_variation"]
+    assert losses["loss"] == pytest.approx(terms, rel=1e-3)
+    assert set(scores) == {"val_loss", "val_feature_loss", "val_style_loss", "val_total_variation"}
+    assert np.asarray(Image.open(tmp_path / "run" / "samples" / "step-00000003.png")).shape[2] == 3
+    saved = json.loads((tmp_path / "run" / "config.json").read_text())["config"]
+    assert saved["style"] == sources["style"] and FitConfig.from_json(saved).style_size == 48
+    image = data.coffee()[:33, :50]
+    assert fitted.scale == 1 and fitted(image).shape == image.shape
+    np.testing.assert_array_equal(load(tmp_path / "run")(image), fitted(image))
+
+
+def test_a_fit_comes_nearer_to_the_painting(config):
+    trainer, stream = build_trainer(replace(config, learning_rate=0.01, steps=1000)), build_stream(config)
+    photographs, originals = stream.batch(0, 2)
+    np.testing.assert_array_equal(photographs, originals)
+    one_batch = stream.dataset(batch_size=2, first_step=0, last_step=1)
+    losses = trainer.fit(one_batch, epochs=25, verbose=0).history["loss"]
+    assert losses[-1] < 0.7 * losses[0]
+
+
+def test_the_painting_is_reduced_to_the_style_size(tmp_path, sources):
+    painting = save_painting(tmp_path, 120, 300)
+    assert read_painting(FitConfig.from_json({**sources, "style": painting, "style_size": 100})).shape == (40, 100, 3)
+
+
+def test_a_painting_smaller_than_the_style_size_stays_as_it_is_and_says_so(tmp_path, sources, caplog):
+    config = FitConfig.from_json({**sources, "style": save_painting(tmp_path, 50, 60), "style_size": 384})
+    assert read_painting(config).shape == (50, 60, 3)
+    assert "painting.png has 60x50 pixels and is not enlarged to style_size 384." in caplog.text
+
+
+def test_a_grey_painting_is_rgb_of_equal_channels(tmp_path, sources):
+    config = FitConfig.from_json({**sources, "style": save_painting(tmp_path, 50, 60, "L")})
+    painting = read_painting(config)
+    assert painting.shape == (50, 60, 3) and (painting == painting[..., :1]).all()
+    assert build_loss(config, painting).style["relu1_2"].shape == (1, 64, 64)
+
+
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (31, 200), (40, 2000)])
+def test_a_painting_without_room_for_a_style_is_refused(height, width, tmp_path, sources):
+    config = FitConfig.from_json({**sources, "style": save_painting(tmp_path, height, width)})
+    message = f"style must be a picture whose shorter side has at least 32 pixels.*style_size 384.*{width}x{height}"
+    with pytest.raises(ConfigError, match=message):
+        Validation(config)
+
+
+def test_what_is_no_picture_is_refused(tmp_path, sources):
+    (tmp_path / "painting.jpg").write_text("not a picture")
+    for path in ("painting.jpg", "missing.jpg"):
+        with pytest.raises(ImageFileError, match=path):
+            read_painting(FitConfig.from_json({**sources, "style": str(tmp_path / path)}))
+
+
+def test_a_huge_painting_is_refused_before_it_is_decoded(tmp_path, sources, monkeypatch):
+    painting = save_painting(tmp_path, 50, 60)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    with pytest.raises(ImageFileError, match="painting.png"):
+        read_painting(FitConfig.from_json({**sources, "style": painting}))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"style_size": 31}, "style_size must be at least 32. Received: 31."),
+        ({"crop": 30}, "crop must be a multiple of 4, and at least 32. Received: 30."),
+        ({"style_weight": 0.0}, "style_weight must be above 0"),
+        ({"style_normalization": "l2"}, "style_normalization must be one of energy, paper, mean. Received: l2."),
+        ({"scale": 4}, "scale is for super-resolution; leave it out beside --style."),
+        ({"phase_weight": 0.1}, "phase_weight is for super-resolution"),
+    ],
+)
+def test_settings_that_do_not_go_with_a_style_are_refused(settings, message, sources):
+    with pytest.raises(ConfigError, match=message):
+        FitConfig.from_json({**sources, **settings})
+
+
+def test_a_style_setting_without_a_style_is_refused():
+    with pytest.raises(ConfigError, match="content_layer goes with --style."):
+        FitConfig.from_json({"content_layer": "relu2_2"})
+
+
+def test_each_normalization_has_the_content_loss_that_belongs_to_it(sources):
+    losses = {
+        name: build_loss(FitConfig.from_json({**TINY, **sources, "style_normalization": name, "precision": "float32"}))
+        for name in ("energy", "paper")
+    }
+    image, photograph = data.coffee()[:32, :32], data.coffee()[50:82, :32]
+    energy, paper = (losses[name].measure(image, photograph) for name in ("energy", "paper"))
+    response = np.asarray(losses["paper"].responses(photograph[None].astype(np.float32))["relu2_2"])
+    assert energy["feature_loss"] == pytest.approx(paper["feature_loss"] / (response**2).mean(), rel=1e-4)
+    assert energy["style_loss"] != pytest.approx(paper["style_loss"], rel=0.1)
+
+
+def test_super_resolution_takes_a_texture_loss(sources, tmp_path):
+    settings = {"num_filters": 2, "num_residual_blocks": 1, "crop": 32, "batch_size": 2, "steps": 2, "save_every": 2}
+    settings |= {"style_weight": 3.0, "style_layers": ["relu1_2"], "feature_weight": 0.0, "phase_weight": 0.0}
+    logged = []
+    places = {name: sources[name] for name in ("data", "val")}
+    fit(tmp_path / "run", scale=4, **settings, **places, on_log=lambda step, numbers: logged.append(numbers))
+    losses = logged[0]
+    assert losses["style_loss"] > 0
+    assert losses["loss"] == pytest.approx(losses["pixel_loss"] + 3 * losses["style_loss"], rel=1e-3)
+    trainer = build_trainer(FitConfig.from_json({"steps": 2, "num_filters": 2, **places}))
+    assert "style_loss" not in trainer.perceptual_loss.weights, "off by default, as in the paper"
