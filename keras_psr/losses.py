@@ -159,8 +159,8 @@ class PerceptualLoss:
         Returns:
             Numbers by term name.
         """
-        images = [picture[None].astype(np.float32) for picture in (image, original)]
-        terms = self.terms(*images, step=self.warmup_steps)
+        output, target = (picture[None].astype(np.float32) for picture in (image, original))
+        terms = self.terms(output, target, self.warmup_steps)
         return {"loss": float(self.total(terms)), **{name: float(term) for name, term in terms.items()}}
 
     def vgg_terms(

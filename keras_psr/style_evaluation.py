@@ -47,7 +47,9 @@ def evaluate_style(
     Raises:
         DataError: No picture can be used.
     """
-    pictures, rows, skipped = open_sources(data), [], []
+    pictures = open_sources(data)
+    rows: list[dict[str, Any]] = []
+    skipped: list[tuple[str, str]] = []
     for done, picture in enumerate(pictures):
         on_step(picture.name, done, len(pictures))
         try:
