@@ -67,7 +67,7 @@ function listPrecisions() {
   showSize();
 }
 
-const megabytes = (bytes) => `${(bytes / 1e6).toFixed(1)} MB`;
+const megabytes = (bytes) => (bytes < 1e5 ? `${Math.ceil(bytes / 1e3)} kB` : `${(bytes / 1e6).toFixed(1)} MB`);
 const chosenModel = () => models.find(({ name }) => name === page.model.value);
 const chosenFile = () => chosenModel().files.find(({ variant }) => variant === page.precision.value);
 

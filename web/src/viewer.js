@@ -46,10 +46,11 @@ function setZoom(wanted, x = scroller.clientWidth / 2, y = scroller.clientHeight
   moveSplit();
 }
 
-/** Cuts the result where the slider stands, which stays in place while the picture is scrolled below it. */
+/** Cuts both pictures where the slider stands, which stays in place while they are scrolled below it. */
 function moveSplit() {
   const share = split.value / 100;
   const cut = scroller.scrollLeft + share * scroller.clientWidth - layers.offsetLeft;
+  before.style.clipPath = after.hidden ? "" : `inset(0 ${Math.max(0, layers.clientWidth - cut)}px 0 0)`;
   after.style.clipPath = `inset(0 0 0 ${Math.max(0, cut)}px)`;
   compare.style.setProperty("--split", share);
 }

@@ -1,0 +1,135 @@
+/**
+ * Speed, size and memory of the page of `keras-psr demo`, beside Python on the same machine. After `make web`:
+ *   PYTHON=.venv/bin/python node benchmarks/page_speed.js
+ */
+
+import { execFileSync } from "node:child_process";
+import { readFileSync } from "node:fs";
+import { join } from "node:path";
+import { gzipSync } from "node:zlib";
+
+import { makeFolder, startChromium, startDemo } from "../web/test/support.js";
+
+const PYTHON_CODE = `
+import sys, time
+from pathlib import Path
+import numpy as np, skimage.data
+from PIL import Image
+import keras_psr
+from keras_psr.photos import read_photo, write_photo
+from keras_psr.upscaling import upscale_photo
+folder, variant, threads = sys.argv[1], sys.argv[2], int(sys.argv[3])
+coffee = skimage.data.coffee()
+Image.fromarray(coffee[60:316, 150:406]).save(folder + "/small.png")
+Image.fromarray(np.tile(coffee, (2, 2, 1))[:750, :1000]).save(folder + "/large.png")
+upscaler, picture = keras_psr.load(f"x4_{variant}", threads=threads), coffee[60:316, 150:406]
+
+
+def upscale_file():
+    write_photo(Path(folder, "python.png"), upscale_photo(upscaler, read_photo(Path(folder, "small.png"))))
+
+
+for work in (lambda: upscaler(picture), upscale_file):
+    work()
+    times = []
+    for _ in range(5):
+        begin = time.perf_counter()
+        work()
+        times.append(time.perf_counter() - begin)
+    print(sorted(times)[2])
+`;
+
+const folder = makeFolder();
+const [demo, browser] = await Promise.all([startDemo(), startChromium()]);
+const say = (name, value) => console.log(`${name.padEnd(58)} ${value}`);
+
+/** Proportional memory of the browser's processes, in MB (Linux). */
+async function memory() {
+  const session = await browser.newBrowserCDPSession();
+  const { processInfo } = await session.send("SystemInfo.getProcessInfo");
+  await session.detach();
+  const sizes = processInfo.map(({ id }) => {
+    try {
+      return Number(readFileSync(`/proc/${id}/smaps_rollup`, "utf8").match(/^Pss:\s+(\d+)/m)[1]) / 1e3;
+    } catch {
+      return 0; // it has ended
+    }
+  });
+  return sizes.reduce((sum, size) => sum + size, 0);
+}
+
+async function open() {
+  const page = await (await browser.newContext({ viewport: { width: 1280, height: 800 } })).newPage();
+  const begin = performance.now();
+  await page.goto(demo.address);
+  await page.waitForSelector("#model option", { state: "attached" });
+  return [page, performance.now() - begin];
+}
+
+async function run(page) {
+  await page.click("#run");
+  await page.waitForSelector("#working", { state: "hidden", timeout: 300_000 });
+  return Number((await page.textContent("#status")).match(/in ([\d.]+) s/)[1]);
+}
+
+/** What Python takes for the network's tiles, and from file to file. */
+const timePython = (variant, threads) =>
+  execFileSync(process.env.PYTHON ?? "python3", ["-c", PYTHON_CODE, folder, variant, threads], { encoding: "utf8" }).trim().split("\n").map(Number);
+
+// Speed and size
+let [page, milliseconds] = await open();
+say("page can be used after", `${Math.round(milliseconds)} ms`);
+const threads = await page.evaluate(() => navigator.hardwareConcurrency);
+for (const variant of ["int8", "float32"]) {
+  const python = timePython(variant, threads);
+  const sizes = [];
+  const keepSize = async (response) => {
+    if (response.request().url().startsWith("blob:")) return;
+    const body = await response.body().catch(() => Buffer.alloc(0));
+    sizes.push([body.length, gzipSync(body).length]);
+  };
+  await page.close();
+  const context = await browser.newContext({ serviceWorkers: "block" });
+  context.on("response", keepSize);
+  page = await context.newPage();
+  await page.goto(demo.address);
+  await page.setInputFiles("#photo", join(folder, "small.png"));
+  await page.selectOption("#precision", variant);
+  await run(page);
+  const worker = page.workers().find((other) => other.url().includes("worker"));
+  await worker.evaluate(() => {
+    self.marks = [];
+    const post = self.postMessage.bind(self);
+    self.postMessage = (message) => (self.marks.push(performance.now()), post(message));
+  });
+  const whole = [await run(page), await run(page), await run(page)].sort()[1];
+  const tiles = await worker.evaluate(() => self.marks.slice(1).map((mark, at) => mark - self.marks[at]));
+  const tile = tiles.sort((one, other) => one - other)[tiles.length >> 1] / 1000;
+  for (const [name, ours, theirs] of [["tiles", 9 * tile, python[0]], ["PNG to PNG", whole, python[1]]]) {
+    const ratio = `${(ours / theirs).toFixed(1)} times the ${theirs.toFixed(2)} s of Python`;
+    say(`${variant}: 256x256, ${name}, ${threads} threads`, `${ours.toFixed(2)} s, ${ratio}`);
+  }
+  const [plain, compressed] = [0, 1].map((at) => sizes.reduce((sum, size) => sum + size[at], 0) / 1e6);
+  say(`${variant}: over the wire, page, LiteRT and model`, `${plain.toFixed(1)} MB, ${compressed.toFixed(1)} MB with gzip`);
+}
+await page.context().close();
+
+// Memory
+[page] = await open();
+await page.setInputFiles("#photo", join(folder, "large.png"));
+await page.waitForTimeout(1000);
+const before = await memory();
+let most = 0;
+let isWatching = true;
+const watch = (async () => {
+  while (isWatching) {
+    most = Math.max(most, await memory());
+    await new Promise((resolve) => setTimeout(resolve, 100));
+  }
+})();
+await run(page);
+await page.waitForTimeout(2000);
+isWatching = false;
+await watch;
+say("1000x750 to 12 MP, int8: all of Chromium grew by at most", `${Math.round(most - before)} MB`);
+await Promise.all([browser.close(), demo.stop()]);
