@@ -138,10 +138,12 @@ async function run() {
   if (worker?.key !== key) {
     stopWorker();
     await isControlled; // so that what the worker loads is kept for use offline
+    if (page.working.hidden) return; // cancelled meanwhile
     worker = Object.assign(new PageWorker(), { key });
     worker.onerror = (event) => fail(event.message || "The worker stopped.");
   }
-  worker.onmessage = ({ data }) => {
+  worker.onmessage = ({ data, target }) => {
+    if (target !== worker) return; // it was ended just then
     if (data.error) fail(data.error);
     else if (data.result) finish(data.result);
     else showProgress(data);
@@ -251,4 +253,5 @@ const isControlled = (async () => {
   }
 })();
 
-loadModels();
+if ("CompressionStream" in window && "OffscreenCanvas" in window) loadModels();
+else showError("This browser is too old: it needs Chrome 80, Firefox 113, Safari 16.4 or newer.");

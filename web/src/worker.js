@@ -10,7 +10,7 @@ self.onmessage = async ({ data: { file, url, accelerator } }) => {
     network ??= await loadNetwork(url, accelerator);
     const begin = performance.now();
     const bitmap = await createImageBitmap(file).catch(() => {
-      throw new Error(`${file.name} is damaged: its pixels cannot be read. Choose another picture.`);
+      throw new Error(`${file.name} cannot be decoded: it is damaged, or too large for this device. Choose another picture.`);
     });
     const result = await enlarge(bitmap, network, (done, total) => self.postMessage({ done, total }));
     bitmap.close();
@@ -18,6 +18,7 @@ self.onmessage = async ({ data: { file, url, accelerator } }) => {
     const { accelerator: used, threads, note } = network;
     self.postMessage({ result: { ...result, seconds, accelerator: used, threads, note } });
   } catch (error) {
-    self.postMessage({ error: error.message });
+    const isMemory = error instanceof RangeError || /memory/i.test(error.message);
+    self.postMessage({ error: isMemory ? `${file.name} needs more memory than there is. Choose a smaller one.` : error.message });
   }
 };

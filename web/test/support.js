@@ -1,7 +1,7 @@
 /** What the tests need: Python, the demo's server, and Chromium. */
 
 import { execFileSync, spawn } from "node:child_process";
-import { existsSync, mkdtempSync, readFileSync } from "node:fs";
+import { existsSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { delimiter, join } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -17,7 +17,12 @@ const CHROMIUM =
 
 export const SCREENSHOTS = fileURLToPath(new URL("../screenshots", import.meta.url));
 
-export const makeFolder = () => mkdtempSync(join(tmpdir(), "keras-psr-page-"));
+/** A folder that is gone after the tests. */
+export function makeFolder() {
+  const folder = mkdtempSync(join(tmpdir(), "keras-psr-page-"));
+  process.on("exit", () => rmSync(folder, { recursive: true }));
+  return folder;
+}
 
 const runPython = (...args) => execFileSync(PYTHON, args, { stdio: "pipe" }); // an error holds what was printed
 
