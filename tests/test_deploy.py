@@ -16,6 +16,7 @@ from keras_psr.inference import Upscaler
 from keras_psr.networks import build_network
 from keras_psr.receptive_field import receptive_halo
 from keras_psr.sources import open_sources
+from keras_psr.style_networks import build_style_network
 from keras_psr.tflite_metadata import with_metadata
 
 DEPLOY = Path(__file__).parents[1] / "docs" / "deploy.md"
@@ -53,6 +54,21 @@ def test_the_listing_gives_the_networks_pixels(network, script, tmp_path, varian
     assert received.shape == (2 * height, 2 * width, 3)
     assert difference.max() <= (1 if variant == "float32" else 6)
     assert difference.mean() < (0.01 if variant == "float32" else 1)
+
+
+def test_the_listing_paints_with_a_style_of_any_size_without_a_seam(script, tmp_path):
+    network, generator = build_style_network(num_filters=2, num_residual_blocks=1), np.random.default_rng(0)
+    network.get_layer("exit").kernel.assign(generator.normal(0, 1, (9, 9, 2, 3)))
+    halo = receptive_halo(network)
+    tile = 2 * halo + 20
+    metadata = {"scale": 1, "tile": tile, "halo": halo, "grid": 4}
+    (tmp_path / "style.tflite").write_bytes(with_metadata(convert(network, "float32", tile), metadata))
+    photo = open_sources(["sample:val"])[0].read()[100:150, 100:195]
+    Image.fromarray(photo).save(tmp_path / "photo.png")
+    command = [sys.executable, script, "style.tflite", "photo.png", "painted.png"]
+    subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
+    received = np.asarray(Image.open(tmp_path / "painted.png")).astype(int)
+    assert np.abs(received - Upscaler(network)(photo)).max() <= 1 and np.ptp(received) > 50
 
 
 def test_the_listing_imports_neither_tensorflow_nor_keras_psr(script):
