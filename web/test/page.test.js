@@ -49,6 +49,10 @@ async function open({ address = demo.address, from = browser, ...options } = {})
 
 const choose = (page, name) => page.setInputFiles("#photo", at(name));
 
+/** Waits until an element's text matches. */
+const expectText = (page, id, pattern) =>
+  page.locator(id).filter({ hasText: pattern }).waitFor({ state: "attached", timeout: 20_000 });
+
 async function run(page) {
   await page.click("#run");
   await page.waitForSelector("#working", { state: "hidden", timeout: 240_000 });
@@ -145,7 +149,7 @@ test("opacity is kept, and colours do not bleed from what is transparent", async
 test("a photo that says how it was turned comes out upright", async () => {
   const page = await open({ address: tiny.address });
   await choose(page, "turned.jpg");
-  assert.match(await page.textContent("#size"), /^80 × 130 → 160 × 260/);
+  await expectText(page, "#size", /^80 × 130 → 160 × 260/);
   await page.selectOption("#precision", "float32");
   await run(page);
   const { image } = await save(page);
@@ -200,8 +204,7 @@ for (const [name, message] of [
     await page.evaluate(() => Object.defineProperty(navigator, "deviceMemory", { value: 4 }));
     await choose(page, name);
     if (name === "cut off.png") await page.click("#run"); // its header is whole
-    await page.waitForFunction(() => document.querySelector("#error").textContent);
-    assert.match(await page.textContent("#error"), message);
+    await expectText(page, "#error", message);
     if (name === "cut off.png") await choose(page, "odd.png");
     else assert.ok(await page.isVisible("#download"));
     assert.match(await run(page), /^260 × 202 in /);
@@ -213,19 +216,20 @@ test("a result too large for the memory is refused before it begins", async () =
   const page = await open();
   await page.evaluate(() => Object.defineProperty(navigator, "deviceMemory", { value: 0.003 }));
   await choose(page, "odd.png");
-  assert.match(await page.textContent("#size"), /^The result is too large for this device's memory: 520 × 404/);
+  await expectText(page, "#size", /^The result is too large for this device's memory: 520 × 404/);
   assert.ok(await page.isDisabled("#run"));
 });
 
 test("a run is cancelled, and the page goes on", async () => {
   const page = await open();
-  await choose(page, "photo.png");
+  await choose(page, "large.png");
   await page.click("#run");
-  await page.waitForFunction(() => /^Tile [1-5] /.test(document.querySelector("#status").textContent));
+  await expectText(page, "#status", /^Tile \d+ of 484$/);
   assert.ok(await page.isDisabled("#model"));
   await page.click("#cancel");
   assert.equal(await page.textContent("#status"), "Cancelled.");
   assert.ok(await page.isHidden("#download"));
+  assert.deepEqual(page.workers(), []);
   await choose(page, "one pixel.png");
   assert.match(await run(page), /^4 × 4 in /);
 });
@@ -234,7 +238,7 @@ test("the page answers while a worker works", async () => {
   const page = await open();
   await choose(page, "photo.png");
   await page.click("#run");
-  await page.waitForFunction(() => /^Tile 1 /.test(document.querySelector("#status").textContent));
+  await expectText(page, "#status", /^Tile /);
   const longest = await page.evaluate(async () => {
     let [most, last] = [0, performance.now()];
     while (!document.querySelector("#working").hidden) {
@@ -348,8 +352,7 @@ test("it works offline with what was used before", async () => {
   assert.match(await run(page), /^260 × 202 in .* with \d+ threads/);
   await page.selectOption("#precision", "float32");
   await page.click("#run");
-  await page.waitForFunction(() => document.querySelector("#error").textContent);
-  assert.match(await page.textContent("#error"), /Go online once/);
+  await expectText(page, "#error", /Go online once/);
   watched.at(-1).errors.length = 0; // Chromium reports the failed request itself
 });
 
