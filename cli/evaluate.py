@@ -55,7 +55,7 @@ OnPicture = Callable[[str, int, int], None]
 )
 @click.option(
     "--style",
-    type=click.Path(exists=True, dir_okay=False),
+    type=click.Path(dir_okay=False),
     help="The painting of a style network.  [default: the one that it was fitted to, if it is still there]",
 )
 @click.option(

@@ -26,7 +26,7 @@ DEFAULT_ITERATIONS = 300
 )
 @click.option(
     "--style",
-    type=click.Path(exists=True, dir_okay=False),
+    type=click.Path(dir_okay=False),
     help="A painting instead of a model: each picture is optimised, which takes a thousand times as long.",
 )
 @click.option(
