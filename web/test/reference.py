@@ -43,22 +43,24 @@ def models(folder: str) -> None:
 
     from keras_psr.export.convert import convert
     from keras_psr.networks import build_network
-    from keras_psr.receptive_field import receptive_halo
+    from keras_psr.receptive_field import pixel_grid, receptive_halo
+    from keras_psr.style_networks import build_style_network
     from keras_psr.tflite_metadata import with_metadata
 
-    image = keras.Input((None, None, 3))
-    style = keras.Model(image, keras.layers.Conv2D(3, 5, padding="same", kernel_initializer="glorot_uniform")(image))
-    tiny = build_network(scale=2, num_filters=4, num_residual_blocks=1)
+    keras.utils.set_random_seed(1)
+    enlarging = build_network(scale=2, num_filters=4, num_residual_blocks=1)
+    painting = build_style_network(num_filters=2, num_residual_blocks=1)
     calibration = [skimage.data.coffee()[top : top + 128, 200:328] for top in (0, 100, 200)]
-    networks = (("x2-tiny", "super-resolution", 2, tiny), ("soft-lines", "style transfer", 1, style))
-    for name, task, scale, network in networks:
-        keras.utils.set_random_seed(1)
+    for name, network, task, variants in (
+        ("x2-tiny", enlarging, "super-resolution", ("float32", "int8")),
+        ("soft-lines", painting, "style transfer", ("float32",)),
+    ):
         network.set_weights([weight + np.random.normal(0, 0.1, weight.shape) for weight in network.get_weights()])
-        for variant in ("float32", "int8") if scale == 2 else ("float32",):
-            content = convert(network, variant, 128, calibration)
-            facts = {"name": name, "task": task, "variant": variant, "scale": scale, "tile": 128}
-            facts["halo"] = receptive_halo(network)
-            (Path(folder) / f"{name}_{variant}.tflite").write_bytes(with_metadata(content, facts))
+        facts = {"name": name, "task": task, "scale": 2 if network is enlarging else 1, "tile": 128}
+        facts |= {"halo": receptive_halo(network), "grid": pixel_grid(network)}
+        for variant in variants:
+            content = with_metadata(convert(network, variant, 128, calibration), facts | {"variant": variant})
+            (Path(folder) / f"{name}_{variant}.tflite").write_bytes(content)
 
 
 def floats(model: str, picture: str, out: str) -> None:
