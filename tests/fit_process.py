@@ -1,11 +1,13 @@
 """A fit in a process of its own, for tests: devices must be divided and machines joined before TensorFlow starts.
 
 Takes one argument, JSON: `out`, `settings`, and optionally `logical_cpus`, `resume`, `stop_at` (end at once, as if
-killed, after that step), and `step_seconds` (sleep after each step).
+killed, after that step), `step_seconds` (sleep after each step), and `full_disk` (two steps: from the first to the
+second no file may grow beyond 8 kB).
 """
 
 import json
 import os
+import resource
 import sys
 import time
 
@@ -25,6 +27,9 @@ class Interfere(StepCallback):
         time.sleep(task.get("step_seconds", 0))
         if self.step() == task.get("stop_at"):
             os._exit(9)
+        full, free = task.get("full_disk", (None, None))
+        if self.step() in (full, free):
+            resource.setrlimit(resource.RLIMIT_FSIZE, (8000 if self.step() == full else -1, -1))
 
 
 task = json.loads(sys.argv[1])

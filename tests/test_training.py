@@ -1,6 +1,9 @@
 import json
 import shutil
 import signal
+import subprocess
+import sys
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -8,6 +11,7 @@ import pytest
 from PIL import Image
 from skimage import data
 
+import keras_psr.samples
 import keras_psr.training.callbacks
 from keras_psr.errors import ConfigError, DataError, ModelError, TrainingError
 from keras_psr.inference import load, load_network
@@ -395,6 +399,107 @@ def test_a_checkpoint_of_right_form_and_wrong_content_is_damaged(finished, tmp_p
         run.load_checkpoint()
 
 
+# === Faults ===
+
+
+def test_a_full_disk_ends_nothing_and_spares_the_last_checkpoint(photographs, tmp_path):
+    task = {"out": str(tmp_path / "run"), "settings": {**FLOAT32, **photographs}, "full_disk": [3, 5]}
+    script = Path(__file__).with_name("fit_process.py")
+    result = subprocess.run([sys.executable, script, json.dumps(task)], capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr[-2000:]
+    run = RunFolder(tmp_path / "run")
+    for what in ("checkpoint of step 4", f"network {run.model_file}", f"sheet {run.samples / 'step-00000004.png'}"):
+        assert f"Cannot write the {what}" in result.stderr
+    assert "The fit goes on; free some space." in result.stderr
+    assert [path.name for path in sorted(run.checkpoints.iterdir())] == ["step-00000002.npz", "step-00000006.npz"]
+    fit(tmp_path / "undisturbed", **FLOAT32, **photographs)
+    assert_close(weights_of(run.model_file), weights_of(tmp_path / "undisturbed" / "model.keras"), atol=1e-6)
+
+
+def test_a_second_fit_into_the_folder_is_refused_while_the_first_one_runs(photographs, tmp_path):
+    refused = []
+
+    def fit_again(model):
+        for options in ({"overwrite": True}, {"resume": True}):
+            with pytest.raises(TrainingError, match="Another fit is writing into --out .*run. Use another folder."):
+                fit(tmp_path / "run", **FLOAT32, **photographs, **options)
+            refused.append(options)
+
+    fit(tmp_path / "run", **FLOAT32, **photographs, callbacks=[At(3, fit_again)])
+    assert len(refused) == 2
+    fit(tmp_path / "run", resume=True)
+
+
+def two_pictures(photographs, tmp_path):
+    """A folder of two pictures, each read anew for each crop."""
+    (source,) = Path(photographs["data"][0]).iterdir()
+    for name in ("a", "b"):
+        shutil.copy(source, tmp_path / f"{name}.png")
+    return {**FLOAT32, **photographs, "feature_weight": 0.0, "data": [str(tmp_path / "*.png")], "steps": 30}
+
+
+def test_a_picture_that_vanishes_is_left_out_and_named(photographs, tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(keras_psr.samples, "CACHE_BYTES", 0)
+    settings = two_pictures(photographs, tmp_path)
+    fit(tmp_path / "run", **settings, callbacks=[At(3, lambda model: (tmp_path / "a.png").unlink())])
+    assert RunFolder(tmp_path / "run").load_checkpoint()[0] == 30
+    assert "a.png" in caplog.text
+
+
+def test_a_fit_whose_pictures_all_vanish_ends_with_a_message(photographs, tmp_path, monkeypatch):
+    monkeypatch.setattr(keras_psr.samples, "CACHE_BYTES", 0)
+    settings = two_pictures(photographs, tmp_path)
+
+    def remove_all(model):
+        for path in tmp_path.glob("*.png"):
+            path.write_bytes(b"")
+
+    with pytest.raises(
+        TrainingError, match=r"after step \d+; the last checkpoint is kept: .*2 of 2 pictures cannot be"
+    ):
+        fit(tmp_path / "run", **settings, callbacks=[At(3, remove_all)])
+
+
+def test_an_exploding_loss_ends_the_fit_before_it_is_saved(photographs, tmp_path, monkeypatch):
+    monkeypatch.setattr(keras_psr.training.callbacks, "LOG_EVERY", 1)
+
+    def explode(model):
+        model.network.get_layer("exit").bias.assign([1e6, 1e6, 1e6])
+
+    settings = {**FLOAT32, **photographs, "feature_weight": 0.0}
+    message = r"diverged at step 4: the loss is .*e\+0\d, after .* Those of this step: 0 \(.*photograph.png\)\."
+    with pytest.raises(TrainingError, match=message):
+        fit(tmp_path / "run", **settings, callbacks=[At(3, explode)])
+    assert [path.name for path in RunFolder(tmp_path / "run").checkpoints.iterdir()] == ["step-00000002.npz"]
+
+
+def test_what_does_not_change_the_weights_may_be_changed_when_resuming(finished, tmp_path):
+    out = shutil.copytree(finished[0].path, tmp_path / "run")
+    fit(out, resume=True, keep=1, save_every=7, strategy="none")
+    assert {"keep": 1, "save_every": 7, "strategy": "none"}.items() <= saved_config(out).items()
+
+
+def test_the_log_of_a_resumed_run_has_each_line_once_and_the_same(photographs, tmp_path, monkeypatch):
+    monkeypatch.setattr(keras_psr.training.callbacks, "LOG_EVERY", 4)
+    settings = {**FLOAT32, **photographs, "save_every": 3}
+    fit(tmp_path / "straight", **settings)
+    with pytest.raises(Interruption):
+        fit(tmp_path / "resumed", **settings, callbacks=[At(5, interrupt)])
+    (tmp_path / "resumed" / "checkpoints" / ".part.step-00000005.npz").write_bytes(b"half")
+    with (tmp_path / "resumed" / "log.jsonl").open("a") as file:
+        file.write('{"step": 4, "lo')
+    fit(tmp_path / "resumed", resume=True)
+    logs = [RunFolder(tmp_path / name).read_log() for name in ("straight", "resumed")]
+    for line, resumed in zip(*logs, strict=True):
+        assert {**resumed, "crops_per_second": 0} == pytest.approx({**line, "crops_per_second": 0}, rel=1e-4)
+    names = [
+        sorted(str(path.relative_to(out)) for path in out.rglob("*") if "tfevents" not in path.name)
+        for out in (tmp_path / "straight", tmp_path / "resumed")
+    ]
+    assert names[0] == names[1]
+    assert len(list((tmp_path / "resumed" / "tensorboard").iterdir())) == 1
+
+
 # === Starting from another network ===
 
 
@@ -446,7 +551,7 @@ def test_the_step_moves_the_network_and_not_vgg(photographs):
     assert_close(vgg_before, vgg.get_weights(), atol=0)
 
 
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("precision", ["float32", "bfloat16", "float16"])
 @pytest.mark.parametrize("architecture", ["residual", "johnson2016"])
 def test_the_loss_falls(architecture, precision, photographs):
     settings = {"architecture": architecture, "precision": precision, "num_filters": 8, "warmup_steps": 0}
