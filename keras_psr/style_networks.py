@@ -160,7 +160,7 @@ def _convolve(
 ) -> keras.KerasTensor:
     """The paper's convolution, batch norm and ReLU."""
     x = layers.Conv2D(filters, size, strides=strides, padding=padding, name=name)(x)
-    x = layers.BatchNormalization(momentum=MOMENTUM, name=f"{name}_norm")(x)
+    x = layers.BatchNormalization(momentum=MOMENTUM, synchronized=True, name=f"{name}_norm")(x)
     return layers.ReLU(name=f"{name}_relu")(x) if relu else x
 
 
@@ -168,5 +168,5 @@ def _upsample(x: keras.KerasTensor, filters: int, size: int, *, name: str) -> ke
     """A transposed convolution to twice the size, batch norm and ReLU."""
     constraint = EqualPhases() if size % 2 == 0 else None
     x = layers.Conv2DTranspose(filters, size, strides=2, padding="same", kernel_constraint=constraint, name=name)(x)
-    x = layers.BatchNormalization(momentum=MOMENTUM, name=f"{name}_norm")(x)
+    x = layers.BatchNormalization(momentum=MOMENTUM, synchronized=True, name=f"{name}_norm")(x)
     return layers.ReLU(name=f"{name}_relu")(x)

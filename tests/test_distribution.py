@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
 import skimage.data
@@ -15,6 +16,7 @@ import tensorflow as tf
 from PIL import Image
 
 from keras_psr.errors import ConfigError
+from keras_psr.inference import load_network
 from keras_psr.samples import SampleStream
 from keras_psr.sources import open_sources
 from keras_psr.training.devices import build_strategy, is_chief
@@ -92,11 +94,17 @@ def test_two_devices_take_the_same_steps_as_one(settings, alone, tmp_path):
 
 @pytest.mark.slow
 def test_batch_norm_sees_the_batch_of_all_devices(settings, tmp_path):
-    settings = {**settings, "architecture": "johnson2016", "steps": 3}
+    # One step: the biases before a batch norm have no gradient but rounding noise, which Adam makes large.
+    settings = {**settings, "architecture": "johnson2016", "steps": 1}
     run({"out": str(tmp_path / "one"), "settings": settings})
     mirrored = {**settings, "strategy": "mirrored", "devices": ["CPU:0", "CPU:1"]}
     run({"out": str(tmp_path / "two"), "settings": mirrored, "logical_cpus": 2})
-    assert_same_run(tmp_path / "one", tmp_path / "two", relative=1e-5)
+    one, two = (load_network(tmp_path / name / "model.keras") for name in ("one", "two"))
+    norms = [layer.name for layer in one.layers if isinstance(layer, keras.layers.BatchNormalization)]
+    assert len(norms) == 5
+    for name in norms:
+        variances = [np.asarray(network.get_layer(name).moving_variance) for network in (one, two)]
+        np.testing.assert_allclose(*variances, rtol=1e-5)
 
 
 @pytest.mark.slow
