@@ -1,12 +1,14 @@
 """`keras-psr demo`: what it writes, lists and serves. web/test/ tests the page itself, in a browser."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
 import threading
 import urllib.error
 import urllib.request
+from pathlib import Path
 
 import pytest
 
@@ -70,6 +72,12 @@ def test_the_headers_are_written_for_web_hosts(runner, tmp_path):
     first, *lines = (tmp_path / "site" / "_headers").read_text().splitlines()
     assert first == "/*"
     assert dict(line.strip().split(": ", 1) for line in lines) == demo.HEADERS
+
+
+def test_the_page_has_the_same_policy_where_a_host_sends_no_headers():
+    html = (Path(__file__).parents[1] / "web" / "index.html").read_text()
+    (policy,) = re.findall(r'Content-Security-Policy"\s+content="([^"]+)"', html)
+    assert demo.HEADERS["Content-Security-Policy"] == f"{policy}; frame-ancestors 'none'"  # headers only have the last
 
 
 @pytest.mark.usefixtures("page")

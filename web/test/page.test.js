@@ -159,6 +159,20 @@ test("a photo that says how it was turned comes out upright", async () => {
   assert.ok(difference(image, expected.data, 4) <= 8, "decoders of JPEG differ by little");
 });
 
+test("a picture can be dropped", async () => {
+  const page = await open({ address: tiny.address });
+  const content = readFileSync(at("odd.png"), "base64");
+  const data = await page.evaluateHandle(async (content) => {
+    const transfer = new DataTransfer();
+    const bytes = Uint8Array.from(atob(content), (letter) => letter.charCodeAt(0));
+    transfer.items.add(new File([bytes], "dropped.png", { type: "image/png" }));
+    return transfer;
+  }, content);
+  await page.dispatchEvent("#stage", "dragover", { dataTransfer: data });
+  await page.dispatchEvent("#stage", "drop", { dataTransfer: data });
+  await expectText(page, "#size", /^130 × 101 → /);
+});
+
 test("one pixel is a picture", async () => {
   const page = await open({ address: tiny.address });
   await choose(page, "one pixel.png");
