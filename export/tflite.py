@@ -17,6 +17,7 @@ from keras_psr.networks import network_scale
 from keras_psr.receptive_field import pixel_grid, receptive_halo
 from keras_psr.sources import open_sources
 from keras_psr.tflite_metadata import with_metadata
+from keras_psr.whole_files import write_whole
 
 DEFAULT_TILE = {1: 384, 2: 192, 4: 128, 8: 96}
 """Side of a tile in input pixels by scale, 1 for styles: large beside the halo, small beside a phone's memory."""
@@ -114,14 +115,14 @@ def export_tflite(
         accepted = row["psnr"] >= MIN_STYLE_PSNR if is_style else row["psnr_y_drop"] <= max_drop  # False for NaN, too
         content = with_metadata(content, {**facts, "variant": variant, "measured": measured[variant]})
         target = targets[variant] if accepted else targets[variant].with_suffix(".tflite.rejected")
-        write_whole(target, content)
+        write_file(target, content)
         if not accepted:
             targets[variant].unlink(missing_ok=True)
         files[variant] = measured[variant] | {"bytes": len(content), "file": target.name, "accepted": accepted}
     sources = {"calibration": list(calibration), "verification": list(verification)}
     limit = {"min_psnr": MIN_STYLE_PSNR} if is_style else {"max_drop": max_drop}
     report = {**facts, **sources, **limit, "files": files}
-    write_whole(out / REPORT_FILE, (json.dumps(report, indent=2) + "\n").encode())
+    write_file(out / REPORT_FILE, (json.dumps(report, indent=2) + "\n").encode())
     return report
 
 
@@ -132,19 +133,14 @@ def refuse_existing(paths: Sequence[Path], *, overwrite: bool) -> None:
         raise ConfigError(f"--out: {', '.join(existing)} exists. Use --overwrite, or another folder.")
 
 
-def write_whole(path: Path, content: bytes) -> None:
-    """Writes a file under a temporary name and renames it, so that no half file is ever there.
+def write_file(path: Path, content: bytes) -> None:
+    """Writes a file whole or not at all.
 
     Raises:
         ModelError: It cannot be written.
     """
-    unfinished = path.with_name(f".{path.name}.part")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
+        with write_whole(path) as unfinished:
             unfinished.write_bytes(content)
-            unfinished.replace(path)
-        finally:
-            unfinished.unlink(missing_ok=True)
     except OSError as error:
         raise ModelError(f"Cannot write {path}: {error.strerror or error}. Check the folder and its space.") from error

@@ -13,7 +13,7 @@ from keras_psr.export import tflite
 from keras_psr.export.benchmark import benchmark, measure_latency
 from keras_psr.export.runner import TileUpscaler
 from keras_psr.export.saved_model import save_saved_model
-from keras_psr.export.tflite import export_tflite, write_whole
+from keras_psr.export.tflite import export_tflite, write_file
 from keras_psr.metrics import psnr_y, ssim_y
 from keras_psr.networks import build_network
 from keras_psr.pixels import crop_to_multiple, make_low_res, to_uint8
@@ -156,7 +156,7 @@ def write_whole_to_full_disk(path):
             raise OSError(28, "No space left on device")
 
         patch.setattr(type(path), "write_bytes", write_half)
-        write_whole(path, b"12345678")
+        write_file(path, b"12345678")
 
 
 def test_saved_model_in_a_process_without_keras_psr(network, tmp_path):
