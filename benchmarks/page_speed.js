@@ -74,7 +74,10 @@ async function run(page) {
 
 /** What Python takes for the network's tiles, and from file to file. */
 const timePython = (variant, threads) =>
-  execFileSync(process.env.PYTHON ?? "python3", ["-c", PYTHON_CODE, folder, variant, threads], { encoding: "utf8" }).trim().split("\n").map(Number);
+  execFileSync(process.env.PYTHON ?? "python3", ["-c", PYTHON_CODE, folder, variant, threads], { encoding: "utf8" })
+    .trim()
+    .split("\n")
+    .map(Number);
 
 // Speed and size
 let [page, milliseconds] = await open();
@@ -105,12 +108,18 @@ for (const variant of ["int8", "float32"]) {
   const whole = [await run(page), await run(page), await run(page)].sort()[1];
   const tiles = await worker.evaluate(() => self.marks.slice(1).map((mark, at) => mark - self.marks[at]));
   const tile = tiles.sort((one, other) => one - other)[tiles.length >> 1] / 1000;
-  for (const [name, ours, theirs] of [["tiles", 9 * tile, python[0]], ["PNG to PNG", whole, python[1]]]) {
+  for (const [name, ours, theirs] of [
+    ["tiles", 9 * tile, python[0]],
+    ["PNG to PNG", whole, python[1]],
+  ]) {
     const ratio = `${(ours / theirs).toFixed(1)} times the ${theirs.toFixed(2)} s of Python`;
     say(`${variant}: 256x256, ${name}, ${threads} threads`, `${ours.toFixed(2)} s, ${ratio}`);
   }
   const [plain, compressed] = [0, 1].map((at) => sizes.reduce((sum, size) => sum + size[at], 0) / 1e6);
-  say(`${variant}: over the wire, page, LiteRT and model`, `${plain.toFixed(1)} MB, ${compressed.toFixed(1)} MB with gzip`);
+  say(
+    `${variant}: over the wire, page, LiteRT and model`,
+    `${plain.toFixed(1)} MB, ${compressed.toFixed(1)} MB with gzip`,
+  );
 }
 await page.context().close();
 

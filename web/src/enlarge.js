@@ -32,7 +32,13 @@ export async function enlarge(bitmap, network, onTile) {
     const strip = new Uint8ClampedArray((row.end - row.first) * scale * width * channels);
     for (const column of columns) {
       const places = columnSources.subarray(column.start, column.start + tile);
-      const { colours, opacity } = cutTile(pixels, bitmap.width, sources.map((y) => y - top), places, network);
+      const { colours, opacity } = cutTile(
+        pixels,
+        bitmap.width,
+        sources.map((y) => y - top),
+        places,
+        network,
+      );
       const enlarged = await network.run(colours);
       keep(enlarged, opacity && enlargeChannel(opacity, tile, scale), strip, { row, column, network, width, channels });
       onTile(++done, rows.length * columns.length);

@@ -3,7 +3,9 @@
 import { showAfter, showBefore } from "./viewer.js";
 import PageWorker from "./worker.js?worker";
 
-const ids = "stage empty toolbar tasks task-field model precision accelerator size run working progress cancel status error download photo camera";
+const ids =
+  "stage empty toolbar tasks task-field model precision accelerator size run " +
+  "working progress cancel status error download photo camera";
 const page = Object.fromEntries(ids.split(" ").map((id) => [id, document.getElementById(id)]));
 const form = document.getElementById("settings");
 
@@ -61,7 +63,9 @@ function listPrecisions() {
   const { files } = chosenModel();
   const wanted = page.precision.value;
   page.precision.replaceChildren(
-    ...files.map(({ variant, bytes }) => makeOption([variant, `${PRECISIONS[variant] ?? variant} (${megabytes(bytes)})`])),
+    ...files.map(({ variant, bytes }) =>
+      makeOption([variant, `${PRECISIONS[variant] ?? variant} (${megabytes(bytes)})`]),
+    ),
   );
   if (files.some(({ variant }) => variant === wanted)) page.precision.value = wanted;
   showSize();
@@ -100,7 +104,10 @@ async function readSize(url, name) {
   image.src = url;
   await new Promise((resolve, reject) => {
     image.onload = resolve;
-    image.onerror = () => reject(new Error(`${name} is no picture that this browser can read, or too large a one. Choose a JPEG, PNG or WebP.`));
+    image.onerror = () =>
+      reject(
+        new Error(`${name} is no picture that this browser can read, or too large a one. Choose a JPEG, PNG or WebP.`),
+      );
   });
   return { width: image.naturalWidth, height: image.naturalHeight };
 }
@@ -118,10 +125,11 @@ function showSize() {
   page.run.textContent = taskOf(chosenModel());
   if (!picture) return;
   const { width, height } = picture;
+  const [newWidth, newHeight] = [width * scale, height * scale];
   const fits = memoryFor(width, height, scale) <= memoryLimit();
   page.size.textContent = fits
-    ? `${width} × ${height} → ${width * scale} × ${height * scale} (${((width * height * scale ** 2) / 1e6).toFixed(1)} MP)`
-    : `The result ${tooLarge(width * scale, height * scale)} Or take a smaller factor.`;
+    ? `${width} × ${height} → ${newWidth} × ${newHeight} (${((newWidth * newHeight) / 1e6).toFixed(1)} MP)`
+    : `The result ${tooLarge(newWidth, newHeight)} Or take a smaller factor.`;
   page.run.disabled = !fits;
 }
 
@@ -198,7 +206,8 @@ function forgetResult() {
 
 function setWorking(isWorking) {
   page.working.hidden = !isWorking;
-  for (const element of [...form.elements, ...page.toolbar.querySelectorAll("[data-picks]")]) element.disabled = isWorking;
+  for (const element of [...form.elements, ...page.toolbar.querySelectorAll("[data-picks]")])
+    element.disabled = isWorking;
   (isWorking ? page.cancel : page.run).focus({ preventScroll: true });
   page.stage.scrollIntoView({ block: "nearest", behavior: "smooth" });
 }
@@ -254,4 +263,4 @@ const isControlled = (async () => {
 })();
 
 if ("CompressionStream" in window && "OffscreenCanvas" in window) loadModels();
-else showError("This browser is too old: it needs Chrome 80, Firefox 113, Safari 16.4 or newer.");
+else showError("This browser is too old: it needs Chrome 92, Firefox 113, Safari 16.4 or newer.");

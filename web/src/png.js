@@ -37,7 +37,7 @@ export class PngWriter {
     return new Blob([SIGNATURE, this.header, await this.body, chunk("IEND", new Uint8Array())], { type: "image/png" });
   }
 
-  /** Each byte minus the nearest of left, above and corner to left + above - corner (PNG specification, section 9.4). */
+  /** Each byte minus what is nearest to left + above - corner of the three (PNG specification, section 9.4). */
   filter(pixels) {
     const stride = this.above.length;
     const filtered = new Uint8Array(pixels.length + pixels.length / stride);

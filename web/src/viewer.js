@@ -1,7 +1,14 @@
 /** The picture before and after, one above the other, with a slider between them and zoom. */
 
 const [viewer, scroller, layers, before, after, compare, split, zoomText] = [
-  "viewer", "scroller", "layers", "before", "after", "compare", "split", "zoom",
+  "viewer",
+  "scroller",
+  "layers",
+  "before",
+  "after",
+  "compare",
+  "split",
+  "zoom",
 ].map((id) => document.getElementById(id));
 
 const STEP = 1.5;
@@ -35,7 +42,10 @@ const least = () => Math.min(fit(), 1);
 /** Zooms about a point of the viewer, its middle by default. */
 function setZoom(wanted, x = scroller.clientWidth / 2, y = scroller.clientHeight / 2) {
   const old = layers.clientWidth / size.width;
-  const [left, top] = [(scroller.scrollLeft + x - layers.offsetLeft) / old, (scroller.scrollTop + y - layers.offsetTop) / old];
+  const [left, top] = [
+    (scroller.scrollLeft + x - layers.offsetLeft) / old,
+    (scroller.scrollTop + y - layers.offsetTop) / old,
+  ];
   zoom = wanted && Math.min(MOST, Math.max(least(), wanted));
   const shown = zoom || fit();
   layers.style.width = `${size.width * shown}px`;
@@ -64,7 +74,13 @@ onClick("zoom-out", () => zoomBy(1 / STEP));
 onClick("zoom-fit", () => setZoom(0));
 onClick("zoom-full", full);
 
-const KEYS = { "+": () => zoomBy(STEP), "=": () => zoomBy(STEP), "-": () => zoomBy(1 / STEP), 0: () => setZoom(0), 1: full };
+const KEYS = {
+  "+": () => zoomBy(STEP),
+  "=": () => zoomBy(STEP),
+  "-": () => zoomBy(1 / STEP),
+  0: () => setZoom(0),
+  1: full,
+};
 viewer.addEventListener("keydown", (event) => {
   if (!event.ctrlKey && !event.metaKey && KEYS[event.key]) {
     KEYS[event.key]();
@@ -82,7 +98,9 @@ scroller.addEventListener("scroll", moveSplit);
 split.addEventListener("input", moveSplit);
 new ResizeObserver(() => setZoom(zoom)).observe(scroller);
 
-scroller.addEventListener("dblclick", (event) => (zoom ? setZoom(0) : setZoom(Math.max(1 / devicePixelRatio, fit() * 2), ...place(event))));
+scroller.addEventListener("dblclick", (event) =>
+  zoom ? setZoom(0) : setZoom(Math.max(1 / devicePixelRatio, fit() * 2), ...place(event)),
+);
 scroller.addEventListener(
   "wheel",
   (event) => {

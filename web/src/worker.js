@@ -1,4 +1,4 @@
-/** Everything that takes time, away from the page. The page ends this worker to cancel, and starts one for each network. */
+/** Everything that takes time, away from the page, which ends this worker to cancel and starts one for each network. */
 
 import { enlarge } from "./enlarge.js";
 import { loadNetwork } from "./network.js";
@@ -10,7 +10,9 @@ self.onmessage = async ({ data: { file, url, accelerator } }) => {
     network ??= await loadNetwork(url, accelerator);
     const begin = performance.now();
     const bitmap = await createImageBitmap(file).catch(() => {
-      throw new Error(`${file.name} cannot be decoded: it is damaged, or too large for this device. Choose another picture.`);
+      throw new Error(
+        `${file.name} cannot be decoded: it is damaged, or too large for this device. Choose another picture.`,
+      );
     });
     const result = await enlarge(bitmap, network, (done, total) => self.postMessage({ done, total }));
     bitmap.close();
@@ -19,6 +21,8 @@ self.onmessage = async ({ data: { file, url, accelerator } }) => {
     self.postMessage({ result: { ...result, seconds, accelerator: used, threads, note } });
   } catch (error) {
     const isMemory = error instanceof RangeError || /memory/i.test(error.message);
-    self.postMessage({ error: isMemory ? `${file.name} needs more memory than there is. Choose a smaller one.` : error.message });
+    self.postMessage({
+      error: isMemory ? `${file.name} needs more memory than there is. Choose a smaller one.` : error.message,
+    });
   }
 };

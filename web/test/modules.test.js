@@ -46,7 +46,11 @@ for (const channels of [3, 4]) {
     const [width, height] = [37, 23];
     const pixels = Uint8Array.from({ length: width * height * channels }, (_, at) => (at * at * 7 + (at >> 3)) % 256);
     const writer = new PngWriter(width, height, channels);
-    for (const [top, end] of [[0, 1], [1, 16], [16, 23]]) {
+    for (const [top, end] of [
+      [0, 1],
+      [1, 16],
+      [16, 23],
+    ]) {
       await writer.write(pixels.subarray(top * width * channels, end * width * channels));
     }
     const blob = await writer.finish();

@@ -6,7 +6,16 @@ import { readFileSync } from "node:fs";
 import { basename, extname, join } from "node:path";
 import { after, afterEach, before, test } from "node:test";
 
-import { makeFolder, readFloats, readPng, reference, SCREENSHOTS, startChromium, startDemo, writeSite } from "./support.js";
+import {
+  makeFolder,
+  readFloats,
+  readPng,
+  reference,
+  SCREENSHOTS,
+  startChromium,
+  startDemo,
+  writeSite,
+} from "./support.js";
 
 const folder = makeFolder();
 const shipped = (variant) => new URL(`../../saved_models/x4/x4_${variant}.tflite`, import.meta.url).pathname;
@@ -90,11 +99,17 @@ test("it can be used within 2 seconds, and loads neither a model nor LiteRT befo
   await page.reload();
   await page.waitForSelector("#model option", { state: "attached" });
   assert.ok(asked.includes("models.json"));
-  assert.deepEqual(asked.filter((name) => /wasm|tflite|worker/.test(name)), []);
+  assert.deepEqual(
+    asked.filter((name) => /wasm|tflite|worker/.test(name)),
+    [],
+  );
   assert.equal(await page.evaluate(() => crossOriginIsolated), true);
 });
 
-for (const [variant, picture] of [["int8", "photo.png"], ["float32", "odd.png"]]) {
+for (const [variant, picture] of [
+  ["int8", "photo.png"],
+  ["float32", "odd.png"],
+]) {
   test(`${variant} gives Python's pixels`, async () => {
     const page = await open();
     await choose(page, picture);
@@ -194,10 +209,19 @@ test("of a large result a reduced one is shown, and all of it saved", async () =
     context.drawImage(document.getElementById("after"), -1000, -2000);
     return [...context.getImageData(0, 0, 3, 3).data];
   });
-  for (const [x, y] of [[0, 0], [2, 1], [1, 2]]) {
+  for (const [x, y] of [
+    [0, 0],
+    [2, 1],
+    [1, 2],
+  ]) {
     for (let channel = 0; channel < 3; channel++) {
       let sum = 0;
-      for (const [right, down] of [[0, 0], [1, 0], [0, 1], [1, 1]]) {
+      for (const [right, down] of [
+        [0, 0],
+        [1, 0],
+        [0, 1],
+        [1, 1],
+      ]) {
         sum += image.data[((2 * (2000 + y) + down) * 4102 + 2 * (1000 + x) + right) * 4 + channel];
       }
       assert.ok(Math.abs(means[(y * 3 + x) * 4 + channel] - sum / 4) <= 0.5);
@@ -301,10 +325,13 @@ test("zoom keeps the point under the pointer, and the slider its place", async (
   const box = await page.locator("#scroller").boundingBox();
   const [x, y] = [box.x + box.width / 2 + 100, box.y + box.height / 2 - 50];
   const under = () =>
-    page.evaluate(([x, y]) => {
-      const image = document.getElementById("after").getBoundingClientRect();
-      return [(x - image.left) / image.width, (y - image.top) / image.height];
-    }, [x, y]);
+    page.evaluate(
+      ([x, y]) => {
+        const image = document.getElementById("after").getBoundingClientRect();
+        return [(x - image.left) / image.width, (y - image.top) / image.height];
+      },
+      [x, y],
+    );
   const start = await under();
   await page.mouse.move(x, y);
   await page.keyboard.down("Control");
@@ -368,7 +395,14 @@ test("it works offline with what was used before", async () => {
 });
 
 test("a static site works without the headers, and has threads from the second visit on", async () => {
-  const types = { ".html": "text/html", ".js": "text/javascript", ".css": "text/css", ".json": "application/json", ".svg": "image/svg+xml", ".wasm": "application/wasm" };
+  const types = {
+    ".html": "text/html",
+    ".js": "text/javascript",
+    ".css": "text/css",
+    ".json": "application/json",
+    ".svg": "image/svg+xml",
+    ".wasm": "application/wasm",
+  };
   writeSite(at("site"), "--model", folder);
   const server = createServer(({ url }, response) => {
     const name = url.replace("/keras-psr/", "").split("?")[0] || "index.html";
@@ -402,7 +436,10 @@ test("over plain HTTP, as from a phone with --lan, it runs on one core", async (
     await choose(page, "odd.png");
     assert.match(await run(page), /^260 × 202 in .* on the CPU\. $/);
     const { errors } = watched.pop();
-    assert.deepEqual(errors.filter((text) => !text.includes("header has been ignored")), []); // why there are no threads
+    assert.deepEqual(
+      errors.filter((text) => !text.includes("header has been ignored")),
+      [],
+    ); // why there are no threads
   } finally {
     await phone.close();
   }
@@ -410,17 +447,30 @@ test("over plain HTTP, as from a phone with --lan, it runs on one core", async (
 
 test("requests to elsewhere are forbidden", async () => {
   const page = await open();
-  const answer = await page.evaluate((address) => fetch(address).then(() => "answered", (error) => error.name), tiny.address);
+  const answer = await page.evaluate(
+    (address) =>
+      fetch(address).then(
+        () => "answered",
+        (error) => error.name,
+      ),
+    tiny.address,
+  );
   assert.equal(answer, "TypeError");
   const { errors } = watched.at(-1);
-  assert.ok(errors.some((text) => text.includes("Content Security Policy")), `${errors}`);
+  assert.ok(
+    errors.some((text) => text.includes("Content Security Policy")),
+    `${errors}`,
+  );
   errors.length = 0;
 });
 
 for (const colorScheme of ["light", "dark"]) {
   test(`it fits a phone of 360 pixels and a desktop, ${colorScheme}`, async () => {
     const phone = { viewport: { width: 360, height: 800 }, isMobile: true, hasTouch: true, deviceScaleFactor: 2 };
-    for (const [device, options] of [["phone", phone], ["desktop", {}]]) {
+    for (const [device, options] of [
+      ["phone", phone],
+      ["desktop", {}],
+    ]) {
       const page = await open({ colorScheme, ...options });
       await page.screenshot({ path: `${SCREENSHOTS}/${device}-${colorScheme}-start.png` });
       assert.equal(await page.isVisible("text=Take a photo"), device === "phone");

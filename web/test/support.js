@@ -50,7 +50,14 @@ export const writeSite = (folder, ...args) => runPython("-m", "keras_psr", "demo
 export const startChromium = (...args) =>
   chromium.launch({
     executablePath: CHROMIUM,
-    args: ["--no-sandbox", "--disable-quic", "--disable-background-networking", "--disable-component-update", "--force-color-profile=srgb", ...args],
+    args: [
+      "--no-sandbox",
+      "--disable-quic",
+      "--disable-background-networking",
+      "--disable-component-update",
+      "--force-color-profile=srgb",
+      ...args,
+    ],
   });
 
 /** A PNG as RGBA. */
