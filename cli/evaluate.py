@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 
-from keras_psr.cli.shared import load_any_model, model_option, scale_option
+from keras_psr.cli.shared import load_any_model, model_option, say, scale_option
 from keras_psr.errors import ConfigError
 from keras_psr.training.config import FitConfig, StyleConfig
 
@@ -108,6 +108,8 @@ def evaluate(
 
             result = score(network, data, on_picture=on_picture)
     Console(stderr=True).print(build_table(name, result))
+    if result.get("iterations_to_match"):
+        say(f"{name} is as good as {result['iterations_to_match']} iterations of L-BFGS.")
     if json_file:
         document = without_nan({"model": name, "data": list(data), **result})
         json_file.write(json.dumps(document, indent=2, allow_nan=False) + "\n")

@@ -40,9 +40,11 @@ def evaluate_style(
         on_step: Called before each step.
 
     Returns:
-        JSON-ready: `weights` of the terms; `size`; `skipped`; `pictures`, a list of {`name`, `scores`}; and `summary`.
-        `scores` and `summary`, its mean, map `photograph`, `model` and such as `L-BFGS 50` to numbers: `loss`, the
-        weighted sum; each term; and, but for the photograph, `seconds`.
+        JSON-ready: `weights` of the terms; `size`; `skipped`; `pictures`, a list of {`name`, `scores`, `objectives`};
+        `summary`; and `iterations_to_match`. `scores` and `summary`, its mean, map `photograph`, `model` and such as
+        `L-BFGS 50` to numbers: `loss`, the weighted sum; each term; and, but for the photograph, `seconds`.
+        `objectives` are those of L-BFGS after each iteration. `iterations_to_match` is the number of them after which
+        their mean is no more than that of the network, None if it never is.
 
     Raises:
         DataError: No picture can be used.
@@ -69,21 +71,28 @@ def evaluate_style(
         def say(iteration: int, name: str = picture.name, done: int = done) -> None:
             on_step(f"{name}, iteration {iteration}", done, len(pictures))
 
+        objectives: list[float] = []
         if iterations:
-            scores |= measure_baseline(photograph, loss, iterations, say)
-        rows.append({"name": picture.name, "scores": scores})
+            baseline, objectives = measure_baseline(photograph, loss, iterations, say)
+            scores |= baseline
+        rows.append({"name": picture.name, "scores": scores, "objectives": objectives})
     if not rows:
         raise DataError(f"None of the {len(pictures)} pictures can be scored; {skipped[0][0]}: {skipped[0][1]}")
     report_skipped(skipped)
+    summary = {
+        method: {term: float(np.mean([row["scores"][method][term] for row in rows])) for term in terms}
+        for method, terms in rows[0]["scores"].items()
+    }
+    shortest = min(len(row["objectives"]) for row in rows)  # L-BFGS ends where no step makes the objective smaller
+    means = np.mean([row["objectives"][:shortest] for row in rows], axis=0)
+    reached = np.flatnonzero(means <= summary["model"]["loss"])
     return {
         "weights": loss.weights,
         "size": size,
         "skipped": [{"name": name, "reason": reason} for name, reason in skipped],
         "pictures": rows,
-        "summary": {
-            method: {term: float(np.mean([row["scores"][method][term] for row in rows])) for term in terms}
-            for method, terms in rows[0]["scores"].items()
-        },
+        "summary": summary,
+        "iterations_to_match": int(reached[0]) + 1 if reached.size else None,
     }
 
 
@@ -101,18 +110,20 @@ def square(image: np.ndarray, size: int) -> np.ndarray:
 
 def measure_baseline(
     photograph: np.ndarray, loss: PerceptualLoss, iterations: int, on_iteration: Callable[[int], None]
-) -> dict[str, dict[str, float]]:
-    """Loss and seconds after each of `BASELINE_ITERATIONS`, from white noise, by name."""
+) -> tuple[dict[str, dict[str, float]], list[float]]:
+    """Loss and seconds after each of `BASELINE_ITERATIONS`, by name, and the objective after each iteration."""
     scores: dict[str, dict[str, float]] = {}
+    objectives: list[float] = []
     start = time.perf_counter()
 
     def note(iteration: int, objective: float, image: np.ndarray) -> None:
         nonlocal start
         on_iteration(iteration)
+        objectives.append(objective)
         if iteration in BASELINE_ITERATIONS:
             elapsed = time.perf_counter() - start
             scores[f"L-BFGS {iteration}"] = {**loss.measure(to_uint8(image), photograph), "seconds": elapsed}
             start = time.perf_counter() - elapsed  # leaves the measuring out
 
     optimize(photograph, loss, iterations, start=white_noise(photograph.shape), on_iteration=note)
-    return scores
+    return scores, objectives

@@ -126,6 +126,10 @@ def test_evaluation_of_a_style(photograph, loss, tmp_path, monkeypatch):
             assert mean == pytest.approx(np.mean([row["scores"][method][term] for row in result["pictures"]]))
     assert result["summary"]["photograph"]["feature_loss"] == 0
     assert result["summary"]["L-BFGS 4"]["loss"] < result["summary"]["L-BFGS 2"]["loss"]
+    objectives = np.mean([picture["objectives"] for picture in result["pictures"]], axis=0)
+    assert len(objectives) == 4
+    matching = [number for number, mean in enumerate(objectives, 1) if mean <= result["summary"]["model"]["loss"]]
+    assert result["iterations_to_match"] == (matching[0] if matching else None)
     expected = loss.measure(stylizer(square(photograph, 16)), square(photograph, 16))
     assert result["pictures"][0]["scores"]["model"].items() >= expected.items()
 
