@@ -9,6 +9,8 @@ import tensorflow as tf
 
 from keras_psr.errors import ModelError
 from keras_psr.export.graph import apply_rearranged
+from keras_psr.networks import network_scale
+from keras_psr.receptive_field import pixel_grid
 
 SAVED_MODEL_FILE = "saved_model.pb"
 
@@ -26,11 +28,14 @@ def save_saved_model(network: keras.Model, folder: Path) -> None:
     Raises:
         ModelError: It cannot be written.
     """
-    shape = (None, None, None, 3)
+    shape, scale, grid = (None, None, None, 3), network_scale(network), pixel_grid(network)
 
     @tf.function(input_signature=[tf.TensorSpec(shape, tf.float32, name="image")], autograph=False)
     def upscale(image: tf.Tensor) -> dict[str, tf.Tensor]:
-        return {"image": tf.clip_by_value(apply_rearranged(network, image), 0.0, 255.0)}
+        height, width = tf.shape(image)[1], tf.shape(image)[2]
+        rows, columns = (_filled(length, grid) for length in (height, width))
+        output = apply_rearranged(network, tf.gather(tf.gather(image, rows, axis=1), columns, axis=2))
+        return {"image": tf.clip_by_value(output[:, : scale * height, : scale * width], 0.0, 255.0)}
 
     @tf.function(input_signature=[tf.TensorSpec(shape, tf.uint8, name="image")], autograph=False)
     def upscale_bytes(image: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -50,3 +55,8 @@ def save_saved_model(network: keras.Model, folder: Path) -> None:
     except (OSError, tf.errors.OpError) as error:
         reason = str(error).strip().splitlines()[0]
         raise ModelError(f"Cannot write a SavedModel to {folder}: {reason}. Check the folder and its space.") from error
+
+
+def _filled(length: tf.Tensor, grid: int) -> tf.Tensor:
+    """The places along a side that is made a multiple of `grid` by repeating the last pixel."""
+    return tf.minimum(tf.range(length + -length % grid), length - 1)

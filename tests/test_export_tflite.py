@@ -19,6 +19,7 @@ from keras_psr.networks import build_network
 from keras_psr.pixels import crop_to_multiple, make_low_res, to_uint8
 from keras_psr.receptive_field import receptive_halo
 from keras_psr.sources import open_sources
+from keras_psr.style_networks import build_style_network
 from keras_psr.tflite_metadata import read_metadata
 from keras_psr.tiling import upscale_in_tiles
 from keras_psr.vgg import build_vgg
@@ -183,6 +184,19 @@ assert "keras_psr" not in sys.modules
     save_saved_model(network, tmp_path / "saved")  # replaces it
     assert tf.saved_model.contains_saved_model(str(tmp_path / "saved"))
     assert not [path for path in (tmp_path / "saved").iterdir() if path.name.startswith(".")]
+
+
+@pytest.mark.parametrize(("height", "width"), [(8, 12), (9, 14), (1, 3)])
+def test_saved_model_of_a_style_takes_any_size(tmp_path, height, width):
+    style = build_style_network(num_filters=2, num_residual_blocks=1)
+    style.get_layer("exit").kernel.assign(np.random.default_rng(0).normal(0, 5, (9, 9, 2, 3)))
+    save_saved_model(style, tmp_path / "saved")
+    images = np.random.default_rng(0).integers(0, 256, (2, height, width, 3)).astype(np.float32)
+    received = tf.saved_model.load(str(tmp_path / "saved")).signatures["serving_default"](image=images)["image"]
+    filled = np.pad(images, [(0, 0), (0, -height % 4), (0, -width % 4), (0, 0)], mode="edge")
+    expected = np.clip(np.asarray(style(filled)), 0, 255)[:, :height, :width]
+    assert np.ptp(expected) > 1
+    np.testing.assert_allclose(received, expected, atol=0.01)
 
 
 def test_benchmark(exported):
