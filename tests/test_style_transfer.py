@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 
+import keras
 import numpy as np
 import pytest
 from PIL import Image
@@ -62,6 +63,23 @@ def test_a_fit_from_end_to_end(sources, tmp_path):
     image = data.coffee()[:33, :50]
     assert fitted.scale == 1 and fitted(image).shape == image.shape
     np.testing.assert_array_equal(load(tmp_path / "run")(image), fitted(image))
+
+
+def test_a_resumed_fit_ends_where_a_straight_one_does(sources, tmp_path):
+    settings = {**TINY, **sources, "steps": 4, "save_every": 2, "precision": "float32"}
+
+    class Stop(keras.callbacks.Callback):
+        def on_train_batch_begin(self, batch, logs=None):
+            if int(self.model.optimizer.iterations) == 2:
+                raise RuntimeError("stop")
+
+    straight = fit(tmp_path / "straight", **settings).network
+    with pytest.raises(RuntimeError, match="stop"):
+        fit(tmp_path / "resumed", **settings, callbacks=[Stop()])
+    resumed = fit(tmp_path / "resumed", resume=True).network
+    assert [weight.path for weight in straight.weights if "moving" in weight.path], "of batch norm"
+    for one, other in zip(straight.get_weights(), resumed.get_weights(), strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-5)
 
 
 def test_a_fit_comes_nearer_to_the_painting(config):
