@@ -56,6 +56,7 @@ class SampleStream:
         seed: int = 0,
         blur_sigma: float = 0.0,
         degradation: str = "bicubic",
+        surround: int = 0,
     ) -> None:
         """Leaves out the pictures that are smaller than the crop, and says so once.
 
@@ -66,6 +67,8 @@ class SampleStream:
             seed: Which stream.
             blur_sigma: Gaussian blur before downscaling, in high-resolution pixels (`pixels.make_low_res`).
             degradation: `bicubic`, or `photo` for what else happens to photographs (`degradation.degrade`).
+            surround: What the input shows of the picture around the crop, mirrored beyond the picture's border, in
+                low-resolution pixels on each side.
 
         Raises:
             ConfigError: The degradation is unknown, or is `photo`, which blurs by itself, with a `blur_sigma`.
@@ -85,7 +88,7 @@ class SampleStream:
         if not self.pictures:
             raise DataError(f"No picture of {len(fits)} is as large as the crop, {crop}x{crop}. Use a smaller --crop.")
         self.scale, self.crop, self.seed, self.blur_sigma = scale, crop, seed, blur_sigma
-        self.degradation = degradation
+        self.degradation, self.surround = degradation, surround
         areas = np.array([picture.height * picture.width for picture in self.pictures], np.float64)
         self._cumulative_area = np.cumsum(areas) / areas.sum()
         self._cache: dict[int, np.ndarray] = {}
@@ -126,7 +129,7 @@ class SampleStream:
             sample: From `sample`.
 
         Returns:
-            uint8 (low_res, high_res), (crop / scale, crop / scale, 3) and (crop, crop, 3).
+            uint8 (low_res, high_res), (crop / scale + 2 * surround, the same, 3) and (crop, crop, 3).
 
         Raises:
             ImageFileError: The picture has become unreadable.
@@ -136,7 +139,7 @@ class SampleStream:
             raise ImageFileError(f"{self.pictures[sample.picture].name} cannot be read any more.")
         degraded = self.degradation == "photo"
         low_margin = 2 + (MAX_BLUR_REACH if degraded else int(np.ceil(4 * self.blur_sigma / self.scale)))
-        margin = self.scale * low_margin
+        margin = self.scale * (low_margin + self.surround)
         surrounded = _cut(pixels, sample.top - margin, sample.left - margin, self.crop + 2 * margin)
         if degraded:
             # Seeds are padded with zeros: the 1 makes these numbers others than those of `sample`.
@@ -173,7 +176,7 @@ class SampleStream:
         Returns:
             A dataset of uint8 (low_res, high_res) batches of batch_size / num_replicas samples.
         """
-        part, crop, low_crop = batch_size // num_replicas, self.crop, self.crop // self.scale
+        part, crop, low_crop = batch_size // num_replicas, self.crop, self.crop // self.scale + 2 * self.surround
 
         def load(turn: int) -> tuple[np.ndarray, np.ndarray]:
             step, local = divmod(int(turn), len(replicas))

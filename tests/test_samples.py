@@ -51,6 +51,19 @@ def test_crops_are_cut_from_the_picture():
     np.testing.assert_array_equal(high_res, picture[5:29, 30:54])
 
 
+@pytest.mark.parametrize(("scale", "top", "left"), [(1, 20, 8), (1, 0, 32), (4, 0, 8)])
+def test_the_input_may_show_what_surrounds_the_crop_mirrored_at_the_border(scale, top, left):
+    picture, surround = data.astronaut()[:64, 60:116], 40 // scale
+    whole = np.pad(make_low_res(picture, scale), [(surround, surround), (surround, surround), (0, 0)], mode="symmetric")
+    crops = SampleStream(held(picture), scale=scale, crop=24, surround=surround)
+    low_res, high_res = crops.crops(Sample(0, top, left, 0))
+    row, column, size = top // scale, left // scale, 24 // scale + 2 * surround
+    np.testing.assert_array_equal(low_res, whole[row : row + size, column : column + size])
+    np.testing.assert_array_equal(high_res, picture[top : top + 24, left : left + 24])
+    inputs, targets = next(iter(crops.dataset(batch_size=2, first_step=0, last_step=1)))
+    assert inputs.shape == (2, size, size, 3) and targets.shape == (2, 24, 24, 3)
+
+
 @pytest.mark.parametrize("scale", [2, 4, 8])
 @pytest.mark.parametrize("blur_sigma", [0.0, 1.0, 2.5])
 def test_low_res_crops_are_crops_of_the_low_res_picture_up_to_its_border(scale, blur_sigma):

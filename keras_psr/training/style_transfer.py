@@ -10,6 +10,7 @@ from keras_psr.image_files import read_rgb
 from keras_psr.inference import Upscaler
 from keras_psr.losses import PerceptualLoss
 from keras_psr.pixels import resize_bicubic
+from keras_psr.receptive_field import receptive_halo
 from keras_psr.samples import SampleStream
 from keras_psr.sheets import comparison_sheet
 from keras_psr.sources import open_sources, report_skipped
@@ -72,12 +73,16 @@ def build_loss(config: StyleConfig, painting: np.ndarray | None = None) -> Perce
 
 
 def build_stream(config: StyleConfig) -> SampleStream:
-    """The crops to fit to, of which input and original are the same.
+    """The crops to fit to, and as input the same photographs with as much around as the network looks.
+
+    Without that the loss would see what zero padding does at the border of a crop, which is most of it; the network
+    learns to build on it, and misses it in whole pictures, whose tiles have a halo.
 
     Raises:
         DataError: There is nothing usable to fit to.
     """
-    return SampleStream(open_sources(config.data), scale=1, crop=config.crop, seed=config.seed)
+    halo = receptive_halo(build_network(config, "float32"))
+    return SampleStream(open_sources(config.data), scale=1, crop=config.crop, seed=config.seed, surround=halo)
 
 
 def read_painting(config: StyleConfig) -> np.ndarray:

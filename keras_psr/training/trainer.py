@@ -45,6 +45,8 @@ class Trainer(keras.Model):
         pictures, targets = (ops.cast(images, "float32") for images in data)
         with tf.GradientTape() as tape:
             output = self.network(pictures, training=True)
+            margin = (output.shape[1] - targets.shape[1]) // 2  # where the input shows more than the target
+            output = output[:, margin : margin + targets.shape[1], margin : margin + targets.shape[2]]
             terms = self.perceptual_loss.terms(output, targets, ops.convert_to_tensor(self.optimizer.iterations))
             loss = self.perceptual_loss.total(terms)
             num_replicas = tf.distribute.get_strategy().num_replicas_in_sync
