@@ -69,8 +69,12 @@ class Trainer(keras.Model):
 
     def copy_average_to(self, network: keras.Model) -> None:
         """Gives another network of the same architecture the averaged weights (the current ones without averaging)."""
+        # By way of the own network: under a strategy the optimizer can give averages to its own variables only.
+        current = [_read(variable) for variable in self.network.trainable_variables]
+        self.optimizer.finalize_variable_values(self.network.trainable_variables)
         network.set_weights([_read(variable) for variable in self.network.variables])
-        self.optimizer.finalize_variable_values(network.trainable_variables)
+        for variable, value in zip(self.network.trainable_variables, current, strict=True):
+            variable.assign(value)
 
     def _state_variables(self) -> dict[str, keras.Variable]:
         groups = {"network": self.network.variables, "optimizer": self.optimizer.variables}
