@@ -183,7 +183,7 @@ def resolve(
 
 def describe_settings(config: FitConfig) -> str:
     """All settings, in a paragraph."""
-    settings = config.to_json() | {"data": " ".join(config.data), "val": " ".join(config.val)}
+    settings = {name: " ".join(value) if isinstance(value, list) else value for name, value in config.to_json().items()}
     text = ", ".join(f"{name} {value}" for name, value in settings.items() if value != "")
     return click.wrap_text(text, width=100, initial_indent="  ", subsequent_indent="  ")
 
@@ -224,7 +224,7 @@ def show_progress(config: FitConfig) -> "Iterator[tuple[OnLog, OnLog]]":
 
         def above_bar(step: int, numbers: dict[str, float]) -> None:
             if "loss" in numbers:
-                bar.update(task, losses=describe_losses(numbers))
+                bar.update(task, losses=describe_losses(only_losses(numbers)))
             else:
                 say(describe_numbers(step, numbers, config))
 
@@ -245,6 +245,11 @@ def build_callback(on_begin: Callable[[], None], on_step: "OnLog") -> "keras.cal
     return Report()
 
 
+def only_losses(numbers: dict[str, float]) -> dict[str, float]:
+    """Of what a fit logs, the losses of its steps."""
+    return {name: value for name, value in numbers.items() if name != "crops_per_second" and name[:4] != "val_"}
+
+
 def describe_losses(losses: dict[str, float]) -> str:
     """The loss and its terms, as in `loss 8.12, pixel 7.9, feature 210`."""
     names = sorted(losses, key=lambda name: name != "loss")
@@ -259,7 +264,9 @@ def describe_numbers(step: int, numbers: dict[str, float], config: FitConfig) ->
             f"{text} {numbers[name]:{layout}}" for name, (text, layout) in VALIDATION_SCORES.items() if name in numbers
         ]
         return f"{at} validation {', '.join(scores)}"
-    losses = {name: value for name, value in numbers.items() if name != "crops_per_second"}
+    losses = only_losses(numbers)
+    if not losses:  # the validation of a style
+        return f"{at} validation {describe_losses({name.removeprefix('val_'): numbers[name] for name in numbers})}"
     rate = numbers.get("crops_per_second")
     if rate is None:  # the first step has none: it compiles
         return f"{at} {describe_losses(losses)}"

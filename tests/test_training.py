@@ -402,10 +402,21 @@ def test_a_checkpoint_of_right_form_and_wrong_content_is_damaged(finished, tmp_p
 # === Faults ===
 
 
+def run_apart(**task):
+    """A fit in a process of its own (`fit_process.py`)."""
+    command = [sys.executable, Path(__file__).with_name("fit_process.py"), json.dumps(task)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def test_a_second_signal_ends_the_fit_at_once(photographs, tmp_path):
+    settings = {**FLOAT32, **photographs, "feature_weight": 0.0}
+    result = run_apart(out=str(tmp_path / "run"), settings=settings, press_twice_at=3)
+    assert result.returncode == -signal.SIGTERM
+    assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()] == ["step-00000002.npz"]
+
+
 def test_a_full_disk_ends_nothing_and_spares_the_last_checkpoint(photographs, tmp_path):
-    task = {"out": str(tmp_path / "run"), "settings": {**FLOAT32, **photographs}, "full_disk": [3, 5]}
-    script = Path(__file__).with_name("fit_process.py")
-    result = subprocess.run([sys.executable, script, json.dumps(task)], capture_output=True, text=True, check=False)
+    result = run_apart(out=str(tmp_path / "run"), settings={**FLOAT32, **photographs}, full_disk=[3, 5])
     assert result.returncode == 0, result.stderr[-2000:]
     run = RunFolder(tmp_path / "run")
     for what in ("checkpoint of step 4", f"network {run.model_file}", f"sheet {run.samples / 'step-00000004.png'}"):
