@@ -87,8 +87,9 @@ def test_a_fit_comes_nearer_to_the_painting(config):
     trainer, stream = build_trainer(replace(config, learning_rate=0.01, steps=1000)), build_stream(config)
     photographs, originals = stream.batch(0, 2)
     halo = receptive_halo(trainer.network)
-    assert photographs.shape == (2, 32 + 2 * halo, 32 + 2 * halo, 3) and halo > 0
-    np.testing.assert_array_equal(photographs[:, halo:-halo, halo:-halo], originals)
+    surround = (photographs.shape[1] - 32) // 2
+    assert photographs.shape == (2, 128, 128, 3) and surround >= halo > 16
+    np.testing.assert_array_equal(photographs[:, surround:-surround, surround:-surround], originals)
     one_batch = stream.dataset(batch_size=2, first_step=0, last_step=1)
     losses = trainer.fit(one_batch, epochs=25, verbose=0, shuffle=False).history["loss"]
     assert losses[-1] < 0.7 * losses[0]
