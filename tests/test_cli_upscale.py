@@ -267,7 +267,7 @@ def test_a_batch_that_is_killed_leaves_no_half_files_and_can_be_completed(photo,
     model = str(export_tflite("float32"))
     command = [sys.executable, "-m", "keras_psr", "upscale", "in", "-o", "out", "--model", model]
     process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE)
-    while not len(list((tmp_path).glob("out/*.png"))) > 2 and process.poll() is None:
+    while not len(list(tmp_path.glob("out/[!.]*.png"))) > 2 and process.poll() is None:
         time.sleep(0.005)
     process.send_signal(signum)
     process.communicate()
