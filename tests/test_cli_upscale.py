@@ -266,7 +266,11 @@ def test_a_batch_that_is_killed_leaves_no_half_files_and_can_be_completed(photo,
         shutil.copy(photo, tmp_path / "in" / f"{index:02}.png")
     model = str(export_tflite("float32"))
     command = [sys.executable, "-m", "keras_psr", "upscale", "in", "-o", "out", "--model", model]
-    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE)
+
+    def heed_sigint():  # shells start background jobs with SIGINT ignored, and children inherit that
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, preexec_fn=heed_sigint)
     while not len(list(tmp_path.glob("out/[!.]*.png"))) > 2 and process.poll() is None:
         time.sleep(0.005)
     process.send_signal(signum)
