@@ -2,6 +2,7 @@
 
 import math
 from collections import defaultdict
+from typing import TypeGuard
 
 import keras
 import numpy as np
@@ -36,7 +37,10 @@ def export_function(
     Batch norm is folded into the convolution before it. A transposed convolution becomes a convolution that computes
     all positions of the finer grid as channels, which DEPTH_TO_SPACE then lays out: bias and ReLU fuse into it, where a
     TRANSPOSE_CONV would leave its ReLU outside XNNPACK in int8. A convolution to few channels at the end is computed
-    for blocks of pixels at once in the same manner (`CHANNEL_GROUP`). Weights are constants.
+    for blocks of pixels at once in the same manner (`CHANNEL_GROUP`); of tiles, behind a transposed convolution whose
+    phases are such blocks, it reads them as they are, so that only its few channels are laid out: a third less memory.
+    Pixels that see beyond the border then see what the transposed convolution gives there instead of zeros; the halo of
+    tiles hides both. Weights are constants.
 
     Args:
         network: A functional model from (batch, height, width, 3) to an enlarged picture.
@@ -52,19 +56,20 @@ def export_function(
 
     @tf.function(input_signature=[tf.TensorSpec((1, tile, tile, 3), tf.float32, name="image")], autograph=False)
     def upscale(image: tf.Tensor) -> dict[str, tf.Tensor]:
-        output = apply_rearranged(network, image)
+        output = apply_rearranged(network, image, is_tile=tile is not None)
         # RELU fuses into the addition before it, where a MAXIMUM would not.
         return {"image": tf.minimum(tf.nn.relu(output), 255.0) if clip else output}
 
     return upscale
 
 
-def apply_rearranged(network: keras.Model, image: tf.Tensor) -> tf.Tensor:
+def apply_rearranged(network: keras.Model, image: tf.Tensor, *, is_tile: bool = False) -> tf.Tensor:
     """Applies a network's layers, rearranged as `export_function` says, to a tensor; inside a function, open sizes too.
 
     Args:
         network: A functional model from (batch, height, width, 3) to an enlarged picture.
         image: float32 (batch, height, width, 3).
+        is_tile: Whether the image has a halo, so that its borders may differ from the network's.
 
     Returns:
         float32 (batch, scale * height, scale * width, 3), not clipped.
@@ -72,7 +77,10 @@ def apply_rearranged(network: keras.Model, image: tf.Tensor) -> tf.Tensor:
     Raises:
         ModelError: The network has a layer of an unknown kind.
     """
-    folded, grid, densities = _find_foldable(network), pixel_grid(network), pixel_densities(network)
+    uses = _find_uses(network)
+    folded, grid, densities = _find_foldable(network, uses), pixel_grid(network), pixel_densities(network)
+    readers = _find_phase_readers(folded, uses) if is_tile else {}
+    writers = {reader: writer for writer, reader in readers.items()}
     done = {layer for chain in folded.values() for layer in chain}
     tensors = {id(network.input): image}
     for layer, inputs, output in walk_layers(network):
@@ -82,7 +90,10 @@ def apply_rearranged(network: keras.Model, image: tf.Tensor) -> tf.Tensor:
         elif layer in done:
             tensors[id(output)] = values[0]
         elif isinstance(layer, layers.Conv2DTranspose):
-            tensors[id(output)] = _convolve_transposed(layer, folded[layer], values[0])
+            phases = _convolve_to_phases(layer, folded[layer], values[0])
+            tensors[id(output)] = phases if layer in readers else _lay_out(layer, phases)
+        elif layer in writers:
+            tensors[id(output)] = _convolve_phases(layer, folded[layer], values[0], writers[layer])
         elif isinstance(layer, layers.Conv2D):
             multiple = int(grid * densities[id(inputs[0])])
             tensors[id(output)] = _convolve(layer, folded[layer], values[0], multiple)
@@ -98,16 +109,23 @@ def apply_rearranged(network: keras.Model, image: tf.Tensor) -> tf.Tensor:
     return tensors[id(network.output)]
 
 
-def _find_foldable(network: keras.Model) -> dict[keras.Layer, list[keras.Layer]]:
-    """For each convolution the batch norm and activations that follow it, with no branch between."""
-    walked = walk_layers(network)
-    uses: dict[int, list[tuple[keras.Layer | None, keras.KerasTensor]]] = defaultdict(list)
+Uses = dict[int, list[tuple[keras.Layer | None, keras.KerasTensor]]]
+"""By the id of a tensor the layers that take it, each with what it gives; None is the network's end."""
+
+
+def _find_uses(network: keras.Model) -> Uses:
+    uses: Uses = defaultdict(list)
     uses[id(network.output)].append((None, network.output))
-    for layer, inputs, output in walked:
+    for layer, inputs, output in walk_layers(network):
         for tensor in inputs:
             uses[id(tensor)].append((layer, output))
+    return uses
+
+
+def _find_foldable(network: keras.Model, uses: Uses) -> dict[keras.Layer, list[keras.Layer]]:
+    """For each convolution the batch norm and activations that follow it, with no branch between."""
     chains: dict[keras.Layer, list[keras.Layer]] = {}
-    for layer, _, output in walked:
+    for layer, _, output in walk_layers(network):
         if isinstance(layer, (layers.Conv2D, layers.Conv2DTranspose)):
             chain: list[keras.Layer] = []
             chains[layer] = chain
@@ -121,12 +139,43 @@ def _find_foldable(network: keras.Model) -> dict[keras.Layer, list[keras.Layer]]
     return chains
 
 
+def _find_phase_readers(folded: dict[keras.Layer, list[keras.Layer]], uses: Uses) -> dict[keras.Layer, keras.Layer]:
+    """For transposed convolutions the convolution to few channels that alone reads what they give, if its window fits.
+
+    It fits where it looks as far as a whole number of phases; otherwise it would have more to multiply than before.
+    """
+    readers = {}
+    for layer, chain in folded.items():
+        takers = uses[id((chain[-1] if chain else layer).output)]
+        if not isinstance(layer, layers.Conv2DTranspose) or len(takers) != 1:
+            continue
+        reader, stride = takers[0][0], side(layer, "strides")
+        if _is_plain(reader) and reader.filters * stride**2 <= CHANNEL_GROUP and _reach(reader) % stride == 0:
+            readers[layer] = reader
+    return readers
+
+
+def _is_plain(layer: keras.Layer | None) -> TypeGuard[layers.Conv2D]:
+    """Whether it is a convolution whose output pixels each lie in the middle of what they see."""
+    return (
+        isinstance(layer, layers.Conv2D)
+        and not isinstance(layer, layers.Conv2DTranspose)
+        and side(layer, "strides") == side(layer, "dilation_rate") == 1
+        and side(layer, "kernel_size") % 2 == 1
+        and layer.padding == "same"
+    )
+
+
+def _reach(layer: layers.Conv2D) -> int:
+    return side(layer, "kernel_size") // 2
+
+
 def _convolve(layer: layers.Conv2D, followers: list[keras.Layer], x: tf.Tensor, multiple: int) -> tf.Tensor:
     """A convolution of something whose sides are multiples of `multiple`; to few channels, in blocks of pixels."""
     kernel, bias = _folded_weights(layer, followers)
     stride, dilation = side(layer, "strides"), side(layer, "dilation_rate")
     block = 1
-    if stride == dilation == 1 and side(layer, "kernel_size") % 2 and layer.padding == "same":
+    if _is_plain(layer):
         largest = math.isqrt(CHANNEL_GROUP // layer.filters)
         block = max((size for size in range(2, largest + 1) if multiple % size == 0), default=1)
         kernel, bias, stride = _in_blocks(kernel, block), np.tile(bias, block**2), block
@@ -152,8 +201,8 @@ def _in_blocks(kernel: np.ndarray, block: int) -> np.ndarray:
     return blocks.reshape(wide, wide, inputs, -1)
 
 
-def _convolve_transposed(layer: layers.Conv2DTranspose, followers: list[keras.Layer], x: tf.Tensor) -> tf.Tensor:
-    """A transposed convolution as a convolution on the coarse grid, DEPTH_TO_SPACE and a crop.
+def _convolve_to_phases(layer: layers.Conv2DTranspose, followers: list[keras.Layer], x: tf.Tensor) -> tf.Tensor:
+    """A transposed convolution as a convolution on the coarse grid, its phases as channels, for `_lay_out`.
 
     Pixel t of the full output sums input m times the kernel at t - m * stride. With t = j * stride + a this is, for
     each phase a, a convolution of the input with every stride-th element of the kernel.
@@ -169,10 +218,29 @@ def _convolve_transposed(layer: layers.Conv2DTranspose, followers: list[keras.La
     phases = filled.reshape(taps, stride, taps, stride, *kernel.shape[2:])[::-1, :, ::-1]
     phases = phases.transpose(0, 2, 5, 1, 3, 4).reshape(taps, taps, kernel.shape[3], -1)
     x = tf.pad(x, [[0, 0], [taps - 1, taps - 1], [taps - 1, taps - 1], [0, 0]])
-    x = _activate(layer, followers, tf.nn.conv2d(x, phases, 1, "VALID") + np.tile(bias, stride**2))
-    x = _depth_to_space(x, stride)
+    return _activate(layer, followers, tf.nn.conv2d(x, phases, 1, "VALID") + np.tile(bias, stride**2))
+
+
+def _convolve_phases(
+    layer: layers.Conv2D, followers: list[keras.Layer], phases: tf.Tensor, writer: layers.Conv2DTranspose
+) -> tf.Tensor:
+    """A convolution of what a transposed one gives, computed from the phases, where it is a smaller one."""
+    kernel, bias = _folded_weights(layer, followers)
+    stride = side(writer, "strides")
+    blocks = _in_blocks(kernel, stride)  # starts `_reach` pixels before the block, so at a phase 0
+    cells = blocks.shape[0] // stride
+    blocks = blocks.reshape(cells, stride, cells, stride, kernel.shape[2], -1)
+    blocks = blocks.transpose(0, 2, 1, 3, 4, 5).reshape(cells, cells, phases.shape[-1], -1)
+    x = tf.nn.conv2d(phases, blocks, 1, "SAME") + np.tile(bias, stride**2)
+    return _lay_out(writer, _activate(layer, followers, x))
+
+
+def _lay_out(layer: layers.Conv2DTranspose, phases: tf.Tensor) -> tf.Tensor:
+    """The picture of a transposed convolution from its phases, cut to its size."""
+    size, stride = side(layer, "kernel_size"), side(layer, "strides")
+    x = _depth_to_space(phases, stride)
     first = transposed_crop(size, stride)
-    last = (taps - 1) * stride - first
+    last = (math.ceil(size / stride) - 1) * stride - first
     return x[:, first:-last, first:-last] if last else x[:, first:, first:] if first else x
 
 

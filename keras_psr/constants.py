@@ -1,4 +1,4 @@
-"""Numbers that several modules share, each with its source."""
+"""Numbers and names that several modules share, each with its source."""
 
 SCALES = (2, 4, 8)
 """Upscaling factors: powers of two, one stride-2 transposed convolution each (Johnson et al. 2016, section 3.1)."""
@@ -8,3 +8,9 @@ LUMA_WEIGHTS = (65.481, 128.553, 24.966)
 
 LUMA_OFFSET = 16.0
 """Black level of BT.601 studio-range luma."""
+
+DEGRADATIONS = ("bicubic", "photo")
+"""How low-resolution pictures are made: `pixels.make_low_res`, or `degradation.degrade`."""
+
+STYLE_NORMALIZATIONS = ("energy", "paper", "mean")
+"""Ways to weigh a difference of Gram matrices (`functional.gram_error`)."""

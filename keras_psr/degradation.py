@@ -16,9 +16,6 @@ from scipy import fft
 
 from keras_psr.pixels import crop_to_multiple, resize_bicubic, to_uint8
 
-DEGRADATIONS = ("bicubic", "photo")
-"""How low-resolution pictures are made: `pixels.make_low_res`, or `degrade`."""
-
 STEP_PROBABILITY = 0.8
 """Of each of blur, noise and JPEG. Real-ESRGAN: 0.8 for its second blur; its noise and JPEG are always there."""
 

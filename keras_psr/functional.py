@@ -3,9 +3,6 @@
 import keras
 from keras import KerasTensor, ops
 
-STYLE_NORMALIZATIONS = ("energy", "paper", "mean")
-"""Ways to weigh a difference of Gram matrices (`gram_error`)."""
-
 PHASE_WINDOW = 6
 PHASE_STRIDE = 3
 """Window and stride, in low-resolution pixels, over which `phase_error` averages; ours, there is no source."""

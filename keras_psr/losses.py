@@ -6,9 +6,9 @@ import keras
 import numpy as np
 from keras import KerasTensor, ops
 
+from keras_psr.constants import STYLE_NORMALIZATIONS
 from keras_psr.errors import ConfigError
 from keras_psr.functional import (
-    STYLE_NORMALIZATIONS,
     gram_error,
     gram_matrix,
     mean_absolute_error,

@@ -43,6 +43,11 @@ def image():
     return picture[100 : 100 + TILE, 200 : 200 + TILE]
 
 
+def inside(pixels):
+    """Without the pixels that see beyond the tile through the exit of 9x9, where the graph differs by intention."""
+    return pixels[4:-4, 4:-4]
+
+
 def run_keras(network, image):
     return np.clip(np.asarray(network(image[None].astype(np.float32)))[0], 0, 255)
 
@@ -54,7 +59,7 @@ def run_keras(network, image):
 def test_every_variant_gives_the_networks_pixels(models, network, image, variant, largest, mean):
     expected = run_keras(network, image)
     assert np.ptp(expected - image.repeat(4, 0).repeat(4, 1)) > 20
-    difference = np.abs(TileUpscaler(models[variant])(image).astype(np.float32) - expected)
+    difference = np.abs(inside(TileUpscaler(models[variant])(image).astype(np.float32) - expected))
     assert difference.max() < largest and difference.mean() < mean
 
 

@@ -82,19 +82,11 @@ def score(upscaler: Upscaler, source: str) -> dict[str, Any]:
     return round_numbers(result["summary"])
 
 
-@click.command()
-@click.argument("run", type=click.Path(exists=True, file_okay=False, path_type=Path))
-@click.argument("name")
-@click.option("--benchmark", "benchmarks", multiple=True, required=True, help="Folder of originals to score on.")
-@click.option("--verify", multiple=True, required=True, help="Folder of originals to compare the .tflite files on.")
-@click.option("--training-data", required=True, help="What the training pictures are, and their terms.")
-def main(run: Path, name: str, benchmarks: tuple[str, ...], verify: tuple[str, ...], training_data: str) -> None:
-    """Ships the network of RUN as NAME."""
-    upscaler = load_keras(run)
+def export_shipped(upscaler: Upscaler, run: Path, name: str, verify: tuple[str, ...]) -> dict[str, Any]:
+    """Copies the network of a run into its shipped folder and exports it there; the report of the export."""
     folder = shipped_folder() / name
     folder.mkdir(exist_ok=True)
     model_file = Path(shutil.copy(run / MODEL_FILE, folder / MODEL_FILE))
-    fit = describe_fit(run)
     report = export_tflite(
         upscaler.network,
         VARIANTS,
@@ -107,27 +99,49 @@ def main(run: Path, name: str, benchmarks: tuple[str, ...], verify: tuple[str, .
         on_step=click.echo,
     )
     (folder / REPORT_FILE).unlink()
-    report["verification"] = [Path(source).name for source in verify]
-    shipped = [model_file, *(folder / measured["file"] for measured in report["files"].values())]
+    return report | {"verification": [Path(source).name for source in verify]}
+
+
+def write_card(name: str, upscaler: Upscaler, report: dict[str, Any], facts: dict[str, Any]) -> None:
+    """Writes the card: what all models tell, and the facts that differ between tasks."""
+    folder = shipped_folder() / name
+    shipped = [folder / MODEL_FILE, *(folder / measured["file"] for measured in report["files"].values())]
+    export_facts = {key: report[key] for key in ("tile", "halo", "grid", "verification", "files")}
     card = {
         "name": name,
-        "task": "super-resolution",
+        "task": report["task"],
         "scale": upscaler.scale,
-        "architecture": fit["config"]["architecture"],
         "parameters": int(upscaler.network.count_params()),
         "licence": LICENCE,
-        "training_data": training_data,
-        "limits": f"{LIMITS[fit['config'].get('degradation', 'bicubic')]} {LIMITS_OF_ALL}",
-        "fit": fit,
-        "protocol": PROTOCOL,
-        "scores": {Path(source).name: score(upscaler, source) for source in benchmarks},
-        "tflite": round_numbers({key: report[key] for key in ("tile", "halo", "verification", "files")})
-        | {"machine": describe_environment()["machine"]},
+        **facts,
+        "tflite": round_numbers(export_facts) | {"machine": describe_environment()["machine"]},
         "bytes": {file.name: file.stat().st_size for file in shipped},
         "sha256": {file.name: file_sha256(file) for file in shipped},
     }
     (folder / CARD_FILE).write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
     click.echo(json.dumps(card["scores"], indent=2))
+
+
+@click.command()
+@click.argument("run", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.argument("name")
+@click.option("--benchmark", "benchmarks", multiple=True, required=True, help="Folder of originals to score on.")
+@click.option("--verify", multiple=True, required=True, help="Folder of originals to compare the .tflite files on.")
+@click.option("--training-data", required=True, help="What the training pictures are, and their terms.")
+def main(run: Path, name: str, benchmarks: tuple[str, ...], verify: tuple[str, ...], training_data: str) -> None:
+    """Ships the network of RUN as NAME."""
+    upscaler = load_keras(run)
+    fit = describe_fit(run)  # first: it may have started from the model that it replaces
+    report = export_shipped(upscaler, run, name, verify)
+    facts = {
+        "architecture": fit["config"]["architecture"],
+        "training_data": training_data,
+        "limits": f"{LIMITS[fit['config'].get('degradation', 'bicubic')]} {LIMITS_OF_ALL}",
+        "fit": fit,
+        "protocol": PROTOCOL,
+        "scores": {Path(source).name: score(upscaler, source) for source in benchmarks},
+    }
+    write_card(name, upscaler, report, facts)
 
 
 if __name__ == "__main__":

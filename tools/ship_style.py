@@ -7,20 +7,16 @@ Run it in the folder in which the style was fitted, for the painting is read aga
 for latencies are measured.
 """
 
-import json
-import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import click
-from ship_model import LICENCE, VARIANTS, describe_fit, round_numbers
+from ship_model import describe_fit, export_shipped, round_numbers, write_card
 
-from keras_psr.export.tflite import REPORT_FILE, export_tflite
 from keras_psr.inference import load_keras
-from keras_psr.registry import CARD_FILE, MODEL_FILE, file_sha256, fit_settings, shipped_folder
+from keras_psr.registry import fit_settings
 from keras_psr.style_evaluation import evaluate_style
 from keras_psr.training.config import FitConfig, StyleConfig
-from keras_psr.training.run_folder import describe_environment
 from keras_psr.training.style_transfer import build_loss
 
 LIMITS = "Paints with the strokes and colours of one painting, at the size at which it was fitted to it, at any place."
@@ -44,44 +40,19 @@ def main(
     stylizer, config = load_keras(run), FitConfig.from_json(fit_settings(run))
     assert isinstance(config, StyleConfig)
     loss = build_loss(replace(config, precision="float32"))
-    folder = shipped_folder() / name
-    folder.mkdir(exist_ok=True)
-    model_file = Path(shutil.copy(run / MODEL_FILE, folder / MODEL_FILE))
-    report = export_tflite(
-        stylizer.network,
-        VARIANTS,
-        folder,
-        name=name,
-        model_sha256=file_sha256(model_file),
-        licence=LICENCE,
-        verification=verify,
-        overwrite=True,
-        on_step=click.echo,
-    )
-    (folder / REPORT_FILE).unlink()
-    report["verification"] = [Path(source).name for source in verify]
+    fit = describe_fit(run)  # first: it may have started from the style that it replaces
+    report = export_shipped(stylizer, run, name, verify)
     measured = evaluate_style(stylizer, loss, photographs)["summary"]
-    shipped = [model_file, *(folder / row["file"] for row in report["files"].values())]
-    card = {
-        "name": name,
-        "task": report["task"],
-        "scale": stylizer.scale,
+    facts = {
         "painting": painting,
         "architecture": config.architecture,
-        "parameters": int(stylizer.network.count_params()),
-        "licence": LICENCE,
         "training_data": training_data,
         "limits": LIMITS,
-        "fit": describe_fit(run),
+        "fit": fit,
         "protocol": PROTOCOL,
         "scores": round_numbers({"objective": measured["model"]["loss"], "photograph": measured["photograph"]["loss"]}),
-        "tflite": round_numbers({key: report[key] for key in ("tile", "halo", "grid", "verification", "files")})
-        | {"machine": describe_environment()["machine"]},
-        "bytes": {file.name: file.stat().st_size for file in shipped},
-        "sha256": {file.name: file_sha256(file) for file in shipped},
     }
-    (folder / CARD_FILE).write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
-    click.echo(json.dumps(card["scores"], indent=2))
+    write_card(name, stylizer, report, facts)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, NoReturn
 
-from keras_psr.constants import SCALES
+from keras_psr.constants import DEGRADATIONS, SCALES, STYLE_NORMALIZATIONS
 from keras_psr.errors import ConfigError
 
 PRECISIONS = ("float32", "bfloat16", "float16")
@@ -159,7 +159,7 @@ class SuperResolutionConfig(FitConfig):
             ConfigError: A value is outside what is accepted; names the field.
         """
         self._require_one_of("scale", SCALES)
-        self._require_one_of("degradation", ("bicubic", "photo"))
+        self._require_one_of("degradation", DEGRADATIONS)
         self._require_one_of("pixel_norm", ("l1", "l2"))
         super().__post_init__()
         for name in ("blur_sigma", "warmup_steps"):
@@ -207,7 +207,7 @@ class StyleConfig(FitConfig):
             ConfigError: A value is outside what is accepted; names the field.
         """
         super().__post_init__()
-        self._require_one_of("style_normalization", ("energy", "paper", "mean"))
+        self._require_one_of("style_normalization", STYLE_NORMALIZATIONS)
         self._require(self.style_size >= 32, "style_size", "at least 32")
         self._require(self.crop >= 32 and self.crop % 4 == 0, "crop", "a multiple of 4, and at least 32")
         self._require(self.style_weight > 0, "style_weight", "above 0: --style asks for a style loss")

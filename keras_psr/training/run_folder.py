@@ -188,7 +188,7 @@ class RunFolder:
     def _check_resumable(self, config: FitConfig) -> None:
         if not self.config_file.exists():
             raise TrainingError(f"--resume: {self.path} holds no run ({CONFIG_FILE} is missing).")
-        saved = FitConfig.from_json(json.loads(self.config_file.read_text(encoding="utf-8"))["config"]).to_json()
+        saved = FitConfig.from_json(saved_config(self.path)).to_json()
         settings = config.to_json()
         changed = [name for name in settings if saved.get(name) != settings[name] and name not in CHANGEABLE]
         if changed:
