@@ -1,6 +1,7 @@
 """`keras-psr models`: the shipped models and their cards."""
 
 import json
+from collections.abc import Iterator
 from typing import Any
 
 import click
@@ -13,12 +14,15 @@ from keras_psr.registry import MODEL_FILE, shipped_models
 TITLES = {"super-resolution": "super-resolution: PSNR of luma in dB (and over bicubic)"}
 """What stands above a task's table, where its name does not say what the scores are."""
 
+DETAILS = ("sha256", "protocol", "config", "versions", "machine", "git", "validations")
+"""Entries of a card that are left to --json."""
+
 
 @click.command()
 @click.argument("name", required=False, metavar="[NAME|FILE.tflite]")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def models(name: str | None, as_json: bool) -> None:
-    """List the shipped models, or show one's card: data, licence, command, checksums, scores.
+    """List the shipped models, or show one's card: data, licence, command, scores, and more as JSON.
 
     Of a .tflite file that `keras-psr export` wrote, it shows the metadata: scale, tile, halo, what was measured.
 
@@ -34,7 +38,7 @@ def models(name: str | None, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(card or cards, indent=2))
     elif name and card:
-        Console().print(build_card(name, card))
+        Console().print(build_card(name, card), "--json shows the rest: settings, versions, protocol, checksums.")
     elif cards:
         for task in sorted({card["task"] for card in cards.values()}, reverse=True):
             of_task = {name: card for name, card in cards.items() if card["task"] == task}
@@ -87,8 +91,25 @@ def describe_scores(scores: dict[str, Any]) -> dict[str, str]:
 
 
 def build_card(name: str, card: dict[str, Any]) -> Table:
-    """Everything a card says, a row for each entry; what is nested is written as JSON."""
-    table = Table(title=name, show_header=False, title_justify="left")
+    """What a card says, but for `DETAILS`: a row for each entry."""
+    table = Table(title=name, title_justify="left", show_header=False, box=None, padding=(0, 2, 0, 0))
+    table.add_column(max_width=24)
+    table.add_column()
     for key, value in card.items():
-        table.add_row(key, value if isinstance(value, str) else json.dumps(value, indent=2))
+        for row in describe_entry(key, value) if key not in DETAILS else ():
+            table.add_row(*row)
     return table
+
+
+def describe_entry(path: str, value: Any) -> Iterator[tuple[str, str]]:
+    """Rows of name and text: what is plain inside an entry on one row, what is nested on rows of its own."""
+    if not isinstance(value, dict):
+        yield path, ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+        return
+    known = {key: inner for key, inner in value.items() if key not in DETAILS and inner not in ({}, None)}
+    plain = [f"{key} {inner}" for key, inner in known.items() if not isinstance(inner, (dict, list))]
+    if plain:
+        yield path, ", ".join(plain)
+    for key, inner in known.items():
+        if isinstance(inner, (dict, list)):
+            yield from describe_entry(f"{path} {key}", inner)
