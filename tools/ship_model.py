@@ -6,9 +6,9 @@ Nothing else should run meanwhile, for latencies are measured.
 """
 
 import json
-import shutil
 from pathlib import Path
 from typing import Any
+from zipfile import ZIP_DEFLATED, ZipFile
 
 import click
 
@@ -82,11 +82,19 @@ def score(upscaler: Upscaler, source: str) -> dict[str, Any]:
     return round_numbers(result["summary"])
 
 
+def copy_compressed(source: Path, target: Path) -> Path:
+    """Copies a .keras file, a ZIP archive that Keras leaves uncompressed: a tenth less in every checkout and wheel."""
+    with ZipFile(source) as model, ZipFile(target, "w", ZIP_DEFLATED) as copy:
+        for name in model.namelist():
+            copy.writestr(name, model.read(name))
+    return target
+
+
 def export_shipped(upscaler: Upscaler, run: Path, name: str, verify: tuple[str, ...]) -> dict[str, Any]:
     """Copies the network of a run into its shipped folder and exports it there; the report of the export."""
     folder = shipped_folder() / name
     folder.mkdir(exist_ok=True)
-    model_file = Path(shutil.copy(run / MODEL_FILE, folder / MODEL_FILE))
+    model_file = copy_compressed(run / MODEL_FILE, folder / MODEL_FILE)
     report = export_tflite(
         upscaler.network,
         VARIANTS,
