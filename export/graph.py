@@ -159,7 +159,6 @@ def _is_plain(layer: keras.Layer | None) -> TypeGuard[layers.Conv2D]:
     """Whether it is a convolution whose output pixels each lie in the middle of what they see."""
     return (
         isinstance(layer, layers.Conv2D)
-        and not isinstance(layer, layers.Conv2DTranspose)
         and side(layer, "strides") == side(layer, "dilation_rate") == 1
         and side(layer, "kernel_size") % 2 == 1
         and layer.padding == "same"
