@@ -56,9 +56,9 @@ def benchmark(files: tuple[Path, ...], threads: list[int], json_file: IO[str] | 
 
 def build_table(result: dict[str, Any]) -> Table:
     """A row for each file and number of threads."""
-    table = Table()
-    for heading in ("file", "threads", "median", "p95", "MP/s", "peak memory", "XNNPACK partitions"):
-        table.add_column(heading, justify="left" if heading == "file" else "right")
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for heading in ("\nfile", "\nthreads", "\nmedian", "\np95", "\nMP/s", "peak\nmemory", "XNNPACK\npartitions"):
+        table.add_column(heading, justify="left" if heading == "\nfile" else "right", no_wrap=True)
     for row in result["files"]:
         for number, times in row["threads"].items():
             table.add_row(
