@@ -20,6 +20,7 @@ from keras_psr.sources import open_sources
 from keras_psr.training.config import FitConfig, SuperResolutionConfig, read_config_file
 from keras_psr.training.fit import build_trainer, fit
 from keras_psr.training.run_folder import RunFolder, saved_config
+from keras_psr.training.super_resolution import build_stream
 
 TINY = {
     "num_filters": 4,
@@ -51,6 +52,19 @@ def finished(photographs, tmp_path_factory):
     out, logged = tmp_path_factory.mktemp("finished") / "run", []
     fit(out, **TINY, **photographs, on_log=lambda step, numbers: logged.append((step, numbers)), command=["made", "up"])
     return RunFolder(out), logged
+
+
+@pytest.mark.parametrize(
+    "changed", [{"scale": 2}, {"crop": 72}, {"seed": 1}, {"blur_sigma": 1.0}, {"degradation": "photo"}], ids=str
+)
+def test_each_setting_of_the_sample_stream_reaches_it(photographs, changed):
+    first = {"scale": 4, "crop": 48, **photographs}
+    (low_res, high_res), (other_low_res, other_high_res) = (
+        build_stream(SuperResolutionConfig(**settings)).batch(0, 1) for settings in (first, first | changed)
+    )
+    assert not np.array_equal(low_res, other_low_res)
+    if "degradation" in changed:
+        assert np.array_equal(high_res, other_high_res)
 
 
 def weights_of(path):

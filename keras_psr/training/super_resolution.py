@@ -66,8 +66,14 @@ def build_stream(config: SuperResolutionConfig) -> SampleStream:
     Raises:
         DataError: There is nothing usable to fit to.
     """
-    pictures = open_sources(config.data)
-    return SampleStream(pictures, scale=config.scale, crop=config.crop, seed=config.seed, blur_sigma=config.blur_sigma)
+    return SampleStream(
+        open_sources(config.data),
+        scale=config.scale,
+        crop=config.crop,
+        seed=config.seed,
+        blur_sigma=config.blur_sigma,
+        degradation=config.degradation,
+    )
 
 
 class Validation:
