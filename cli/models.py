@@ -38,7 +38,9 @@ def models(name: str | None, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(card or cards, indent=2))
     elif name and card:
-        Console().print(build_card(name, card), "--json shows the rest: settings, versions, protocol, checksums.")
+        Console().print(build_card(name, card))
+        if name in cards:
+            Console().print("--json shows the rest: settings, versions, protocol, checksums.")
     elif cards:
         for task in sorted({card["task"] for card in cards.values()}, reverse=True):
             of_task = {name: card for name, card in cards.items() if card["task"] == task}
@@ -93,8 +95,8 @@ def describe_scores(scores: dict[str, Any]) -> dict[str, str]:
 def build_card(name: str, card: dict[str, Any]) -> Table:
     """What a card says, but for `DETAILS`: a row for each entry."""
     table = Table(title=name, title_justify="left", show_header=False, box=None, padding=(0, 2, 0, 0))
-    table.add_column(max_width=24)
-    table.add_column()
+    table.add_column(max_width=24, overflow="fold")
+    table.add_column(overflow="fold")
     for key, value in card.items():
         for row in describe_entry(key, value) if key not in DETAILS else ():
             table.add_row(*row)
@@ -107,7 +109,11 @@ def describe_entry(path: str, value: Any) -> Iterator[tuple[str, str]]:
         yield path, ", ".join(map(str, value)) if isinstance(value, list) else str(value)
         return
     known = {key: inner for key, inner in value.items() if key not in DETAILS and inner not in ({}, None)}
-    plain = [f"{key} {inner}" for key, inner in known.items() if not isinstance(inner, (dict, list))]
+    plain = [
+        f"{key} {round(inner, 4) if isinstance(inner, float) else inner}"
+        for key, inner in known.items()
+        if not isinstance(inner, (dict, list))
+    ]
     if plain:
         yield path, ", ".join(plain)
     for key, inner in known.items():

@@ -6,6 +6,7 @@ import pytest
 import keras_psr.registry
 from keras_psr.errors import ModelError
 from keras_psr.registry import file_sha256, find_model, find_runnable, shipped_folder, shipped_models
+from keras_psr.tflite_metadata import read_metadata
 
 
 @pytest.fixture
@@ -79,6 +80,9 @@ def test_the_models_that_ship_are_whole():
         path = find_model(name)
         assert card["sha256"][path.name] == file_sha256(path)
         assert path.parent == shipped_folder() / name
+        exported = sorted(path.parent.glob("*.tflite"))
+        assert len(exported) == 3
+        assert {read_metadata(str(file))["model_sha256"] for file in exported} == {card["sha256"][path.name]}
 
 
 def ship(folder, name, content):
