@@ -11,6 +11,7 @@ from keras_psr.constants import DEGRADATIONS, SCALES, STYLE_NORMALIZATIONS
 from keras_psr.errors import ConfigError
 
 PRECISIONS = ("float32", "bfloat16", "float16")
+OPTIMIZERS = ("adam", "muon")
 STRATEGIES = ("auto", "none", "mirrored", "multiworker")
 
 
@@ -27,7 +28,8 @@ class FitConfig:
         steps: Gradient steps in all (the paper: 200,000, for styles 40,000).
         batch_size: Crops a step, over all devices (the paper: 4).
         crop: Side of the crops that the loss sees, in pixels (the paper: 288, for styles 256).
-        learning_rate: Peak of Adam's learning rate, with cosine decay to zero (the paper: 1e-3, constant).
+        optimizer: `adam` (the paper) or `muon` (`training.optimizer.Muon`).
+        learning_rate: Peak of the learning rate, with cosine decay to zero (the paper: 1e-3, constant).
         seed: Of the initial weights and the sample stream.
         style_weight: Weight of the style loss (Gram matrices of VGG16 responses).
         style_layers: Responses that the style loss compares (the paper: relu1_2, relu2_2, relu3_3, relu4_3).
@@ -53,6 +55,7 @@ class FitConfig:
     steps: int
     batch_size: int
     crop: int
+    optimizer: str
     learning_rate: float = 1e-3
     seed: int = 0
     style_weight: float
@@ -77,6 +80,7 @@ class FitConfig:
         """
         self._require_one_of("vgg_pooling", ("average", "max"))
         self._require_one_of("precision", PRECISIONS)
+        self._require_one_of("optimizer", OPTIMIZERS)
         self._require_one_of("strategy", STRATEGIES)
         for name in ("steps", "batch_size", "save_every", "keep", "num_filters", "num_residual_blocks"):
             self._require(getattr(self, name) >= 1, name, "at least 1")
@@ -140,6 +144,7 @@ class SuperResolutionConfig(FitConfig):
     steps: int = 3000
     batch_size: int = 16
     crop: int = 96
+    optimizer: str = "adam"
     style_weight: float = 0.0
     scale: int = 4
     degradation: str = "bicubic"
@@ -192,6 +197,7 @@ class StyleConfig(FitConfig):
     steps: int = 2000
     batch_size: int = 4
     crop: int = 256
+    optimizer: str = "muon"
     style_weight: float = 2.0
     total_variation_weight: float = 1e-4
     style: str = ""

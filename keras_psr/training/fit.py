@@ -17,6 +17,7 @@ from keras_psr.training import style_transfer, super_resolution
 from keras_psr.training.callbacks import CountSteps, Log, OnLog, Progress, SaveAndValidate, StopOnDivergence
 from keras_psr.training.config import FitConfig, StyleConfig, SuperResolutionConfig
 from keras_psr.training.devices import build_strategy, is_chief, is_multiworker
+from keras_psr.training.optimizer import build_optimizer
 from keras_psr.training.run_folder import RunFolder, saved_config
 from keras_psr.training.signals import stop_signals
 from keras_psr.training.trainer import Trainer
@@ -187,20 +188,9 @@ def build_trainer(config: FitConfig, strategy: tf.distribute.Strategy | None = N
         loss = task.build_loss(config)
     trainer = Trainer(network, loss)
     with strategy.scope():
-        trainer.compile(optimizer=_build_optimizer(config), jit_compile=False)
+        trainer.compile(optimizer=build_optimizer(config), jit_compile=False)
         trainer.optimizer.build(network.trainable_variables)
     return trainer
-
-
-def _build_optimizer(config: FitConfig) -> keras.Optimizer:
-    """Adam (the paper, section 4.2) with cosine decay and averages (ours; BasicSR), and a scaled loss in float16."""
-    momentum = min(config.ema_momentum, 1 - min(1.0, 10 / config.steps))
-    adam = keras.optimizers.Adam(
-        keras.optimizers.schedules.CosineDecay(config.learning_rate, config.steps),
-        use_ema=momentum > 0,
-        ema_momentum=momentum,
-    )
-    return keras.optimizers.LossScaleOptimizer(adam) if config.precision == "float16" else adam
 
 
 SCALE_LAYERS = ("upsample", "exit")

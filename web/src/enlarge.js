@@ -110,11 +110,15 @@ function keep(enlarged, opacity, strip, { row, column, network, width, channels 
   for (let y = 0; y < (row.end - row.first) * scale; y++) {
     let from = (top + y) * side + left;
     let to = (y * width + column.first * scale) * channels;
+    if (channels === 3) {
+      strip.set(enlarged.subarray(from * 3, (from + columns) * 3), to);
+      continue;
+    }
     for (let x = 0; x < columns; x++, from++, to += channels) {
       const alpha = opacity ? opacity[from] : 255;
       const factor = alpha === 255 ? 1 : 255 / Math.max(1, alpha);
       for (let channel = 0; channel < 3; channel++) strip[to + channel] = enlarged[from * 3 + channel] * factor;
-      if (channels === 4) strip[to + 3] = alpha;
+      strip[to + 3] = alpha;
     }
   }
 }

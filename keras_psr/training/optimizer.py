@@ -1,0 +1,69 @@
+"""The optimizers that networks are fitted with."""
+
+import math
+
+import keras
+import tensorflow as tf
+from keras import ops
+
+from keras_psr.training.config import FitConfig
+
+NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
+"""Coefficients of the iteration that moves all singular values to about 1 (kellerjordan.github.io/posts/muon)."""
+
+ITERATIONS = 5
+"""Of Newton and Schulz (the same source)."""
+
+MOMENTUM = 0.9
+"""Of the kernels' gradients; the source has 0.95, for longer fits."""
+
+
+class Muon(keras.optimizers.Adam):
+    """Adam, but kernels of convolutions take steps in which each direction is as long as any other.
+
+    The momentum of a kernel's gradient, as a matrix of all that an output sees, is made orthogonal (Jordan et al. 2024,
+    "Muon"). The step is then scaled so that its root mean square is the learning rate, about what Adam's is, so that
+    one learning rate serves both (Liu et al. 2025, arXiv:2502.16982, section 2.2, where Adam's is taken for 0.2 of it).
+    Keras's own `Muon` leaves kernels of convolutions to Adam.
+    """
+
+    def update_step(self, gradient: tf.Tensor, variable: tf.Variable, learning_rate: tf.Tensor) -> None:
+        """One step of one variable, called by Keras."""
+        if len(variable.shape) != 4:
+            super().update_step(gradient, variable, learning_rate)
+            return
+        momentum = self._momentums[self._get_variable_index(variable)]
+        self.assign(momentum, MOMENTUM * momentum + gradient)
+        ahead = ops.reshape(gradient + MOMENTUM * momentum, (-1, variable.shape[-1]))  # Nesterov's
+        step = orthogonalize(ahead) * math.sqrt(max(ahead.shape))
+        self.assign_sub(variable, learning_rate * ops.reshape(step, variable.shape))
+
+
+def orthogonalize(matrix: tf.Tensor) -> tf.Tensor:
+    """A matrix with about the same singular vectors, and singular values between about 0.7 and 1.2.
+
+    Args:
+        matrix: Float (rows, columns).
+
+    Returns:
+        The same shape. Its root mean square is about 1 / sqrt(the longer side).
+    """
+    is_tall = matrix.shape[0] > matrix.shape[1]
+    wide = ops.transpose(matrix) if is_tall else matrix
+    wide = wide / (ops.norm(wide) + 1e-7)
+    linear, cubic, quintic = NEWTON_SCHULZ
+    for _ in range(ITERATIONS):
+        gram = wide @ ops.transpose(wide)
+        wide = linear * wide + (cubic * gram + quintic * gram @ gram) @ wide
+    return ops.transpose(wide) if is_tall else wide
+
+
+def build_optimizer(config: FitConfig) -> keras.Optimizer:
+    """Adam (the paper, section 4.2) or Muon, with cosine decay and averages (ours; BasicSR), and a scaled loss in float16."""
+    momentum = min(config.ema_momentum, 1 - min(1.0, 10 / config.steps))
+    optimizer = {"adam": keras.optimizers.Adam, "muon": Muon}[config.optimizer](
+        keras.optimizers.schedules.CosineDecay(config.learning_rate, config.steps),
+        use_ema=momentum > 0,
+        ema_momentum=momentum,
+    )
+    return keras.optimizers.LossScaleOptimizer(optimizer) if config.precision == "float16" else optimizer
