@@ -125,6 +125,7 @@ def test_whole_numbers_pass_for_floats_and_lists_for_tuples():
     [
         ({"scale": 3}, "scale must be one of 2, 4, 8. Received: 3."),
         ({"pixel_norm": "l3"}, "pixel_norm must be one of l1, l2. Received: l3."),
+        ({"optimizer": "sgd"}, "optimizer must be one of adam, muon. Received: sgd."),
         ({"vgg_pooling": "median"}, "vgg_pooling must be one of average, max."),
         ({"precision": "float64"}, "precision must be one of float32, bfloat16, float16."),
         ({"steps": 0}, "steps must be at least 1. Received: 0."),

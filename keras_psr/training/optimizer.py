@@ -59,9 +59,17 @@ def orthogonalize(matrix: tf.Tensor) -> tf.Tensor:
 
 
 def build_optimizer(config: FitConfig) -> keras.Optimizer:
-    """Adam (the paper, section 4.2) or Muon, with cosine decay and averages (ours; BasicSR), and a scaled loss in float16."""
+    """The optimizer of a fit, with cosine decay and averages (both ours; BasicSR).
+
+    Args:
+        config: The settings.
+
+    Returns:
+        Muon, or Adam (the paper, section 4.2); for float16 it scales the loss.
+    """
     momentum = min(config.ema_momentum, 1 - min(1.0, 10 / config.steps))
-    optimizer = {"adam": keras.optimizers.Adam, "muon": Muon}[config.optimizer](
+    kind = Muon if config.optimizer == "muon" else keras.optimizers.Adam
+    optimizer = kind(
         keras.optimizers.schedules.CosineDecay(config.learning_rate, config.steps),
         use_ema=momentum > 0,
         ema_momentum=momentum,
