@@ -22,9 +22,9 @@ class Muon(keras.optimizers.Adam):
     """Adam, but kernels of convolutions take steps in which each direction is as long as any other.
 
     The momentum of a kernel's gradient, as a matrix of all that an output sees, is made orthogonal (Jordan et al. 2024,
-    "Muon"). The step is then scaled so that its root mean square is the learning rate, about what Adam's is, so that
-    one learning rate serves both (Liu et al. 2025, arXiv:2502.16982, section 2.2, where Adam's is taken for 0.2 of it).
-    Keras's own `Muon` leaves kernels of convolutions to Adam.
+    "Muon"). The step is then scaled so that its root mean square is about the learning rate, which so serves both (Liu
+    et al. 2025, arXiv:2502.16982, section 2.2, with a fifth of it). Keras's own `Muon` leaves kernels of convolutions
+    to Adam.
     """
 
     def update_step(self, gradient: tf.Tensor, variable: tf.Variable, learning_rate: tf.Tensor) -> None:
