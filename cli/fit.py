@@ -34,7 +34,7 @@ HELP = {
     "steps": "Gradient steps in all.",
     "batch_size": "Crops a step, over all devices.",
     "crop": "Side of the crops that the loss sees, in pixels.",
-    "optimizer": "What takes the steps: adam or muon.",
+    "optimizer": "What takes the steps: muon, or the paper's adam.",
     "learning_rate": "Peak of the learning rate, which decays to zero.",
     "seed": "Of the initial weights and the sample stream.",
     "init": "Model to start from: a shipped model's name, a run folder or a .keras file.",

@@ -97,16 +97,6 @@ def test_two_devices_take_the_same_steps_as_one(settings, alone, tmp_path):
 
 
 @pytest.mark.slow
-def test_two_devices_take_the_same_steps_of_muon_as_one(settings, tmp_path):
-    # Orthogonal steps make as much of a direction's rounding as of its gradient.
-    settings = {**settings, "optimizer": "muon"}
-    run({"out": str(tmp_path / "one"), "settings": settings})
-    mirrored = {**settings, "strategy": "mirrored", "devices": ["CPU:0", "CPU:1"]}
-    run({"out": str(tmp_path / "two"), "settings": mirrored, "logical_cpus": 2})
-    assert_same_run(tmp_path / "one", tmp_path / "two", relative=1e-5)
-
-
-@pytest.mark.slow
 def test_batch_norm_sees_the_batch_of_all_devices(settings, tmp_path):
     # One step: the biases before a batch norm have no gradient but rounding noise, which Adam makes large.
     settings = {**settings, "architecture": "johnson2016", "steps": 1}

@@ -57,6 +57,11 @@ def test_biases_take_the_steps_of_adam():
     np.testing.assert_array_equal(ours.numpy(), theirs.numpy())
 
 
-@pytest.mark.parametrize(("settings", "kind"), [({}, keras.optimizers.Adam), ({"style": "painting.jpg"}, Muon)])
-def test_defaults_of_the_tasks(settings, kind):
+@pytest.mark.parametrize(("settings", "kind"), [({}, Muon), ({"optimizer": "adam"}, keras.optimizers.Adam)])
+def test_the_optimizer_of_a_fit(settings, kind):
     assert type(build_optimizer(FitConfig.from_json(settings))) is kind
+
+
+def test_float16_scales_the_loss():
+    optimizer = build_optimizer(FitConfig.from_json({"precision": "float16"}))
+    assert isinstance(optimizer, keras.optimizers.LossScaleOptimizer) and isinstance(optimizer.inner_optimizer, Muon)

@@ -11,7 +11,7 @@ from keras_psr.constants import DEGRADATIONS, SCALES, STYLE_NORMALIZATIONS
 from keras_psr.errors import ConfigError
 
 PRECISIONS = ("float32", "bfloat16", "float16")
-OPTIMIZERS = ("adam", "muon")
+OPTIMIZERS = ("muon", "adam")
 STRATEGIES = ("auto", "none", "mirrored", "multiworker")
 
 
@@ -28,7 +28,7 @@ class FitConfig:
         steps: Gradient steps in all (the paper: 200,000, for styles 40,000).
         batch_size: Crops a step, over all devices (the paper: 4).
         crop: Side of the crops that the loss sees, in pixels (the paper: 288, for styles 256).
-        optimizer: `adam` (the paper) or `muon` (`training.optimizer.Muon`).
+        optimizer: `muon` (`training.optimizer.Muon`), or `adam` (the paper).
         learning_rate: Peak of the learning rate, with cosine decay to zero (the paper: 1e-3, constant).
         seed: Of the initial weights and the sample stream.
         style_weight: Weight of the style loss (Gram matrices of VGG16 responses).
@@ -55,7 +55,7 @@ class FitConfig:
     steps: int
     batch_size: int
     crop: int
-    optimizer: str
+    optimizer: str = "muon"
     learning_rate: float = 1e-3
     seed: int = 0
     style_weight: float
@@ -144,14 +144,13 @@ class SuperResolutionConfig(FitConfig):
     steps: int = 3000
     batch_size: int = 16
     crop: int = 96
-    optimizer: str = "adam"
     style_weight: float = 0.0
     scale: int = 4
     degradation: str = "bicubic"
     blur_sigma: float = 0.0
     pixel_weight: float = 1.0
     pixel_norm: str = "l1"
-    feature_weight: float = 1e-3
+    feature_weight: float = 1.5e-4
     feature_layer: str = "relu2_2"
     phase_weight: float = 0.3
     shift_pooling: bool = True
@@ -197,7 +196,6 @@ class StyleConfig(FitConfig):
     steps: int = 2000
     batch_size: int = 4
     crop: int = 256
-    optimizer: str = "muon"
     style_weight: float = 2.0
     total_variation_weight: float = 1e-4
     style: str = ""
