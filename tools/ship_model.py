@@ -6,7 +6,9 @@ Nothing else should run meanwhile, for latencies are measured.
 """
 
 import json
+import shutil
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 from zipfile import ZIP_DEFLATED, ZipFile
 
@@ -91,22 +93,30 @@ def copy_compressed(source: Path, target: Path) -> Path:
 
 
 def export_shipped(upscaler: Upscaler, run: Path, name: str, verify: tuple[str, ...]) -> dict[str, Any]:
-    """Copies the network of a run into its shipped folder and exports it there; the report of the export."""
-    folder = shipped_folder() / name
-    folder.mkdir(exist_ok=True)
-    model_file = copy_compressed(run / MODEL_FILE, folder / MODEL_FILE)
-    report = export_tflite(
-        upscaler.network,
-        VARIANTS,
-        folder,
-        name=name,
-        model_sha256=file_sha256(model_file),
-        licence=LICENCE,
-        verification=verify,
-        overwrite=True,
-        on_step=click.echo,
-    )
-    (folder / REPORT_FILE).unlink()
+    """Copies the network of a run into its shipped folder and exports it there; the report of the export.
+
+    Raises:
+        ClickException: A file lost too much; the shipped folder is as it was.
+    """
+    with TemporaryDirectory() as temporary:
+        folder = Path(temporary) / name
+        folder.mkdir()
+        model_file = copy_compressed(run / MODEL_FILE, folder / MODEL_FILE)
+        report = export_tflite(
+            upscaler.network,
+            VARIANTS,
+            folder,
+            name=name,
+            model_sha256=file_sha256(model_file),
+            licence=LICENCE,
+            verification=verify,
+            on_step=click.echo,
+        )
+        rejected = [row["file"] for row in report["files"].values() if not row["accepted"]]
+        if rejected:
+            raise click.ClickException(f"{', '.join(rejected)} lost too much. {name} is not shipped.")
+        (folder / REPORT_FILE).unlink()
+        shutil.copytree(folder, shipped_folder() / name, dirs_exist_ok=True)
     return report | {"verification": [Path(source).name for source in verify]}
 
 
