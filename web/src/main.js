@@ -245,6 +245,11 @@ form.addEventListener("submit", (event) => {
 });
 page.cancel.addEventListener("click", cancel);
 
+const loaded =
+  "CompressionStream" in window && "OffscreenCanvas" in window
+    ? loadModels()
+    : showError("This browser is too old: it needs Chrome 92, Firefox 113, Safari 16.4 or newer.");
+
 /** Resolves when the service worker keeps what is loaded from then on, or when there is none. */
 const isControlled = (async () => {
   try {
@@ -252,15 +257,13 @@ const isControlled = (async () => {
     if (active) return;
     await new Promise((resolve) => {
       navigator.serviceWorker.addEventListener("controllerchange", resolve, { once: true });
-      setTimeout(resolve, 3000);
+      setTimeout(resolve, 10_000);
     });
+    await loaded;
     // What this first visit loaded before, once more so that it is kept.
-    for (const { name } of performance.getEntriesByType("resource")) fetch(name).catch(() => {});
-    fetch(location.href).catch(() => {});
+    const names = performance.getEntriesByType("resource").map(({ name }) => name);
+    await Promise.all([location.href, ...names].map((name) => fetch(name)));
   } catch {
     // Over plain HTTP only localhost has one: the page works, but not offline.
   }
 })();
-
-if ("CompressionStream" in window && "OffscreenCanvas" in window) loadModels();
-else showError("This browser is too old: it needs Chrome 92, Firefox 113, Safari 16.4 or newer.");

@@ -5,6 +5,7 @@ import { createServer } from "node:http";
 import { readFileSync } from "node:fs";
 import { basename, extname, join } from "node:path";
 import { after, afterEach, before, test } from "node:test";
+import { setTimeout } from "node:timers/promises";
 
 import {
   makeFolder,
@@ -40,7 +41,7 @@ afterEach(async () => {
 });
 
 /** Opens the page; afterwards there must have been no console error, and no request to another origin. */
-async function open({ address = demo.address, from = browser, ...options } = {}) {
+async function open({ address = demo.address, from = browser, prepare = () => {}, ...options } = {}) {
   const context = await from.newContext({ viewport: { width: 1280, height: 800 }, ...options });
   const errors = [];
   context.on("request", (request) => {
@@ -51,6 +52,7 @@ async function open({ address = demo.address, from = browser, ...options } = {})
   context.on("weberror", ({ error }) => errors.push(error().message));
   const page = await context.newPage();
   watched.push({ page, errors });
+  await prepare(page);
   await page.goto(address);
   await page.waitForSelector("#model option", { state: "attached" });
   return page;
@@ -381,7 +383,13 @@ test("WebGPU gives the same, and what it cannot run goes to the CPU", async () =
 
 test("it works offline with what was used before", async () => {
   const other = await startDemo("--model", folder);
-  const page = await open({ address: other.address });
+  const answerLate = async (route) => {
+    await setTimeout(1000);
+    await route.continue();
+  };
+  // The list comes when the service worker is there already, but had not been when it was asked for.
+  const prepare = (page) => page.route("**/models.json", answerLate, { times: 1 });
+  const page = await open({ address: other.address, prepare });
   await choose(page, "odd.png");
   await run(page);
   await other.stop();
