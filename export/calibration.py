@@ -10,11 +10,8 @@ from keras_psr.sources import Picture, report_skipped
 
 NUM_TILES = 100
 
-CALIBRATION_TILE = 48
-"""Side of calibration tiles, in low-resolution pixels: 100 of them hold 230,000 pixels, and take seconds."""
-
-STYLE_CALIBRATION_TILE = 128
-"""The same for styles, in pixels: their networks look three times as far, and see a padded border in smaller tiles."""
+CALIBRATION_MIDDLE = 64
+"""Side of calibration tiles without their halo, in pixels: with 32, rare responses of `x4` were clipped."""
 
 
 def calibration_tiles(

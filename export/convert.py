@@ -19,6 +19,9 @@ CALIBRATED = ("int8", "int16x8")
 RESCALING = ("ADD", "SUB", "MUL", "CONV_2D")
 """Operators that can give their result at any scale."""
 
+MOVING = ("DEPTH_TO_SPACE", "STRIDED_SLICE", "SLICE")
+"""Operators that only move pixels, and give them at the scale at which they get them."""
+
 
 def convert(network: keras.Model, variant: str, tile: int | None, calibration: Sequence[np.ndarray] = ()) -> bytes:
     """Converts a network.
@@ -104,7 +107,8 @@ def with_raw_bytes(content: bytes) -> bytes:
     """Makes raw RGB bytes the input and output of a fully quantized model: uint8, scale exactly 1, zero point 0.
 
     The output's range was measured on an unclipped output and is a little too wide. The operator that gives it computes
-    its factors from the scales that the file states, so stating [0, 255] is enough, and clips on the way.
+    its factors from the scales that the file states, so stating [0, 255] is enough, also behind operators that only move
+    pixels, and clips on the way.
 
     Args:
         content: A flatbuffer whose input and output are uint8.
@@ -119,10 +123,12 @@ def with_raw_bytes(content: bytes) -> bytes:
     graph = model.subgraphs[0]
     makers = {output: operator for operator in graph.operators for output in operator.outputs}
     cast = makers[graph.outputs[0]]
-    maker = operator_name(model, makers[cast.inputs[0]])
+    pixels = [cast.inputs[0]]
+    while (maker := operator_name(model, makers[pixels[-1]])) in MOVING:
+        pixels.append(makers[pixels[-1]].inputs[0])
     if operator_name(model, cast) != "QUANTIZE" or maker not in RESCALING:
         raise ModelError(f"The network must end in one of {', '.join(RESCALING)} to be quantized. Received: {maker}.")
-    for tensor, zero_point in ((cast.inputs[0], -128), (graph.outputs[0], 0)):
+    for tensor, zero_point in ((graph.outputs[0], 0), *((tensor, -128) for tensor in pixels)):
         quantization = graph.tensors[tensor].quantization
         quantization.scale, quantization.zeroPoint = np.ones(1, np.float32), np.array([zero_point], np.int64)
         quantization.min = quantization.max = None

@@ -45,7 +45,8 @@ class TileUpscaler:
             tile: RGB (tile, tile, 3) in [0, 255]; of a model with open size any height and width.
 
         Returns:
-            RGB (scale * tile, scale * tile, 3), uint8 for a fully quantized model, else float32.
+            RGB (side, side, 3), uint8 for a fully quantized model, else float32; its side is scale times the tile's,
+            of a fixed size without the halo.
         """
         if tile.shape != self.shape[1:]:
             self._interpreter.resize_tensor_input(self._input["index"], (1, *tile.shape))

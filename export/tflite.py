@@ -10,7 +10,7 @@ import numpy as np
 
 from keras_psr import __version__
 from keras_psr.errors import ConfigError, ModelError
-from keras_psr.export.calibration import CALIBRATION_TILE, STYLE_CALIBRATION_TILE, calibration_tiles
+from keras_psr.export.calibration import CALIBRATION_MIDDLE, calibration_tiles
 from keras_psr.export.convert import CALIBRATED, convert
 from keras_psr.export.verify import verify, verify_style
 from keras_psr.networks import network_scale
@@ -81,7 +81,7 @@ def export_tflite(
     held_out = open_sources(verification)
     tiles: list[np.ndarray] = []
     if set(variants) & set(CALIBRATED):
-        side = min(tile, STYLE_CALIBRATION_TILE if is_style else CALIBRATION_TILE)
+        side = min(tile, CALIBRATION_MIDDLE + 2 * halo)
         tiles = calibration_tiles(open_sources(calibration), scale=scale, tile=side)
     models = {}
     for variant in variants:

@@ -108,7 +108,9 @@ class Upscaler:
         if tile.ndim == 2:
             enlarged = enlarged.mean(axis=-1, dtype=np.float32)
         if strength < 1:
-            bicubic = resize_bicubic(levels.astype(np.float32), *enlarged.shape[:2])
+            bicubic = resize_bicubic(levels.astype(np.float32), *(side * self.scale for side in tile.shape[:2]))
+            missing = (len(bicubic) - len(enlarged)) // 2  # files give a tile without its halo
+            bicubic = bicubic[missing : len(bicubic) - missing, missing : bicubic.shape[1] - missing]
             enlarged = strength * np.clip(enlarged.astype(np.float32), 0, 255) + (1 - strength) * bicubic
         if tile.dtype == np.uint16:
             return to_uint16(enlarged)

@@ -51,7 +51,7 @@ class LiteRTNetwork:
             self.grid = int(metadata.get("grid", 1))  # files that were made before there were styles do not say it
         except (KeyError, TypeError, ValueError) as error:
             raise ModelError(f"{path} does not say its scale, halo and tile. Export it again.") from error
-        side = self._tile * self.scale
+        side = (self._tile - 2 * self.halo) * self.scale
         shapes = [[int(length) for length in details["shape"]] for details in (self._input, self._output)]
         if shapes != [[1, self._tile, self._tile, 3], [1, side, side, 3]]:
             raise ModelError(f"{path} goes from {shapes[0]} to {shapes[1]}, which is not what its metadata says.")
@@ -67,7 +67,7 @@ class LiteRTNetwork:
             tile: RGB of the file's tile size, in [0, 255].
 
         Returns:
-            RGB in [0, 255], `scale` times as large; uint8 of a quantized file, else float32.
+            RGB in [0, 255], the tile without its halo, `scale` times as large; uint8 of a quantized file, else float32.
         """
         interpreter = self._interpreters.get()
         try:

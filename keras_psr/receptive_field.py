@@ -45,18 +45,29 @@ def receptive_halo(network: keras.Model) -> int:
         ModelError: The network has a layer whose reach is not known.
     """
     grid = pixel_grid(network)
-    reads = {id(network.output): (0, grid * network_scale(network) - 1)}
+    first, last = pixels_read(network, (0, grid * network_scale(network) - 1))[id(network.input)]
+    reach = max(-first, last - (grid - 1))
+    return math.ceil(reach / grid) * grid
+
+
+def pixels_read(network: keras.Model, pixels: Interval) -> dict[int, Interval]:
+    """The pixels of each tensor that an interval of output pixels depends on, by the tensor's `id`.
+
+    Those beyond the borders, which padding makes, are counted too. Tensors that do not lead to the output are left out.
+
+    Raises:
+        ModelError: The network has a layer whose reach is not known.
+    """
+    reads = {id(network.output): pixels}
     for layer, inputs, output in reversed(walk_layers(network)):
         needed = reads.get(id(output))
         if needed is None:  # the layer does not lead to the output
             continue
         for tensor in inputs:
-            first, last = _pixels_read(layer, needed)
+            first, last = pixels_read_by(layer, needed)
             known = reads.get(id(tensor), (first, last))
             reads[id(tensor)] = (min(first, known[0]), max(last, known[1]))
-    first, last = reads[id(network.input)]
-    reach = max(-first, last - (grid - 1))
-    return math.ceil(reach / grid) * grid
+    return reads
 
 
 def pixel_grid(network: keras.Model) -> int:
@@ -112,7 +123,7 @@ def walk_layers(network: keras.Model) -> list[tuple[keras.Layer, list[keras.Kera
     return walked
 
 
-def _pixels_read(layer: keras.Layer, pixels: Interval) -> Interval:
+def pixels_read_by(layer: keras.Layer, pixels: Interval) -> Interval:
     """The input pixels that a layer reads for an interval of output pixels."""
     for kind, rule in RULES.items():
         if isinstance(layer, kind):
@@ -140,7 +151,7 @@ def _read_by_convolution(layer: layers.Conv2D, pixels: Interval) -> Interval:
 
 def _read_by_transposed_convolution(layer: layers.Conv2DTranspose, pixels: Interval) -> Interval:
     kernel, stride = side(layer, "kernel_size"), side(layer, "strides")
-    cropped = transposed_crop(kernel, stride)
+    cropped = transposed_crop(layer)
     return -((kernel - 1 - cropped - pixels[0]) // stride), (pixels[1] + cropped) // stride
 
 
@@ -174,9 +185,9 @@ RULES: dict[type[keras.Layer], Callable[[Any, Interval], Interval]] = {
 }
 
 
-def transposed_crop(kernel: int, stride: int) -> int:
+def transposed_crop(layer: layers.Conv2DTranspose) -> int:
     """What padding 'same' cuts off before the first pixel of a transposed convolution's full output."""
-    return max(kernel - stride, 0) // 2
+    return max(side(layer, "kernel_size") - side(layer, "strides"), 0) // 2
 
 
 def side(layer: keras.Layer, name: str) -> int:

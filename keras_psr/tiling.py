@@ -73,8 +73,8 @@ def upscale_in_tiles(
     which convolutions pad a tile do not show, neither at seams nor at the picture's own borders.
 
     Args:
-        upscale: From (tile height, tile width[, channels]) to `scale` times that; of several threads at once if
-            `map_tiles` has them.
+        upscale: From (tile height, tile width[, channels]) to `scale` times that, or to the middle of it, without as
+            much as the halo at each side; of several threads at once if `map_tiles` has them.
         image: (height, width) or (height, width, channels).
         scale: Upscaling factor.
         tile: Side of a tile, or its height and width, in low-resolution pixels.
@@ -101,8 +101,9 @@ def upscale_in_tiles(
         read_rows = row_sources[row.start : row.start + tile_height]
         read_columns = column_sources[column.start : column.start + tile_width]
         enlarged = upscale(image[read_rows[:, None], read_columns])
+        missing = (tile_height * scale - enlarged.shape[0]) // 2
         # Pixel p of the picture is pixel p + halo of the extended one, so p + halo - start of the tile.
-        top, left = (row.first + halo - row.start) * scale, (column.first + halo - column.start) * scale
+        top, left = ((span.first + halo - span.start) * scale - missing for span in place)
         kept = output[row.first * scale : row.end * scale, column.first * scale : column.end * scale]
         kept[...] = enlarged[top : top + kept.shape[0], left : left + kept.shape[1]]
         return kept.shape[0] * kept.shape[1]

@@ -42,7 +42,7 @@ def script(tmp_path_factory):
 @pytest.mark.parametrize(("height", "width"), [(50, 95), (7, 41), (1, 3)])
 @pytest.mark.parametrize("variant", ["float32", "int8"])
 def test_the_listing_gives_the_networks_pixels(network, script, tmp_path, variant, height, width):
-    tiles = calibration_tiles(open_sources(["sample"]), scale=2, tile=TILE, count=4)
+    tiles = calibration_tiles(open_sources(["sample"]), scale=2, tile=TILE, count=30)
     metadata = {"scale": 2, "tile": TILE, "halo": receptive_halo(network)}
     (tmp_path / "x2.tflite").write_bytes(with_metadata(convert(network, variant, TILE, tiles), metadata))
     photo = open_sources(["sample:val"])[0].read()[100 : 100 + height, 100 : 100 + width]

@@ -10,11 +10,13 @@ from keras_psr.export.calibration import calibration_tiles
 from keras_psr.export.convert import VARIANTS, convert, refuse_others_than_builtins, with_quantization_of
 from keras_psr.export.delegates import find_gpu_refusals, list_operators, measure_xnnpack
 from keras_psr.export.runner import TileUpscaler
-from keras_psr.networks import build_network
+from keras_psr.networks import build_network, network_scale
 from keras_psr.pixels import to_uint8
+from keras_psr.receptive_field import receptive_halo
 from keras_psr.sources import Picture, open_sources
+from keras_psr.style_networks import build_style_network
 
-TILE = 24
+TILE = 40
 
 
 @pytest.fixture(scope="module")
@@ -43,13 +45,16 @@ def image():
     return picture[100 : 100 + TILE, 200 : 200 + TILE]
 
 
-def inside(pixels):
-    """Without the pixels that see beyond the tile through the exit of 9x9, where the graph differs by intention."""
-    return pixels[4:-4, 4:-4]
-
-
 def run_keras(network, image):
-    return np.clip(np.asarray(network(image[None].astype(np.float32)))[0], 0, 255)
+    """What the file of a tile gives: the network's pixels without the halo."""
+    cut = receptive_halo(network) * network_scale(network)
+    return np.clip(np.asarray(network(image[None].astype(np.float32)))[0, cut:-cut, cut:-cut], 0, 255)
+
+
+def enlarge(network, image):
+    """The same from the picture itself, by repeating pixels."""
+    scale, halo = network_scale(network), receptive_halo(network)
+    return image[halo:-halo, halo:-halo].repeat(scale, 0).repeat(scale, 1).astype(np.float32)
 
 
 @pytest.mark.parametrize(
@@ -58,8 +63,8 @@ def run_keras(network, image):
 )
 def test_every_variant_gives_the_networks_pixels(models, network, image, variant, largest, mean):
     expected = run_keras(network, image)
-    assert np.ptp(expected - image.repeat(4, 0).repeat(4, 1)) > 20
-    difference = np.abs(inside(TileUpscaler(models[variant])(image).astype(np.float32) - expected))
+    assert np.ptp(expected - enlarge(network, image)) > 20
+    difference = np.abs(TileUpscaler(models[variant])(image).astype(np.float32) - expected)
     assert difference.max() < largest and difference.mean() < mean
 
 
@@ -70,7 +75,8 @@ def test_builtins_static_shape_and_signature(models, variant):
     interpreter = Interpreter(model_content=models[variant])
     assert interpreter.get_signature_list() == {"serving_default": {"inputs": ["image"], "outputs": ["image"]}}
     (given,), (got,) = interpreter.get_input_details(), interpreter.get_output_details()
-    assert (list(given["shape_signature"]), list(got["shape"])) == ([1, TILE, TILE, 3], [1, 4 * TILE, 4 * TILE, 3])
+    side = 4 * (TILE - 2 * 10)  # by hand: entry 4, four convolutions 4, and 2 for the upsampling and the exit
+    assert (list(given["shape_signature"]), list(got["shape"])) == ([1, TILE, TILE, 3], [1, side, side, 3])
     expected = np.uint8 if variant == "int8" else np.float32
     assert given["dtype"] is expected and got["dtype"] is expected
 
@@ -107,6 +113,21 @@ def test_one_xnnpack_partition(models):
     assert list(delegation.outside) == ["2 QUANTIZE"]
 
 
+def test_a_style_in_int8_has_the_pixels_range_at_its_end_and_no_rescaling():
+    keras.utils.set_random_seed(0)
+    network = build_style_network(num_filters=4, num_residual_blocks=1)
+    exit_kernel = network.get_layer("exit").kernel
+    exit_kernel.assign(np.random.default_rng(0).normal(0, 1, exit_kernel.shape))
+    tile = 2 * receptive_halo(network) + 24
+    tiles = calibration_tiles(open_sources(["sample"]), scale=1, tile=tile, count=6)
+    content = convert(network, "int8", tile, tiles)
+    expected = run_keras(network, tiles[0])
+    assert np.ptp(expected) > 20 and np.abs(TileUpscaler(content)(tiles[0]) - expected).mean() < 1
+    names = [name for name, _ in list_operators(content)]
+    assert names[-3:] == ["DEPTH_TO_SPACE", "STRIDED_SLICE", "QUANTIZE"]
+    assert "MUL" not in names and names.count("ADD") == 1  # that of the residual block
+
+
 def test_johnson2016_in_int8_is_one_partition_without_batch_norm(tiles):
     network = build_network("johnson2016", num_filters=8, num_residual_blocks=1)
     content = convert(network, "int8", TILE, tiles[-4:])
@@ -122,7 +143,7 @@ def test_fast_is_one_partition_whose_transposed_convolution_reads_2x2_pixels(sca
     exit_kernel.assign(np.random.default_rng(0).normal(0, 2, exit_kernel.shape))
     tiles = calibration_tiles(open_sources(["sample"]), scale=scale, tile=TILE, count=6)
     expected = run_keras(network, tiles[0])
-    assert np.ptp(expected - tiles[0].repeat(scale, 0).repeat(scale, 1)) > 20
+    assert np.ptp(expected - enlarge(network, tiles[0])) > 20
     for variant, mean in (("float32", 1e-4), ("float16", 0.02), ("dynamic", 0.5), ("int8", 1), ("int16x8", 0.3)):
         content = convert(network, variant, TILE, tiles)
         assert np.abs(TileUpscaler(content)(tiles[0]).astype(np.float32) - expected).mean() < mean, variant
@@ -137,7 +158,7 @@ def list_kernels(content):
 
 
 def test_quantization_measured_on_smaller_tiles(network, tiles):
-    small = calibration_tiles(open_sources(["sample"]), scale=4, tile=16, count=8)
+    small = calibration_tiles(open_sources(["sample"]), scale=4, tile=28, count=8)
     content = convert(network, "int8", TILE, small)
     assert TileUpscaler(content).shape == (1, TILE, TILE, 3)
     direct = convert(network, "int8", TILE, tiles)
@@ -156,7 +177,8 @@ def test_conversion_is_deterministic(network, tiles, models):
 def test_an_open_size(network, image):
     upscaler = TileUpscaler(convert(network, "float32", None))
     for part in (image, image[:10, :17]):
-        assert np.abs(upscaler(part) - run_keras(network, part)).max() < 0.001
+        expected = np.clip(np.asarray(network(part[None].astype(np.float32)))[0], 0, 255)
+        assert np.abs(upscaler(part) - expected).max() < 0.001
 
 
 @pytest.mark.parametrize(

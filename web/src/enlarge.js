@@ -100,12 +100,15 @@ function cutTile(pixels, width, sources, places, { isQuantized, tile }) {
   };
 }
 
-/** Copies the middle of an enlarged tile to its place; the clamped array clips, and rounds half to even. */
+/**
+ * Copies an enlarged tile, which is without its halo, to its place; the clamped array clips, and rounds half to even.
+ * The opacity is that of the whole tile.
+ */
 function keep(enlarged, opacity, strip, { row, column, network, width, channels }) {
   const { scale, tile, halo } = network;
-  const side = tile * scale;
-  const top = (row.first + halo - row.start) * scale;
-  const left = (column.first + halo - column.start) * scale;
+  const side = (tile - 2 * halo) * scale;
+  const top = (row.first - row.start) * scale;
+  const left = (column.first - column.start) * scale;
   const columns = (column.end - column.first) * scale;
   for (let y = 0; y < (row.end - row.first) * scale; y++) {
     let from = (top + y) * side + left;
@@ -114,8 +117,9 @@ function keep(enlarged, opacity, strip, { row, column, network, width, channels 
       strip.set(enlarged.subarray(from * 3, (from + columns) * 3), to);
       continue;
     }
-    for (let x = 0; x < columns; x++, from++, to += channels) {
-      const alpha = opacity ? opacity[from] : 255;
+    let over = (halo * scale + top + y) * tile * scale + halo * scale + left;
+    for (let x = 0; x < columns; x++, from++, over++, to += channels) {
+      const alpha = opacity ? opacity[over] : 255;
       const factor = alpha === 255 ? 1 : 255 / Math.max(1, alpha);
       for (let channel = 0; channel < 3; channel++) strip[to + channel] = enlarged[from * 3 + channel] * factor;
       strip[to + 3] = alpha;

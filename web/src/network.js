@@ -53,7 +53,7 @@ class Network {
     this.model ??= await loadAndCompile(this.file, { accelerator: "wasm" });
     const [given] = this.model.getInputDetails();
     const [got] = this.model.getOutputDetails();
-    const side = this.tile * this.scale;
+    const side = (this.tile - 2 * this.halo) * this.scale;
     if (`${given.shape}` !== `${this.shape}` || `${got.shape}` !== `${[1, side, side, 3]}`) {
       throw new Error("The model's shapes are not what its metadata says. Export it again.");
     }
@@ -82,7 +82,7 @@ class Network {
 
   /**
    * @param {Uint8Array|Float32Array} pixels RGB of a tile, in [0, 255]: bytes for a quantized file, floats for others
-   * @returns {Promise<Uint8Array|Float32Array>} the same, `scale` times as large along each side
+   * @returns {Promise<Uint8Array|Float32Array>} the same, without the halo, `scale` times as large along each side
    */
   async run(pixels) {
     try {
