@@ -35,7 +35,11 @@ DEFAULT_VARIANTS = ("float32", "float16", "int8")
     multiple=True,
     help="Kind of .tflite; none is float32. Repeatable.  [default: none, float16, int8]",
 )
-@click.option("--tile", type=click.IntRange(min=1), help="Side of the input, in pixels.  [default: 128 for scale 4]")
+@click.option(
+    "--tile",
+    type=click.IntRange(min=1),
+    help="Side of the input, in pixels, with the halo that the result is without.  [default: 128 for x4]",
+)
 @click.option("--dynamic-shape", is_flag=True, help="Leave the input's size open; not for int8, and slow on phones.")
 @click.option(
     "--calibration",

@@ -14,14 +14,23 @@ CALIBRATION_MIDDLE = 64
 """Side of calibration tiles without their halo, in pixels: with 32, rare responses of `x4` were clipped."""
 
 
+PRINT = (3, 64, 192)
+"""Number of tiles that look like print, and their two grey levels.
+
+Edges as sharp as those of letters are missing in photographs. Without these tiles `x4` clipped what it makes of them:
+text had 32 dB of PSNR against the network. With them it has 38 dB, for which photographs go from 51 to 49 dB. More
+contrast is better for text (45 dB with 32 and 224), but then `x2` loses more than 0.05 dB on photographs.
+"""
+
+
 def calibration_tiles(
     pictures: Sequence[Picture], *, scale: int, tile: int, count: int = NUM_TILES
 ) -> list[np.ndarray]:
     """Cuts tiles out of pictures, the same ones each time.
 
     The tiles look like what networks are given: each picture is reduced by the scale, or by as much of it as leaves a
-    tile, and crops are spread over it, as many from each picture. One tile more is a ramp from black to white, so that
-    the input's range is exactly [0, 255].
+    tile, and crops are spread over it, as many from each picture. A few more are crops in two grey levels, like print
+    (`PRINT`); the last is a ramp from black to white, so that the input's range is exactly [0, 255].
 
     Args:
         pictures: Where tiles come from.
@@ -30,7 +39,7 @@ def calibration_tiles(
         count: Tiles from pictures.
 
     Returns:
-        `count` + 1 uint8 RGB pictures (tile, tile, 3).
+        `count` + `PRINT[0]` + 1 uint8 RGB pictures (tile, tile, 3).
 
     Raises:
         DataError: No picture is as large as a tile.
@@ -58,5 +67,9 @@ def calibration_tiles(
         pixels = reduced[index % len(reduced)]
         top, left = (int(generator.integers(side - tile + 1)) for side in pixels.shape[:2])
         tiles.append(pixels[top : top + tile, left : left + tile])
+    number, dark, bright = PRINT
+    for pixels in tiles[:number]:
+        is_bright = pixels.mean(axis=-1, keepdims=True) > np.median(pixels)
+        tiles.append(np.where(is_bright, np.uint8(bright), np.uint8(dark)).repeat(3, axis=-1))
     ramp = np.rint(np.linspace(0, 255, tile)).astype(np.uint8)
     return [*tiles, np.broadcast_to(ramp[:, None], (tile, tile, 3))]

@@ -75,8 +75,8 @@ def _convert(network: keras.Model, variant: str, tile: int | None, calibration: 
 def with_quantization_of(content: bytes, measured: bytes) -> bytes:
     """Gives a quantized model the scales of another one of the same network, whose tile has another size.
 
-    TensorFlow calibrates with its slow kernels: 100 tiles of 128x128 take minutes, 100 of 48x48 seconds, with the same
-    ranges. But the size of a model's tile cannot be changed later.
+    TensorFlow calibrates with its slow kernels, for which small tiles are enough. But the size of a model's tile cannot
+    be changed later.
 
     Args:
         content: The model with the right size.
@@ -107,8 +107,8 @@ def with_raw_bytes(content: bytes) -> bytes:
     """Makes raw RGB bytes the input and output of a fully quantized model: uint8, scale exactly 1, zero point 0.
 
     The output's range was measured on an unclipped output and is a little too wide. The operator that gives it computes
-    its factors from the scales that the file states, so stating [0, 255] is enough, also behind operators that only move
-    pixels, and clips on the way.
+    its factors from the scales that the file states, so stating [0, 255] is enough, and clips on the way. Operators
+    behind it may only move pixels.
 
     Args:
         content: A flatbuffer whose input and output are uint8.

@@ -19,8 +19,12 @@ from keras_psr.sources import open_sources
 from keras_psr.tflite_metadata import with_metadata
 from keras_psr.whole_files import write_whole
 
-DEFAULT_TILE = {1: 384, 2: 192, 4: 128, 8: 96}
-"""Side of a tile in input pixels by scale, 1 for styles: large beside the halo, small beside a phone's memory."""
+DEFAULT_MIDDLE = {1: 256, 2: 192, 4: 96, 8: 48}
+"""Side of a tile without its halo, in input pixels, by scale, 1 for styles.
+
+Large beside the halo, small beside a phone's memory: at x4, 128 instead of 96 would save a tenth of the time for large
+pictures and cost 110 MB more in the browser (float32).
+"""
 
 MIN_STYLE_PSNR = 30.0
 """Least PSNR of a style's file against the network's picture, in dB."""
@@ -53,7 +57,7 @@ def export_tflite(
         name: What file names begin with.
         model_sha256: Checksum of the `.keras` file, for the metadata.
         licence: Of the weights, for the metadata; None if nobody stated it.
-        tile: Side of the input, in pixels; `DEFAULT_TILE` of the scale by default.
+        tile: Side of the input, in pixels; `DEFAULT_MIDDLE` of the scale and the halo around it by default.
         dynamic_shape: Leave the input's size open; `tile` is then that of the verification.
         calibration: Sources of pictures for the ranges of quantized activations.
         verification: Sources of pictures to measure on.
@@ -74,7 +78,7 @@ def export_tflite(
     refuse_existing([*targets.values(), out / REPORT_FILE], overwrite=overwrite)
     scale, halo, grid = network_scale(network), receptive_halo(network), pixel_grid(network)
     is_style = scale == 1
-    tile = DEFAULT_TILE[scale] if tile is None else tile
+    tile = DEFAULT_MIDDLE[scale] + 2 * halo if tile is None else tile
     if tile <= 2 * halo or tile % grid:
         multiple = f"a multiple of {grid} and " if grid > 1 else ""
         raise ConfigError(f"tile must be {multiple}larger than twice the network's halo, {2 * halo}. Received: {tile}.")

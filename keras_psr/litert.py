@@ -54,7 +54,9 @@ class LiteRTNetwork:
         side = (self._tile - 2 * self.halo) * self.scale
         shapes = [[int(length) for length in details["shape"]] for details in (self._input, self._output)]
         if shapes != [[1, self._tile, self._tile, 3], [1, side, side, 3]]:
-            raise ModelError(f"{path} goes from {shapes[0]} to {shapes[1]}, which is not what its metadata says.")
+            raise ModelError(
+                f"{path} goes from {shapes[0]} to {shapes[1]}, which is not what its metadata says. Export it again."
+            )
 
     def tile_size(self, height: int, width: int) -> tuple[int, int]:
         """Height and width of the tiles for a picture: always those of the file."""

@@ -234,10 +234,11 @@ def test_gpu_refusals_are_named(models, network):
 def test_calibration_tiles():
     tiles = calibration_tiles(open_sources(["sample"]), scale=4, tile=TILE)
     again = calibration_tiles(open_sources(["sample"]), scale=4, tile=TILE)
-    assert len(tiles) == 101
+    assert len(tiles) == 100 + 3 + 1
     assert all(tile.shape == (TILE, TILE, 3) and tile.dtype == np.uint8 for tile in tiles)
     assert all(np.array_equal(first, second) for first, second in zip(tiles, again, strict=True))
-    assert len({tile.tobytes() for tile in tiles}) == 101
+    assert len({tile.tobytes() for tile in tiles}) == 104
+    assert all(set(tile.ravel()) == {64, 192} for tile in tiles[100:103])
     assert (tiles[-1].min(), tiles[-1].max()) == (0, 255)
 
 
@@ -246,7 +247,7 @@ def test_calibration_pictures_smaller_than_the_tile_are_left_out(caplog):
         return Picture(name, side, side, lambda: np.zeros((side, side, 3), np.uint8))
 
     tiles = calibration_tiles([picture("small", 20), picture("large", 30)], scale=4, tile=24, count=2)
-    assert len(tiles) == 3
+    assert len(tiles) == 2 + 2 + 1
     assert "1 picture left out:\n  small: 20x20 is smaller than the tile of 24" in caplog.text
     with pytest.raises(DataError, match="no picture of 1 is as large as a tile, 24x24. Use a smaller --tile"):
         calibration_tiles([picture("small", 20)], scale=4, tile=24)
