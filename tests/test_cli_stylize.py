@@ -204,7 +204,7 @@ def test_export_and_what_it_wrote(run, style_run, photo, tmp_path, monkeypatch):
 
     monkeypatch.setattr(benchmark, "SECONDS", 0.02)
     flags = ["--tile", 96, "--calibration", "photo.png", "--verify", "photo.png", "--out", tmp_path]
-    monkeypatch.setattr("keras_psr.export.tflite.STYLE_CALIBRATION_TILE", 32)
+    monkeypatch.setattr("keras_psr.export.tflite.CALIBRATION_MIDDLE", 8)
     result = run("export", style_run, "--tflite", *flags)
     assert result.exit_code == 0, result.stderr
     report = json.loads((tmp_path / "report.json").read_text())
