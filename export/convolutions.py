@@ -102,6 +102,20 @@ def convolve(
     return x
 
 
+def convolve_in_blocks(
+    layer: layers.Conv2D,
+    followers: list[keras.Layer],
+    x: tf.Tensor,
+    block: int,
+    *,
+    padding: str = "VALID",
+    rescaling: layers.Rescaling | None = None,
+) -> tf.Tensor:
+    """A convolution, computed for blocks of pixels at once, with what is folded into it."""
+    weights = in_blocks(folded_weights(layer, followers, rescaling), block)
+    return depth_to_space(convolve(layer, followers, x, weights, block, padding), block)
+
+
 def in_blocks(weights: Weights, block: int) -> Weights:
     """The weights that give, at stride `block`, the block of output pixels as channels.
 

@@ -7,13 +7,12 @@ from keras import layers
 from keras_psr.export.convolutions import (
     apply_pointwise,
     convolve,
+    convolve_in_blocks,
     depth_to_space,
     enlarge,
     find_foldable,
     find_multiples,
     find_uses,
-    folded_weights,
-    in_blocks,
     largest_block,
     transposed_weights,
 )
@@ -88,9 +87,7 @@ def apply_rearranged(network: keras.Model, image: tf.Tensor) -> tf.Tensor:
             result = _apply_transposed(layer, folded[layer], values[0])
         elif isinstance(layer, layers.Conv2D):
             block = largest_block(layer, multiples[id(inputs[0])])
-            weights = in_blocks(folded_weights(layer, folded[layer]), block)
-            x = convolve(layer, folded[layer], values[0], weights, block, layer.padding.upper())
-            result = depth_to_space(x, block)
+            result = convolve_in_blocks(layer, folded[layer], values[0], block, padding=layer.padding.upper())
         elif isinstance(layer, layers.UpSampling2D):
             result = enlarge(layer, values[0])
         elif isinstance(layer, (layers.Cropping2D, ReflectionPadding2D)):

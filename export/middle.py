@@ -13,6 +13,7 @@ from keras_psr.export.convolutions import (
     Uses,
     apply_pointwise,
     convolve,
+    convolve_in_blocks,
     depth_to_space,
     enlarge,
     find_foldable,
@@ -107,9 +108,8 @@ class Middle:
         block = largest_block(layer, multiple)
         blocks = math.ceil((wanted[1] + 1 - wanted[0]) / block)
         read = pixels_read_by(layer, (wanted[0], wanted[0] + blocks * block - 1))
-        weights = in_blocks(folded_weights(layer, self._folded[layer], self._rescalings.get(layer)), block)
-        x = convolve(layer, self._folded[layer], _cut(given, read), weights, block)
-        return Part(depth_to_space(x, block), wanted[0])
+        x, rescaling = _cut(given, read), self._rescalings.get(layer)
+        return Part(convolve_in_blocks(layer, self._folded[layer], x, block, rescaling=rescaling), wanted[0])
 
     def _apply_transposed(self, layer: layers.Conv2DTranspose, given: Part, wanted: Interval) -> Part:
         """Its pixels, or their phases for the convolution that reads these."""
