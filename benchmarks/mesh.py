@@ -46,12 +46,12 @@ def main(models: tuple[str, ...], data: str) -> None:
     rows = {"originals": [measure_bands(original) for original in originals]}
     for model in models:
         upscaler = keras_psr.load(model)
-        for original in originals:
-            cropped = crop_to_multiple(original, upscaler.scale)
-            low_res = make_low_res(cropped, upscaler.scale)
-            bicubic = resize_bicubic(low_res, *cropped.shape[:2])
-            rows.setdefault(f"bicubic x{upscaler.scale}", []).append(measure_bands(bicubic))
-            rows.setdefault(model, []).append(measure_bands(upscaler(low_res)))
+        scale = upscaler.scale
+        small = [make_low_res(crop_to_multiple(original, scale), scale) for original in originals]
+        if f"bicubic x{scale}" not in rows:
+            enlarged = (resize_bicubic(image, *(side * scale for side in image.shape[:2])) for image in small)
+            rows[f"bicubic x{scale}"] = [measure_bands(image) for image in enlarged]
+        rows[model] = [measure_bands(upscaler(image)) for image in small]
     for name, powers in rows.items():
         decibels = 10 * np.log10(np.mean(powers, axis=0))
         bands_text = " ".join(f"{band:4.0f}" for band in decibels)
