@@ -43,11 +43,11 @@ export async function enlarge(bitmap, network, onTile) {
       keep(enlarged, opacity && enlargeChannel(opacity, tile, scale), strip, { row, column, network, width, channels });
       onTile(++done, rows.length * columns.length);
     }
-    await png.write(strip);
-    await reduced?.write(strip);
+    png.write(strip);
+    reduced?.write(strip);
   }
-  const result = await png.finish();
-  return { png: result, preview: reduced ? await reduced.finish() : result, width, height };
+  const result = png.finish();
+  return { png: result, preview: reduced ? reduced.finish() : result, width, height };
 }
 
 /** Reads rows of a bitmap through a canvas of a few rows, for some phones have no canvas as large as a photo. */
@@ -140,7 +140,7 @@ class Reducer {
     this.rows = 0;
   }
 
-  async write(strip) {
+  write(strip) {
     const { channels, factor, sums, width } = this;
     for (let start = 0; start < strip.length && this.left; start += this.stride) {
       for (let x = 0, from = start; x < width * factor; x++) {
@@ -148,7 +148,7 @@ class Reducer {
         for (let channel = 0; channel < channels; channel++) sums[to + channel] += strip[from++];
       }
       if (++this.rows === factor) {
-        await this.png.write(Uint8ClampedArray.from(sums, (sum) => sum / factor ** 2));
+        this.png.write(Uint8ClampedArray.from(sums, (sum) => sum / factor ** 2));
         sums.fill(0);
         this.rows = 0;
         this.left--;

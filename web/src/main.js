@@ -246,9 +246,9 @@ form.addEventListener("submit", (event) => {
 page.cancel.addEventListener("click", cancel);
 
 const loaded =
-  "CompressionStream" in window && "OffscreenCanvas" in window
+  "OffscreenCanvas" in window
     ? loadModels()
-    : showError("This browser is too old: it needs Chrome 92, Firefox 113, Safari 16.4 or newer.");
+    : showError("This browser is too old: it needs Chrome 92, Firefox 105, Safari 16.4 or newer.");
 
 /** Resolves when the service worker keeps what is loaded from then on, or when there is none. */
 const isControlled = (async () => {

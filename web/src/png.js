@@ -1,5 +1,10 @@
 /** A PNG written strip by strip, so that no canvas limits its size and no copy of the picture is kept. */
 
+import { Deflate, Z_FILTERED } from "pako";
+
+/** As in Python. The browser's CompressionStream knows only level 6: files 6% smaller, in twice the time. */
+const LEVEL = 4;
+
 const SIGNATURE = Uint8Array.of(137, 80, 78, 71, 13, 10, 26, 10);
 const COLOUR = { 3: 2, 4: 6 }; // RGB and RGBA, by channels
 const PAETH = 4;
@@ -17,24 +22,22 @@ export class PngWriter {
     header.setUint32(4, height);
     header.setUint8(8, 8);
     header.setUint8(9, COLOUR[channels]);
-    this.header = chunk("IHDR", new Uint8Array(header.buffer));
     this.channels = channels;
     this.above = new Uint8Array(width * channels);
-    const compressor = new CompressionStream("deflate");
-    this.rows = compressor.writable.getWriter();
-    const pack = new TransformStream({ transform: (part, out) => out.enqueue(chunk("IDAT", part)) });
-    this.body = new Response(compressor.readable.pipeThrough(pack)).blob();
+    this.parts = [SIGNATURE, chunk("IHDR", new Uint8Array(header.buffer))];
+    this.compressor = new Deflate({ level: LEVEL, strategy: Z_FILTERED });
+    this.compressor.onData = (part) => this.parts.push(new Blob([chunk("IDAT", part)])); // kept outside of the heap
   }
 
   /** Adds whole rows, from the top. */
-  async write(pixels) {
-    await this.rows.write(this.filter(pixels));
+  write(pixels) {
+    this.compressor.push(this.filter(pixels));
   }
 
-  /** @returns {Promise<Blob>} */
-  async finish() {
-    await this.rows.close();
-    return new Blob([SIGNATURE, this.header, await this.body, chunk("IEND", new Uint8Array())], { type: "image/png" });
+  /** @returns {Blob} */
+  finish() {
+    this.compressor.push(new Uint8Array(), true);
+    return new Blob([...this.parts, chunk("IEND", new Uint8Array())], { type: "image/png" });
   }
 
   /** Each byte minus what is nearest to left + above - corner of the three (PNG specification, section 9.4). */
