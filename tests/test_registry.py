@@ -141,3 +141,7 @@ def test_paths_are_run_as_they_are(shipped, tmp_path):
         (tmp_path / name).touch()
         assert find_runnable(tmp_path / name) == tmp_path / name
     assert find_runnable(tmp_path) == tmp_path / "model.keras"
+
+
+def test_the_shipped_models_stay_small():
+    assert sum(file.stat().st_size for file in shipped_folder().rglob("*") if file.is_file()) <= 40e6

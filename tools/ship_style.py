@@ -11,9 +11,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import click
-from ship_model import describe_fit, export_shipped, round_numbers, write_card
+from ship_model import describe_fit, export_shipped, load_rounded, round_numbers, write_card
 
-from keras_psr.inference import load_keras
 from keras_psr.registry import fit_settings
 from keras_psr.style_evaluation import evaluate_style
 from keras_psr.training.config import FitConfig, StyleConfig
@@ -37,11 +36,11 @@ def main(
     run: Path, name: str, photographs: tuple[str, ...], verify: tuple[str, ...], painting: str, training_data: str
 ) -> None:
     """Ships the style network of RUN as NAME."""
-    stylizer, config = load_keras(run), FitConfig.from_json(fit_settings(run))
+    stylizer, config = load_rounded(run), FitConfig.from_json(fit_settings(run))
     assert isinstance(config, StyleConfig)
     loss = build_loss(replace(config, precision="float32"))
     fit = describe_fit(run)  # first: it may have started from the style that it replaces
-    report = export_shipped(stylizer, run, name, verify)
+    report = export_shipped(stylizer, name, verify)
     measured = evaluate_style(stylizer, loss, photographs)["summary"]
     facts = {
         "painting": painting,
