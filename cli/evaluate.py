@@ -36,6 +36,7 @@ STYLE_COLUMNS = {
     "feature_loss": ("content", ".4f"),
     "style_loss": ("style", ".4f"),
     "total_variation": ("TV", ".0f"),
+    "lattice_ratio": ("lattice", ".2f"),
     "seconds": ("seconds", ".3f"),
 }
 """The same for styles; a term without weight, and what took no time, is a dash."""
@@ -85,7 +86,7 @@ def evaluate(
     LPIPS is of VGG16 without learned weights; less is better. A lattice ratio far above 1 means a visible grid.
 
     Of a style network the loss that it was fitted to is measured, in squares of 256 pixels, beside the photograph's
-    own and that of optimising the pixels from noise.
+    own and that of optimising the pixels from noise; the lattice ratio is that of a grid of four pixels.
 
     \b
     Examples:
@@ -125,14 +126,14 @@ def score_style(
     """
     from keras_psr.registry import fit_settings
     from keras_psr.style_evaluation import evaluate_style
-    from keras_psr.training.style_transfer import build_loss
+    from keras_psr.training.style_transfer import build_objective
 
     config = FitConfig.from_json(fit_settings(name) or {"style": style or "unknown"})
     assert isinstance(config, StyleConfig)
     if style is None and not Path(config.style).is_file():
         raise ConfigError(f"--style must be the painting of {name}. There is no file {config.style}.")
-    loss = build_loss(replace(config, style=style or config.style, precision="float32"))
-    return evaluate_style(stylizer, loss, data, iterations=iterations, on_step=on_picture)
+    objective = build_objective(replace(config, style=style or config.style))
+    return evaluate_style(stylizer, objective, data, iterations=iterations, on_step=on_picture)
 
 
 @contextmanager

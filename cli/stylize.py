@@ -124,15 +124,15 @@ def build_optimizer(settings: dict[str, Any], iterations: int, from_noise: bool)
     """Optimisation towards a painting, with the weights of a default fit; each iteration writes a line."""
     from keras_psr.style_optimization import Optimizer
     from keras_psr.training.config import FitConfig
-    from keras_psr.training.style_transfer import build_loss
+    from keras_psr.training.style_transfer import build_objective
 
-    config = FitConfig.from_json({name: value for name, value in settings.items() if value} | {"precision": "float32"})
+    config = FitConfig.from_json({name: value for name, value in settings.items() if value})
     assert isinstance(config, StyleConfig)
 
     def on_iteration(iteration: int, objective: float) -> None:
         say(f"iteration {iteration}/{iterations}: objective {objective:.5g}")
 
-    return Optimizer(build_loss(config), iterations, from_noise=from_noise, on_iteration=on_iteration)
+    return Optimizer(build_objective(config), iterations, from_noise=from_noise, on_iteration=on_iteration)
 
 
 def name_style(model: str) -> str:

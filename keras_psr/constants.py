@@ -12,5 +12,8 @@ LUMA_OFFSET = 16.0
 DEGRADATIONS = ("bicubic", "photo")
 """How low-resolution pictures are made: `pixels.make_low_res`, or `degradation.degrade`."""
 
+STYLE_GRID = 4
+"""Pixels for one of the coarsest grid of style networks, which have two strides of 2 (Johnson et al. 2016, table 1)."""
+
 STYLE_NORMALIZATIONS = ("energy", "paper", "mean")
 """Ways to weigh a difference of Gram matrices (`functional.gram_error`)."""

@@ -11,7 +11,7 @@ from PIL import Image
 
 from keras_psr.errors import ConfigError, DataError, ImageFileError
 from keras_psr.inference import Upscaler, load
-from keras_psr.metrics import lattice_ratio, psnr_rgb, psnr_y, ssim_y
+from keras_psr.metrics import lattice_ratio, median_defined, psnr_rgb, psnr_y, ssim_y
 from keras_psr.pixels import crop_to_multiple, make_low_res, resize_bicubic
 from keras_psr.sources import open_sources, report_skipped
 from keras_psr.vgg import build_vgg
@@ -158,8 +158,7 @@ def summarize(pictures: Iterable[dict[str, Scores]]) -> dict[str, Scores]:
     for method in rows[0]:
         columns = {metric: np.array([row[method][metric] for row in rows]) for metric in rows[0][method]}
         summary[method] = {metric: float(values.mean()) for metric, values in columns.items()}
-        lattice = columns["lattice_ratio"][np.isfinite(columns["lattice_ratio"])]
-        summary[method]["lattice_ratio"] = float(np.median(lattice)) if lattice.size else float("nan")
+        summary[method]["lattice_ratio"] = median_defined(columns["lattice_ratio"])
     reference = summary["bicubic"]["feature_distance"] or float("nan")  # 0 where all pictures are flat
     for scores in summary.values():
         scores["feature_distance_ratio"] = scores["feature_distance"] / reference

@@ -5,7 +5,7 @@ from keras import KerasTensor, ops
 
 PHASE_WINDOW = 6
 PHASE_STRIDE = 3
-"""Window and stride, in low-resolution pixels, over which `phase_error` averages; ours, there is no source."""
+"""Window and stride, in periods of the lattice, over which `phase_error` averages; ours, there is no source."""
 
 
 def mean_squared_error(first: KerasTensor, second: KerasTensor) -> KerasTensor:
@@ -95,26 +95,26 @@ def gram_error(gram: KerasTensor, target: KerasTensor, normalization: str = "ene
     return error if normalization == "paper" else error / ops.mean(ops.sum(ops.square(target), axis=(1, 2)))
 
 
-def phase_error(output: KerasTensor, target: KerasTensor, scale: int) -> KerasTensor:
+def phase_error(output: KerasTensor, target: KerasTensor, period: int) -> KerasTensor:
     """What repeats in the error with the period of the upsampling lattice, and nothing else.
 
-    The error is sorted by its position modulo `scale` into scale^2 phases and the mean over phases is taken away. What
-    is left of each phase is averaged over windows of `PHASE_WINDOW` low-resolution pixels and over the whole crop; the
-    result is the mean square of both averages, summed. Texture averages out in a window; a grid does not.
+    The error is sorted by its position modulo `period` into period^2 phases and the mean over phases is taken away.
+    What is left of each phase is averaged over windows of `PHASE_WINDOW` periods and over the whole crop; the result is
+    the mean square of both averages, summed. Texture averages out in a window; a grid does not.
 
     Args:
-        output: (batch, scale * height, scale * width, channels), height and width at least `PHASE_WINDOW`.
+        output: (batch, period * height, period * width, channels), height and width at least `PHASE_WINDOW`.
         target: The same shape.
-        scale: The network's upscaling factor.
+        period: Of the lattice, in pixels: a network's upscaling factor, or the coarsest grid of a style network.
 
     Returns:
         A scalar.
     """
     error = output - target
     _, height, width, channels = error.shape
-    rows, columns = height // scale, width // scale
-    phases = ops.reshape(error, (-1, rows, scale, columns, scale, channels))
+    rows, columns = height // period, width // period
+    phases = ops.reshape(error, (-1, rows, period, columns, period, channels))
     phases = phases - ops.mean(phases, axis=(2, 4), keepdims=True)
-    phases = ops.reshape(ops.transpose(phases, (0, 1, 3, 2, 4, 5)), (-1, rows, columns, scale * scale * channels))
+    phases = ops.reshape(ops.transpose(phases, (0, 1, 3, 2, 4, 5)), (-1, rows, columns, period * period * channels))
     windows = ops.average_pool(phases, PHASE_WINDOW, PHASE_STRIDE, padding="valid")
     return ops.mean(ops.square(windows)) + ops.mean(ops.square(ops.mean(phases, axis=(1, 2))))

@@ -42,7 +42,6 @@ class PerceptualLoss:
     def __init__(
         self,
         *,
-        scale: int = 1,
         pixel_weight: float = 1.0,
         pixel_norm: str = "l1",
         feature_weight: float = 0.0,
@@ -53,6 +52,7 @@ class PerceptualLoss:
         style_normalization: str = "energy",
         painting: np.ndarray | None = None,
         phase_weight: float = 0.0,
+        phase_period: int = 1,
         total_variation_weight: float = 0.0,
         vgg_weights: str = "bundled",
         vgg_pooling: str = "max",
@@ -63,7 +63,6 @@ class PerceptualLoss:
         """Builds the terms, and VGG16 if the feature or style loss has a weight.
 
         Args:
-            scale: The network's upscaling factor, the period of the phase loss.
             pixel_weight: Weight of the pixel loss.
             pixel_norm: `l1`, or `l2` as in the paper (section 3.2).
             feature_weight: Weight of the feature loss (Johnson et al. 2016, equation 2).
@@ -75,6 +74,7 @@ class PerceptualLoss:
             style_normalization: Of the style loss, as for `functional.gram_error`.
             painting: Whose style is wanted, uint8 RGB (height, width, 3); None for each original's own.
             phase_weight: Weight of the phase loss (`functional.phase_error`).
+            phase_period: Its period, in pixels.
             total_variation_weight: Weight of the total variation of the output.
             vgg_weights: As for `vgg.build_vgg`.
             vgg_pooling: As for `vgg.build_vgg`.
@@ -89,7 +89,7 @@ class PerceptualLoss:
         if style_normalization not in STYLE_NORMALIZATIONS:
             accepted = ", ".join(STYLE_NORMALIZATIONS)
             raise ConfigError(f"style_normalization must be one of {accepted}. Received: {style_normalization!r}.")
-        self.scale = scale
+        self.phase_period = phase_period
         self.pixel_error = mean_absolute_error if pixel_norm == "l1" else mean_squared_error
         self.feature_layer, self.relative_features = feature_layer, relative_features
         self.style_layers, self.style_normalization = tuple(style_layers), style_normalization
@@ -140,7 +140,7 @@ class PerceptualLoss:
             "pixel_loss": lambda: self.pixel_error(output, target),
             "feature_loss": lambda: vgg_terms["feature_loss"],
             "style_loss": lambda: vgg_terms["style_loss"],
-            "phase_loss": lambda: phase_error(output, target, self.scale),
+            "phase_loss": lambda: phase_error(output, target, self.phase_period),
             "total_variation": lambda: total_variation(output),
         }
         return {name: compute[name]() for name in self.weights}

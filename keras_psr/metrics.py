@@ -1,6 +1,7 @@
 """Scores of one picture: PSNR and SSIM against a reference, and the strength of an upsampling grid."""
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -102,6 +103,12 @@ def lattice_ratio(image: np.ndarray, scale: int) -> float:
     power = np.abs(np.fft.fft2((luma - luma.mean()) * window)) ** 2
     peaks = [(i * height // scale, j * width // scale) for i in range(scale) for j in range(scale)][1:]
     return float(np.median([_peak_ratio(power, row, column) for row, column in peaks]))
+
+
+def median_defined(ratios: Sequence[float]) -> float:
+    """The median of those lattice ratios that are defined; NaN if none is."""
+    defined = np.asarray(ratios)[np.isfinite(ratios)]
+    return float(np.median(defined)) if defined.size else math.nan
 
 
 def _peak_ratio(power: np.ndarray, row: int, column: int) -> float:

@@ -6,9 +6,11 @@ from typing import Any
 
 import numpy as np
 
+from keras_psr.constants import STYLE_GRID
 from keras_psr.errors import ConfigError, DataError, ImageFileError
 from keras_psr.inference import Upscaler
 from keras_psr.losses import PerceptualLoss
+from keras_psr.metrics import lattice_ratio, median_defined
 from keras_psr.pixels import crop_center, resize_bicubic, to_uint8
 from keras_psr.sources import open_sources, report_skipped
 from keras_psr.style_optimization import optimize, white_noise
@@ -33,7 +35,7 @@ def evaluate_style(
 
     Args:
         stylizer: The network.
-        loss: The objective (`training.style_transfer.build_loss`), in float32 to be exact.
+        loss: The objective (`training.style_transfer.build_objective`).
         data: Sources of photographs (`sources.open_sources`).
         size: Side of the square that is cut from the middle of each, reduced so that it is as large as can be; pixels.
         iterations: Iterations of L-BFGS from white noise, looked at after `BASELINE_ITERATIONS`; 0 for none.
@@ -41,8 +43,9 @@ def evaluate_style(
 
     Returns:
         JSON-ready: `weights` of the terms; `size`; `skipped`; `pictures`, a list of {`name`, `scores`, `objectives`};
-        `summary`; and `iterations_to_match`. `scores` and `summary`, its mean, map `photograph`, `model` and such as
-        `L-BFGS 50` to numbers: `loss`, the weighted sum; each term; and, but for the photograph, `seconds`.
+        `summary`; and `iterations_to_match`. `scores` and `summary`, their means, map `photograph`, `model` and such as
+        `L-BFGS 50` to numbers: `loss`, the weighted sum; each term; `lattice_ratio` with a period of `STYLE_GRID`, of
+        which the summary has the median (NaN below 56 pixels); and, but for the photograph, `seconds`.
         `objectives` are those of L-BFGS after each iteration. `iterations_to_match` is the number of them after which
         their mean is no more than that of the network, None if it never is.
 
@@ -64,8 +67,8 @@ def evaluate_style(
         painted = stylizer(photograph)
         seconds = time.perf_counter() - start
         scores = {
-            "photograph": loss.measure(photograph, photograph),
-            "model": {**loss.measure(painted, photograph), "seconds": seconds},
+            "photograph": _score(photograph, photograph, loss),
+            "model": {**_score(painted, photograph, loss), "seconds": seconds},
         }
 
         def say(iteration: int, name: str = picture.name, done: int = done) -> None:
@@ -79,10 +82,7 @@ def evaluate_style(
     if not rows:
         raise DataError(f"None of the {len(pictures)} pictures can be scored; {skipped[0][0]}: {skipped[0][1]}")
     report_skipped(skipped)
-    summary = {
-        method: {term: float(np.mean([row["scores"][method][term] for row in rows])) for term in terms}
-        for method, terms in rows[0]["scores"].items()
-    }
+    summary = {method: _summarize([row["scores"][method] for row in rows]) for method in rows[0]["scores"]}
     shortest = min(len(row["objectives"]) for row in rows)  # L-BFGS ends where no step makes the objective smaller
     means = np.mean([row["objectives"][:shortest] for row in rows], axis=0)
     reached = np.flatnonzero(means <= summary["model"]["loss"])
@@ -94,6 +94,17 @@ def evaluate_style(
         "summary": summary,
         "iterations_to_match": int(reached[0]) + 1 if reached.size else None,
     }
+
+
+def _score(image: np.ndarray, photograph: np.ndarray, loss: PerceptualLoss) -> dict[str, float]:
+    """The loss and its terms of one picture, uint8 RGB, and its lattice ratio with the period of style networks."""
+    return {**loss.measure(image, photograph), "lattice_ratio": lattice_ratio(image, STYLE_GRID)}
+
+
+def _summarize(scores: list[dict[str, float]]) -> dict[str, float]:
+    """Means over pictures, but the median of the lattice ratio."""
+    means = {name: float(np.mean([row[name] for row in scores])) for name in scores[0]}
+    return means | {"lattice_ratio": median_defined([row["lattice_ratio"] for row in scores])}
 
 
 def square(image: np.ndarray, size: int) -> np.ndarray:
@@ -122,7 +133,7 @@ def measure_baseline(
         objectives.append(objective)
         if iteration in BASELINE_ITERATIONS:
             elapsed = time.perf_counter() - start
-            scores[f"L-BFGS {iteration}"] = {**loss.measure(to_uint8(image), photograph), "seconds": elapsed}
+            scores[f"L-BFGS {iteration}"] = {**_score(to_uint8(image), photograph, loss), "seconds": elapsed}
             start = time.perf_counter() - elapsed  # leaves the measuring out
 
     optimize(photograph, loss, iterations, start=white_noise(photograph.shape), on_iteration=note)

@@ -35,7 +35,7 @@ def optimize(
 
     Args:
         photograph: The content, uint8 RGB (height, width, 3).
-        loss: Feature, style and total variation loss (`training.style_transfer.build_loss`).
+        loss: Feature, style and total variation loss (`training.style_transfer.build_objective`).
         iterations: Most iterations; fewer where no step makes the objective smaller.
         start: Picture to begin with, of the same shape, such as `white_noise`; None for the photograph.
         on_iteration: Called after each iteration.

@@ -19,7 +19,7 @@ def pictures():
 
 @pytest.fixture(scope="module")
 def loss():
-    return PerceptualLoss(scale=4, **ALL)
+    return PerceptualLoss(phase_period=4, **ALL)
 
 
 def expected_terms(output, target):
@@ -55,13 +55,13 @@ def test_equal_pictures_cost_nothing_but_their_total_variation(loss, pictures):
 
 
 def test_the_papers_pixel_loss_is_squared(pictures):
-    terms = PerceptualLoss(scale=4, pixel_norm="l2").terms(*pictures, step=0)
+    terms = PerceptualLoss(phase_period=4, pixel_norm="l2").terms(*pictures, step=0)
     expected = ((pictures[0].astype(np.float64) - pictures[1]) ** 2).mean()
     assert numbers(terms) == {"pixel_loss": pytest.approx(expected, rel=1e-5)}
 
 
 def test_the_warm_up_leaves_only_the_feature_loss_out(pictures):
-    loss = PerceptualLoss(scale=4, **ALL, warmup_steps=3)
+    loss = PerceptualLoss(phase_period=4, **ALL, warmup_steps=3)
     in_graph = tf.function(lambda step: loss.terms(*map(tf.constant, pictures), step))
     during, after = (numbers(in_graph(tf.constant(step))) for step in (2, 3))
     assert during["feature_loss"] == 0 and after["feature_loss"] > 0
@@ -69,7 +69,7 @@ def test_the_warm_up_leaves_only_the_feature_loss_out(pictures):
 
 
 def test_the_feature_loss_reaches_the_output_only_after_the_warm_up(pictures):
-    loss = PerceptualLoss(scale=4, pixel_weight=0, feature_weight=1, warmup_steps=1)
+    loss = PerceptualLoss(phase_period=4, pixel_weight=0, feature_weight=1, warmup_steps=1)
     output, gradients = tf.Variable(pictures[0]), []
     for step in (0, 1):
         with tf.GradientTape() as tape:
@@ -81,7 +81,7 @@ def test_the_feature_loss_reaches_the_output_only_after_the_warm_up(pictures):
 
 @pytest.mark.parametrize("left_out", ALL)
 def test_a_term_of_weight_zero_is_left_out(left_out, pictures):
-    loss = PerceptualLoss(scale=4, **{**ALL, left_out: 0})
+    loss = PerceptualLoss(phase_period=4, **{**ALL, left_out: 0})
     kept = {weight.removesuffix("_weight") for weight in ALL if weight != left_out}
     assert {name.removesuffix("_loss") for name in loss.weights} == kept
     assert list(loss.terms(*pictures, step=0)) == list(loss.weights)
@@ -89,11 +89,11 @@ def test_a_term_of_weight_zero_is_left_out(left_out, pictures):
 
 def test_vgg_is_not_built_without_a_feature_loss(monkeypatch):
     monkeypatch.setattr(keras_psr.losses, "build_vgg", None)
-    assert PerceptualLoss(scale=4, pixel_weight=1, phase_weight=1).vgg is None
+    assert PerceptualLoss(phase_period=4, pixel_weight=1, phase_weight=1).vgg is None
 
 
 def test_the_settings_of_vgg_are_passed_on(pictures):
-    options = {"scale": 4, "pixel_weight": 0, "feature_weight": 1}
+    options = {"phase_period": 4, "pixel_weight": 0, "feature_weight": 1}
     loss = PerceptualLoss(**options, feature_layer="relu1_2", vgg_pooling="average", vgg_dtype="bfloat16")
     (feature_loss,) = loss.terms(*pictures, step=0).values()
     responses = [
@@ -106,7 +106,7 @@ def test_the_settings_of_vgg_are_passed_on(pictures):
 
 
 def test_average_pooling_gives_another_loss(pictures):
-    options = {"scale": 4, "pixel_weight": 0, "feature_weight": 1}
+    options = {"phase_period": 4, "pixel_weight": 0, "feature_weight": 1}
     losses = [
         float(PerceptualLoss(**options, vgg_pooling=pooling).vgg_terms(*pictures)["feature_loss"])
         for pooling in ("max", "average")
@@ -127,7 +127,7 @@ def test_a_shifted_feature_loss_is_that_of_pictures_cut_at_the_top_and_left(shif
 @pytest.mark.parametrize("layer", ["relu1_2", "relu2_2", "relu3_3"])
 def test_the_pooling_grid_takes_every_shift_in_turn(layer, pictures):
     period = {"relu1_2": 1, "relu2_2": 2, "relu3_3": 4}[layer]  # of the poolings before it
-    loss = PerceptualLoss(scale=4, pixel_weight=0, feature_weight=1, feature_layer=layer, shift_pooling=True)
+    loss = PerceptualLoss(phase_period=4, pixel_weight=0, feature_weight=1, feature_layer=layer, shift_pooling=True)
     assert loss.vgg(pictures[0])[layer].shape[1] == 24 // period
     in_graph = tf.function(lambda step: loss.terms(*map(tf.constant, pictures), step)["feature_loss"])
     for step in range(period**2 + 1):
@@ -176,7 +176,7 @@ def test_the_painting_itself_has_its_style_at_any_place(pictures):
 
 
 def test_without_a_painting_each_original_is_its_own_style(pictures):
-    loss = PerceptualLoss(scale=4, **STYLE)
+    loss = PerceptualLoss(phase_period=4, **STYLE)
     expected = style_loss_by_numpy(pictures[0], grams_by_numpy(pictures[1], STYLE["style_layers"]), "energy")
     assert numbers(loss.terms(*pictures, step=0)) == {"style_loss": pytest.approx(expected, rel=1e-3)}
     assert numbers(loss.terms(pictures[1], pictures[1], step=0)) == {"style_loss": 0.0}
@@ -206,7 +206,7 @@ def test_feature_and_style_loss_share_one_pass_of_vgg(pictures, monkeypatch):
 
 
 def test_the_warm_up_leaves_the_style_loss_out_too(pictures):
-    loss = PerceptualLoss(scale=4, **{**STYLE, "pixel_weight": 1}, warmup_steps=3)
+    loss = PerceptualLoss(phase_period=4, **{**STYLE, "pixel_weight": 1}, warmup_steps=3)
     in_graph = tf.function(lambda step: loss.terms(*map(tf.constant, pictures), step))
     during, after = (numbers(in_graph(tf.constant(step))) for step in (2, 3))
     assert during["style_loss"] == 0 < after["style_loss"]

@@ -4,6 +4,7 @@ import pytest
 from keras_psr.errors import ConfigError, DataError
 from keras_psr.inference import Upscaler
 from keras_psr.losses import PerceptualLoss
+from keras_psr.metrics import lattice_ratio
 from keras_psr.photos import Photo
 from keras_psr.pixels import keep_colors, rgb_to_y
 from keras_psr.style_evaluation import BASELINE_ITERATIONS, evaluate_style, square
@@ -109,29 +110,40 @@ def test_kept_colours_change_in_brightness_only(dtype):
 def test_evaluation_of_a_style(photograph, loss, tmp_path, monkeypatch):
     from PIL import Image
 
+    photograph = np.random.default_rng(0).integers(0, 256, (60, 72, 3), np.uint8)
     for name in ("a", "b"):
         Image.fromarray(photograph if name == "a" else photograph[::-1]).save(tmp_path / f"{name}.png")
-    Image.new("RGB", (8, 30)).save(tmp_path / "small.png")
+    Image.new("RGB", (8, 90)).save(tmp_path / "small.png")
     monkeypatch.setattr("keras_psr.style_evaluation.BASELINE_ITERATIONS", (2, 4))
     stylizer = Upscaler(build_style_network(num_filters=2, num_residual_blocks=1))
-    result = evaluate_style(stylizer, loss, [str(tmp_path)], size=16, iterations=4)
+    result = evaluate_style(stylizer, loss, [str(tmp_path)], size=56, iterations=4)
     assert [picture["name"][-5:] for picture in result["pictures"]] == ["a.png", "b.png"]
-    assert [row["reason"] for row in result["skipped"]] == ["8x30 is smaller than 16x16"]
+    assert [row["reason"] for row in result["skipped"]] == ["8x90 is smaller than 56x56"]
     assert result["weights"] == {"feature_loss": 1, "style_loss": 2, "total_variation": 1e-5}
     assert list(result["summary"]) == ["photograph", "model", "L-BFGS 2", "L-BFGS 4"]
     for method, scores in result["summary"].items():
         terms = scores["feature_loss"] + 2 * scores["style_loss"] + 1e-5 * scores["total_variation"]
         assert scores["loss"] == pytest.approx(terms, rel=1e-4)
         for term, mean in scores.items():
-            assert mean == pytest.approx(np.mean([row["scores"][method][term] for row in result["pictures"]]))
+            assert mean == pytest.approx(np.mean([row["scores"][method][term] for row in result["pictures"]]))  # of two
     assert result["summary"]["photograph"]["feature_loss"] == 0
     assert result["summary"]["L-BFGS 4"]["loss"] < result["summary"]["L-BFGS 2"]["loss"]
     objectives = np.mean([picture["objectives"] for picture in result["pictures"]], axis=0)
     assert len(objectives) == 4
     matching = [number for number, mean in enumerate(objectives, 1) if mean <= result["summary"]["model"]["loss"]]
     assert result["iterations_to_match"] == (matching[0] if matching else None)
-    expected = loss.measure(stylizer(square(photograph, 16)), square(photograph, 16))
+    painted = stylizer(square(photograph, 56))
+    expected = {**loss.measure(painted, square(photograph, 56)), "lattice_ratio": lattice_ratio(painted, 4)}
     assert result["pictures"][0]["scores"]["model"].items() >= expected.items()
+
+
+def test_pictures_too_small_for_a_lattice_are_evaluated_without(photograph, loss, tmp_path):
+    from PIL import Image
+
+    Image.fromarray(photograph).save(tmp_path / "photograph.png")
+    stylizer = Upscaler(build_style_network(num_filters=2, num_residual_blocks=1))
+    summary = evaluate_style(stylizer, loss, [str(tmp_path)], size=16)["summary"]
+    assert np.isnan(summary["model"]["lattice_ratio"]) and np.isfinite(summary["model"]["loss"])
 
 
 def test_evaluation_without_a_usable_picture_is_refused(loss, tmp_path):

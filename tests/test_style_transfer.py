@@ -14,7 +14,7 @@ from keras_psr.inference import load
 from keras_psr.receptive_field import receptive_halo
 from keras_psr.training.config import FitConfig
 from keras_psr.training.fit import build_trainer, fit
-from keras_psr.training.style_transfer import Validation, build_loss, build_stream, read_painting
+from keras_psr.training.style_transfer import Validation, build_loss, build_objective, build_stream, read_painting
 
 TINY = {
     "num_filters": 2,
@@ -56,7 +56,8 @@ def test_a_fit_from_end_to_end(sources, tmp_path):
     fitted = fit(tmp_path / "run", **TINY, **sources, on_log=lambda step, numbers: logged.append(numbers))
     losses, scores = logged
     terms = losses["feature_loss"] + 2 * losses["style_loss"] + 1e-4 * losses["total_variation"]
-    assert losses["loss"] == pytest.approx(terms, rel=1e-3)
+    assert losses["phase_loss"] > 0
+    assert losses["loss"] == pytest.approx(terms + 0.01 * losses["phase_loss"], rel=1e-3)
     assert set(scores) == {"val_loss", "val_feature_loss", "val_style_loss", "val_total_variation"}
     assert np.asarray(Image.open(tmp_path / "run" / "samples" / "step-00000003.png")).shape[2] == 3
     saved = json.loads((tmp_path / "run" / "config.json").read_text())["config"]
@@ -143,7 +144,7 @@ def test_a_huge_painting_is_refused_before_it_is_decoded(tmp_path, sources, monk
         ({"style_weight": 0.0}, "style_weight must be above 0"),
         ({"style_normalization": "l2"}, "style_normalization must be one of energy, paper, mean. Received: l2."),
         ({"scale": 4}, "scale is for super-resolution; leave it out beside --style."),
-        ({"phase_weight": 0.1}, "phase_weight is for super-resolution"),
+        ({"pixel_weight": 0.1}, "pixel_weight is for super-resolution"),
     ],
 )
 def test_settings_that_do_not_go_with_a_style_are_refused(settings, message, sources):
@@ -166,6 +167,26 @@ def test_each_normalization_has_the_content_loss_that_belongs_to_it(sources):
     response = np.asarray(losses["paper"].responses(photograph[None].astype(np.float32))["relu2_2"])
     assert energy["feature_loss"] == pytest.approx(paper["feature_loss"] / (response**2).mean(), rel=1e-4)
     assert energy["style_loss"] != pytest.approx(paper["style_loss"], rel=0.1)
+
+
+def test_the_objective_is_that_of_the_fit_without_the_lattice(config):
+    loss, objective = (build(replace(config, precision="float32")) for build in (build_loss, build_objective))
+    image, photograph = data.coffee()[:48, :48], data.coffee()[50:98, :48]
+    of_fit, compared = loss.measure(image, photograph), objective.measure(image, photograph)
+    assert of_fit["loss"] == pytest.approx(compared["loss"] + 0.01 * of_fit["phase_loss"])
+    assert objective.measure(image[:, :33], photograph[:, :33])["loss"] > 0, "of any size"
+
+
+def test_the_phase_loss_keeps_a_grid_of_four_pixels_out(config):
+    settings = replace(config, learning_rate=0.01, steps=1000)
+    one_batch = build_stream(config).dataset(batch_size=2, first_step=0, last_step=1)
+
+    def fit_with(phase_weight):
+        trainer = build_trainer(replace(settings, phase_weight=phase_weight))
+        return trainer.fit(one_batch, epochs=25, verbose=0, shuffle=False).history["phase_loss"]
+
+    without, by_default = fit_with(1e-9), fit_with(0.01)
+    assert by_default[0] == pytest.approx(without[0], rel=1e-3) and by_default[-1] < 0.8 * without[-1]
 
 
 def test_super_resolution_takes_a_texture_loss(sources, tmp_path):

@@ -7,7 +7,6 @@ Run it in the folder in which the style was fitted, for the painting is read aga
 for latencies are measured.
 """
 
-from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -16,12 +15,13 @@ from ship_model import describe_fit, export_shipped, load_rounded, round_numbers
 from keras_psr.registry import fit_settings
 from keras_psr.style_evaluation import evaluate_style
 from keras_psr.training.config import FitConfig, StyleConfig
-from keras_psr.training.style_transfer import build_loss
+from keras_psr.training.style_transfer import build_objective
 
 LIMITS = "Paints with the strokes and colours of one painting, at the size at which it was fitted to it, at any place."
 PROTOCOL = {
     "objective": "weighted sum of the fit's loss terms in float32, on squares of 256 pixels; mean over photographs",
     "photograph": "the objective of the photograph itself",
+    "lattice_ratio": "spectral power on the grid of 4 pixels over its surroundings; median over photographs",
 }
 
 
@@ -38,10 +38,9 @@ def main(
     """Ships the style network of RUN as NAME."""
     stylizer, config = load_rounded(run), FitConfig.from_json(fit_settings(run))
     assert isinstance(config, StyleConfig)
-    loss = build_loss(replace(config, precision="float32"))
     fit = describe_fit(run)  # first: it may have started from the style that it replaces
     report = export_shipped(stylizer, name, verify)
-    measured = evaluate_style(stylizer, loss, photographs)["summary"]
+    measured = evaluate_style(stylizer, build_objective(config), photographs)["summary"]
     facts = {
         "painting": painting,
         "architecture": config.architecture,
@@ -49,7 +48,13 @@ def main(
         "limits": LIMITS,
         "fit": fit,
         "protocol": PROTOCOL,
-        "scores": round_numbers({"objective": measured["model"]["loss"], "photograph": measured["photograph"]["loss"]}),
+        "scores": round_numbers(
+            {
+                "objective": measured["model"]["loss"],
+                "photograph": measured["photograph"]["loss"],
+                "lattice_ratio": measured["model"]["lattice_ratio"],
+            }
+        ),
     }
     write_card(name, stylizer, report, facts)
 

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, NoReturn
 
-from keras_psr.constants import DEGRADATIONS, SCALES, STYLE_NORMALIZATIONS
+from keras_psr.constants import DEGRADATIONS, SCALES, STYLE_GRID, STYLE_NORMALIZATIONS
 from keras_psr.errors import ConfigError
 
 PRECISIONS = ("float32", "bfloat16", "float16")
@@ -33,6 +33,7 @@ class FitConfig:
         seed: Of the initial weights and the sample stream.
         style_weight: Weight of the style loss (Gram matrices of VGG16 responses).
         style_layers: Responses that the style loss compares (the paper: relu1_2, relu2_2, relu3_3, relu4_3).
+        phase_weight: Weight of the loss on what repeats with the upsampling lattice; not in the paper.
         total_variation_weight: Weight of the output's total variation.
         vgg_weights: `bundled`, `imagenet` or a file (`vgg.build_vgg`).
         vgg_pooling: Pooling inside the loss's VGG16: `average`, or `max` (the paper).
@@ -60,6 +61,7 @@ class FitConfig:
     seed: int = 0
     style_weight: float
     style_layers: tuple[str, ...] = ("relu1_2", "relu2_2", "relu3_3", "relu4_3")
+    phase_weight: float
     total_variation_weight: float = 0.0
     vgg_weights: str = "bundled"
     vgg_pooling: str = "average"
@@ -134,7 +136,6 @@ class SuperResolutionConfig(FitConfig):
         pixel_norm: `l1`, or `l2` (the paper).
         feature_weight: Weight of the VGG16 feature loss (the paper: 1, alone).
         feature_layer: Response that the feature loss compares (the paper: relu2_2).
-        phase_weight: Weight of the loss on what repeats with the upsampling lattice; not in the paper.
         shift_pooling: Move VGG16's pooling grid against the upsampling lattice from step to step; not in the paper.
         warmup_steps: Steps at the start without the feature and style losses; not in the paper.
     """
@@ -145,6 +146,7 @@ class SuperResolutionConfig(FitConfig):
     batch_size: int = 16
     crop: int = 96
     style_weight: float = 0.0
+    phase_weight: float = 0.3
     scale: int = 4
     degradation: str = "bicubic"
     blur_sigma: float = 0.0
@@ -152,7 +154,6 @@ class SuperResolutionConfig(FitConfig):
     pixel_norm: str = "l1"
     feature_weight: float = 1.5e-4
     feature_layer: str = "relu2_2"
-    phase_weight: float = 0.3
     shift_pooling: bool = True
     warmup_steps: int = 0
 
@@ -197,6 +198,7 @@ class StyleConfig(FitConfig):
     batch_size: int = 4
     crop: int = 256
     style_weight: float = 2.0
+    phase_weight: float = 0.01
     total_variation_weight: float = 1e-4
     style: str = ""
     style_size: int = 384
@@ -213,7 +215,8 @@ class StyleConfig(FitConfig):
         super().__post_init__()
         self._require_one_of("style_normalization", STYLE_NORMALIZATIONS)
         self._require(self.style_size >= 32, "style_size", "at least 32")
-        self._require(self.crop >= 32 and self.crop % 4 == 0, "crop", "a multiple of 4, and at least 32")
+        fits = self.crop >= 32 and self.crop % STYLE_GRID == 0
+        self._require(fits, "crop", f"a multiple of {STYLE_GRID}, and at least 32")
         self._require(self.style_weight > 0, "style_weight", "above 0: --style asks for a style loss")
 
 

@@ -2,10 +2,12 @@
 
 import logging
 import math
+from dataclasses import replace
 
 import keras
 import numpy as np
 
+from keras_psr.constants import STYLE_GRID
 from keras_psr.errors import ConfigError, DataError, ImageFileError
 from keras_psr.image_files import read_rgb
 from keras_psr.inference import Upscaler
@@ -71,11 +73,22 @@ def build_loss(config: StyleConfig, painting: np.ndarray | None = None) -> Perce
         style_layers=config.style_layers,
         style_normalization=config.style_normalization,
         painting=read_painting(config) if painting is None else painting,
+        phase_weight=config.phase_weight,
+        phase_period=STYLE_GRID,
         total_variation_weight=config.total_variation_weight,
         vgg_weights=config.vgg_weights,
         vgg_pooling=config.vgg_pooling,
         vgg_dtype=config.precision,
     )
+
+
+def build_objective(config: StyleConfig, painting: np.ndarray | None = None) -> PerceptualLoss:
+    """The sum that painted pictures are compared by: `build_loss` in float32, without the phase loss.
+
+    That is the paper's, for pictures of any size, and asks of an optimised picture, which has no lattice, the same as
+    of a network's.
+    """
+    return build_loss(replace(config, phase_weight=0.0, precision="float32"), painting)
 
 
 def build_stream(config: StyleConfig) -> SampleStream:
@@ -138,7 +151,7 @@ class Validation:
             ImageFileError: The painting cannot be read.
         """
         self.painting = read_painting(config)
-        self.loss = build_loss(config, self.painting)
+        self.objective = build_objective(config, self.painting)
         pictures, skipped = open_sources(config.val), []
         self.photographs: list[np.ndarray] = []
         for picture in pictures:
@@ -162,6 +175,6 @@ class Validation:
         paint, rows, sheet = Upscaler(network), [], [{"painting": self.painting}]
         for photograph in self.photographs:
             painted = paint(photograph)
-            rows.append(self.loss.measure(painted, photograph))
+            rows.append(self.objective.measure(painted, photograph))
             sheet.append({"photograph": photograph, "ours": painted})
         return {f"val_{name}": float(np.mean([row[name] for row in rows])) for name in rows[0]}, comparison_sheet(sheet)

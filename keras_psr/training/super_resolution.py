@@ -43,7 +43,6 @@ def build_loss(config: SuperResolutionConfig) -> PerceptualLoss:
         ModelError: VGG16's weights are missing or damaged.
     """
     return PerceptualLoss(
-        scale=config.scale,
         pixel_weight=config.pixel_weight,
         pixel_norm=config.pixel_norm,
         feature_weight=config.feature_weight,
@@ -51,6 +50,7 @@ def build_loss(config: SuperResolutionConfig) -> PerceptualLoss:
         style_weight=config.style_weight,
         style_layers=config.style_layers,
         phase_weight=config.phase_weight,
+        phase_period=config.scale,
         total_variation_weight=config.total_variation_weight,
         vgg_weights=config.vgg_weights,
         vgg_pooling=config.vgg_pooling,
