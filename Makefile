@@ -53,6 +53,7 @@ test-slow: $(READY)
 
 lint: $(READY)
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
 
 # mypy does not see cli/ and export/ below keras_psr in an editable install, so it reads the tree that a wheel would hold.
 typing: $(READY)

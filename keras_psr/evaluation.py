@@ -77,9 +77,7 @@ def evaluate(
         except (ImageFileError, ConfigError) as error:
             skipped.append((picture.name, str(error)))
             continue
-        rows.append(
-            {"name": picture.name, "height": original.shape[0], "width": original.shape[1], "scores": scores}
-        )
+        rows.append({"name": picture.name, "height": original.shape[0], "width": original.shape[1], "scores": scores})
     if not rows:
         raise DataError(f"None of the {len(pictures)} pictures can be scored; {skipped[0][0]}: {skipped[0][1]}")
     report_skipped(skipped)

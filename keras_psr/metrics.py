@@ -125,9 +125,7 @@ def _psnr(image: np.ndarray, reference: np.ndarray) -> float:
     return math.inf if error == 0 else 10 * math.log10(255**2 / error)
 
 
-def _shave(
-    image: np.ndarray, reference: np.ndarray, border: int, at_least: int = 1
-) -> tuple[np.ndarray, np.ndarray]:
+def _shave(image: np.ndarray, reference: np.ndarray, border: int, at_least: int = 1) -> tuple[np.ndarray, np.ndarray]:
     """Cut `border` pixels off each side of both pictures, of which `at_least` rows and columns remain."""
     _check_picture("image", image)
     _check_picture("reference", reference)

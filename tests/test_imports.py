@@ -19,11 +19,7 @@ MODULES = sorted({path for folder in FOLDERS for path in (CHECKOUT / folder).rgl
 def read_layers():
     """Row of each module in ARCHITECTURE.md: {"errors": 0, "constants": 0, "pixels": 1, ...}."""
     rows = re.findall(r"^\| \d+ \| (.*?) \|", (CHECKOUT / "ARCHITECTURE.md").read_text(), re.MULTILINE)
-    return {
-        Path(name).stem: row
-        for row, cell in enumerate(rows)
-        for name in re.findall(r"`([\w/]+(?:\.py|/))`", cell)
-    }
+    return {Path(name).stem: row for row, cell in enumerate(rows) for name in re.findall(r"`([\w/]+(?:\.py|/))`", cell)}
 
 
 LAYERS = read_layers()

@@ -53,9 +53,7 @@ def test_residual_has_the_parameters_that_its_description_gives(scale, num_filte
     f, num_upsamplings = num_filters, {2: 1, 4: 2, 8: 3}[scale]
     entry, exit_ = 81 * 3 * f + f, 81 * f * 3 + 3
     expected = entry + num_residual_blocks * 2 * (9 * f * f + f) + num_upsamplings * (16 * f * f + f) + exit_
-    network = build_network(
-        "residual", scale=scale, num_filters=num_filters, num_residual_blocks=num_residual_blocks
-    )
+    network = build_network("residual", scale=scale, num_filters=num_filters, num_residual_blocks=num_residual_blocks)
     assert count_trainable(network) == expected == network.count_params()
 
 

@@ -69,9 +69,7 @@ def test_without_a_style_the_photograph_comes_back_from_noise(photograph):
 
 def test_what_cannot_be_optimised_is_refused(loss):
     for shape in ((15, 100, 3), (2000, 1001, 3)):
-        with pytest.raises(
-            ConfigError, match="at least 16 pixels on each side, and at most 2 million in all"
-        ):
+        with pytest.raises(ConfigError, match="at least 16 pixels on each side, and at most 2 million in all"):
             optimize(np.zeros(shape, np.uint8), loss, 1)
     with pytest.raises(ConfigError, match="iterations must be at least 1. Received: 0"):
         optimize(np.zeros((20, 20, 3), np.uint8), loss, 0)
@@ -151,9 +149,7 @@ def test_evaluation_without_a_usable_picture_is_refused(loss, tmp_path):
 
     Image.new("RGB", (8, 30)).save(tmp_path / "small.png")
     stylizer = Upscaler(build_style_network(num_filters=2, num_residual_blocks=1))
-    with pytest.raises(
-        DataError, match="None of the 1 pictures.*small.png: 8x30 is smaller than 256x256"
-    ):
+    with pytest.raises(DataError, match="None of the 1 pictures.*small.png: 8x30 is smaller than 256x256"):
         evaluate_style(stylizer, loss, [str(tmp_path)])
 
 

@@ -82,9 +82,8 @@ def test_pooling_makes_a_difference(image, bundled):
 
 
 def test_taps_are_named_as_in_the_paper():
-    assert list(TAPS) == (
-        "relu1_1 relu1_2 relu2_1 relu2_2 relu3_1 relu3_2 relu3_3 relu4_1 relu4_2 relu4_3 relu5_1 relu5_2 relu5_3"
-    ).split()
+    names = "relu1_1 relu1_2 relu2_1 relu2_2 relu3_1 relu3_2 relu3_3 relu4_1 relu4_2 relu4_3 relu5_1 relu5_2 relu5_3"
+    assert list(TAPS) == names.split()
     assert TAPS["relu4_3"] == "block4_conv3"
 
 
