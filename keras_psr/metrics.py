@@ -105,7 +105,7 @@ def lattice_ratio(image: np.ndarray, scale: int) -> float:
     return float(np.median([_peak_ratio(power, row, column) for row, column in peaks]))
 
 
-def median_defined(ratios: Sequence[float]) -> float:
+def median_defined(ratios: Sequence[float] | np.ndarray) -> float:
     """The median of those lattice ratios that are defined; NaN if none is."""
     defined = np.asarray(ratios)[np.isfinite(ratios)]
     return float(np.median(defined)) if defined.size else math.nan
