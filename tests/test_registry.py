@@ -1,10 +1,14 @@
 import hashlib
 import json
 
+import numpy as np
 import pytest
+from skimage import data
 
 import keras_psr.registry
 from keras_psr.errors import ModelError
+from keras_psr.inference import load
+from keras_psr.metrics import lattice_ratio
 from keras_psr.registry import file_sha256, find_model, find_runnable, shipped_folder, shipped_models
 from keras_psr.tflite_metadata import read_metadata
 
@@ -145,3 +149,9 @@ def test_paths_are_run_as_they_are(shipped, tmp_path):
 
 def test_the_shipped_models_stay_small():
     assert sum(file.stat().st_size for file in shipped_folder().rglob("*") if file.is_file()) <= 40e6
+
+
+@pytest.mark.parametrize("style", [name for name, card in shipped_models().items() if card["scale"] == 1])
+def test_no_shipped_style_paints_a_grid(style):
+    paint = load(f"{style}_int8")
+    assert np.median([lattice_ratio(paint(image), 4) for image in (data.astronaut(), data.coffee(), data.cat())]) <= 3

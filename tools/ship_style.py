@@ -19,9 +19,9 @@ from keras_psr.training.style_transfer import build_objective
 
 LIMITS = "Paints with the strokes and colours of one painting, at the size at which it was fitted to it, at any place."
 PROTOCOL = {
-    "objective": "weighted sum of the fit's loss terms in float32, on squares of 256 pixels; mean over photographs",
+    "objective": "weighted sum of content, style and total variation, on squares of 256 pixels; mean over photographs",
     "photograph": "the objective of the photograph itself",
-    "lattice_ratio": "spectral power on the grid of 4 pixels over its surroundings; median over photographs",
+    "lattice_ratio": "spectral power on the grid of 4 pixels over its surroundings, on the same squares; median",
 }
 
 
