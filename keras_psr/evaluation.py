@@ -11,7 +11,7 @@ from PIL import Image
 
 from keras_psr.errors import ConfigError, DataError, ImageFileError
 from keras_psr.inference import Upscaler, load
-from keras_psr.metrics import lattice_ratio, median_defined, psnr_rgb, psnr_y, ssim_y
+from keras_psr.metrics import lattice_ratio, mean_scores, psnr_rgb, psnr_y, ssim_y
 from keras_psr.pixels import crop_to_multiple, make_low_res, resize_bicubic
 from keras_psr.sources import open_sources, report_skipped
 from keras_psr.vgg import build_vgg
@@ -152,11 +152,7 @@ def summarize(pictures: Iterable[dict[str, Scores]]) -> dict[str, Scores]:
         not defined for any picture is NaN.
     """
     rows = list(pictures)
-    summary: dict[str, Scores] = {}
-    for method in rows[0]:
-        columns = {metric: np.array([row[method][metric] for row in rows]) for metric in rows[0][method]}
-        summary[method] = {metric: float(values.mean()) for metric, values in columns.items()}
-        summary[method]["lattice_ratio"] = median_defined(columns["lattice_ratio"])
+    summary: dict[str, Scores] = {method: mean_scores([row[method] for row in rows]) for method in rows[0]}
     reference = summary["bicubic"]["feature_distance"] or float("nan")  # 0 where all pictures are flat
     for scores in summary.values():
         scores["feature_distance_ratio"] = scores["feature_distance"] / reference

@@ -81,7 +81,7 @@ def lattice_ratio(image: np.ndarray, scale: int) -> float:
 
     Args:
         image: uint8 RGB, (height, width, 3); cropped to a multiple of 2 x `scale`.
-        scale: Factor by which the picture was upsampled, 2 or more.
+        scale: Factor by which the picture was upsampled, 2 or more; of styles, the pixels of their coarsest grid.
 
     Returns:
         Ratio of powers, 0 or more; NaN for a picture of one brightness, or with a side below 14 x `scale`
@@ -105,10 +105,12 @@ def lattice_ratio(image: np.ndarray, scale: int) -> float:
     return float(np.median([_peak_ratio(power, row, column) for row, column in peaks]))
 
 
-def median_defined(ratios: Sequence[float] | np.ndarray) -> float:
-    """The median of those lattice ratios that are defined; NaN if none is."""
-    defined = np.asarray(ratios)[np.isfinite(ratios)]
-    return float(np.median(defined)) if defined.size else math.nan
+def mean_scores(pictures: Sequence[dict[str, float]]) -> dict[str, float]:
+    """Means of the scores of several pictures by name, but of `lattice_ratio` the median of those that are defined."""
+    ratios = np.array([scores["lattice_ratio"] for scores in pictures])
+    defined = ratios[np.isfinite(ratios)]
+    means = {name: float(np.mean([scores[name] for scores in pictures])) for name in pictures[0]}
+    return means | {"lattice_ratio": float(np.median(defined)) if defined.size else math.nan}
 
 
 def _peak_ratio(power: np.ndarray, row: int, column: int) -> float:

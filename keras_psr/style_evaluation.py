@@ -10,7 +10,7 @@ from keras_psr.constants import STYLE_GRID
 from keras_psr.errors import ConfigError, DataError, ImageFileError
 from keras_psr.inference import Upscaler
 from keras_psr.losses import PerceptualLoss
-from keras_psr.metrics import lattice_ratio, median_defined
+from keras_psr.metrics import lattice_ratio, mean_scores
 from keras_psr.pixels import crop_center, resize_bicubic, to_uint8
 from keras_psr.sources import open_sources, report_skipped
 from keras_psr.style_optimization import optimize, white_noise
@@ -82,7 +82,7 @@ def evaluate_style(
     if not rows:
         raise DataError(f"None of the {len(pictures)} pictures can be scored; {skipped[0][0]}: {skipped[0][1]}")
     report_skipped(skipped)
-    summary = {method: _summarize([row["scores"][method] for row in rows]) for method in rows[0]["scores"]}
+    summary = {method: mean_scores([row["scores"][method] for row in rows]) for method in rows[0]["scores"]}
     shortest = min(len(row["objectives"]) for row in rows)  # L-BFGS ends where no step makes the objective smaller
     means = np.mean([row["objectives"][:shortest] for row in rows], axis=0)
     reached = np.flatnonzero(means <= summary["model"]["loss"])
@@ -99,12 +99,6 @@ def evaluate_style(
 def _score(image: np.ndarray, photograph: np.ndarray, loss: PerceptualLoss) -> dict[str, float]:
     """The loss and its terms of one picture, uint8 RGB, and its lattice ratio with the period of style networks."""
     return {**loss.measure(image, photograph), "lattice_ratio": lattice_ratio(image, STYLE_GRID)}
-
-
-def _summarize(scores: list[dict[str, float]]) -> dict[str, float]:
-    """Means over pictures, but the median of the lattice ratio."""
-    means = {name: float(np.mean([row[name] for row in scores])) for name in scores[0]}
-    return means | {"lattice_ratio": median_defined([row["lattice_ratio"] for row in scores])}
 
 
 def square(image: np.ndarray, size: int) -> np.ndarray:

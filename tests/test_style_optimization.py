@@ -105,7 +105,7 @@ def test_kept_colours_change_in_brightness_only(dtype):
     np.testing.assert_array_equal(keep_colors(image[..., 0], photograph[..., 0]), image[..., 0])
 
 
-def test_evaluation_of_a_style(photograph, loss, tmp_path, monkeypatch):
+def test_evaluation_of_a_style(loss, tmp_path, monkeypatch):
     from PIL import Image
 
     photograph = np.random.default_rng(0).integers(0, 256, (60, 72, 3), np.uint8)
@@ -123,7 +123,9 @@ def test_evaluation_of_a_style(photograph, loss, tmp_path, monkeypatch):
         terms = scores["feature_loss"] + 2 * scores["style_loss"] + 1e-5 * scores["total_variation"]
         assert scores["loss"] == pytest.approx(terms, rel=1e-4)
         for term, mean in scores.items():
-            assert mean == pytest.approx(np.mean([row["scores"][method][term] for row in result["pictures"]]))  # of two
+            assert mean == pytest.approx(np.mean([row["scores"][method][term] for row in result["pictures"]])), (
+                "the median of two pictures is their mean"
+            )
     assert result["summary"]["photograph"]["feature_loss"] == 0
     assert result["summary"]["L-BFGS 4"]["loss"] < result["summary"]["L-BFGS 2"]["loss"]
     objectives = np.mean([picture["objectives"] for picture in result["pictures"]], axis=0)
