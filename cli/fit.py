@@ -58,6 +58,7 @@ HELP = {
     "style_weight": "Weight of the style loss; of super-resolution, a texture loss against the original.",
     "style_layers": "A VGG16 layer that the style loss compares. Repeatable.",
     "style_size": "Longer side to which the painting is reduced, in pixels.",
+    "photograph_size": "Shorter side to which photographs are reduced, in pixels, of styles; 0 for as they are.",
     "style_normalization": "What the style loss is divided by: energy (the painting's own), mean or paper (nothing).",
     "phase_weight": "Weight of the loss on what repeats with the upsampling lattice.",
     "total_variation_weight": "Weight of the output's total variation.",

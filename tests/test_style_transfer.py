@@ -12,9 +12,18 @@ from skimage import data
 from keras_psr.errors import ConfigError, ImageFileError
 from keras_psr.inference import load
 from keras_psr.receptive_field import receptive_halo
+from keras_psr.samples import Sample
+from keras_psr.sources import Picture
 from keras_psr.training.config import FitConfig
 from keras_psr.training.fit import build_trainer, fit
-from keras_psr.training.style_transfer import Validation, build_loss, build_objective, build_stream, read_painting
+from keras_psr.training.style_transfer import (
+    Validation,
+    build_loss,
+    build_objective,
+    build_stream,
+    read_painting,
+    reduce_photograph,
+)
 
 TINY = {
     "num_filters": 2,
@@ -96,6 +105,22 @@ def test_a_fit_comes_nearer_to_the_painting(config):
     assert losses[-1] < 0.7 * losses[0]
 
 
+@pytest.mark.parametrize(("size", "height", "width"), [(40, 40, 50), (128, 128, 160), (288, 128, 160), (0, 128, 160)])
+def test_photographs_are_reduced_before_crops_are_cut(size, height, width, config, sources):
+    stream = build_stream(replace(config, photograph_size=size))
+    assert (stream.pictures[0].height, stream.pictures[0].width) == (height, width)
+    photograph = Image.open(sources["data"][0] + "/photograph.png").resize((width, height), Image.Resampling.BICUBIC)
+    _, crop = stream.crops(Sample(picture=0, top=height - 33, left=width - 34, orientation=0))
+    expected = np.asarray(photograph)[height - 33 : height - 1, width - 34 : width - 2]
+    assert np.abs(crop.astype(int) - expected).max() <= 2  # Pillow rounds its weights
+
+
+def test_photographs_whose_size_is_known_late_are_reduced_by_their_true_size():
+    photograph = Picture("record 0", 480, 640, data.astronaut)
+    reduced = reduce_photograph(photograph, 120)
+    assert (reduced.height, reduced.width) == (120, 160) and reduced.read().shape == (120, 120, 3)
+
+
 def test_the_painting_is_reduced_to_the_style_size(tmp_path, sources):
     painting = save_painting(tmp_path, 120, 300)
     assert read_painting(FitConfig.from_json({**sources, "style": painting, "style_size": 100})).shape == (40, 100, 3)
@@ -139,6 +164,7 @@ def test_a_huge_painting_is_refused_before_it_is_decoded(tmp_path, sources, monk
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
+        ({"photograph_size": 31}, "photograph_size must be 0, or at least the crop, 256. Received: 31."),
         ({"style_size": 31}, "style_size must be at least 32. Received: 31."),
         ({"crop": 30}, "crop must be a multiple of 4, and at least 32. Received: 30."),
         ({"style_weight": 0.0}, "style_weight must be above 0"),

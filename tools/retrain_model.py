@@ -32,9 +32,10 @@ def main(name: str, options: tuple[str, ...]) -> None:
     fits = list_fits(shipped_models()[name]["fit"])
     folders = [*(Path(f"runs/{name}-{number}") for number in range(1, len(fits))), Path(f"runs/{name}")]
     for number, (fit, folder) in enumerate(zip(fits, folders, strict=True)):
-        # Cards that do not name an optimizer are from before there was a choice, those of styles without a phase weight
-        # from before styles had one.
+        # Settings that a card does not name are younger than its fit.
         before = {"optimizer": "adam", "phase_weight": 0.0}
+        if "style" in fit["config"]:
+            before["photograph_size"] = 0
         config = before | fit["config"] | {"init": str(folders[number - 1]) if number else ""}
         with TemporaryDirectory() as temporary:
             file = Path(temporary) / "config.json"

@@ -188,6 +188,8 @@ class StyleConfig(FitConfig):
         style_normalization: What the style loss is divided by (`functional.gram_error`): `energy`, to which the default
             weights belong, divides it by that of the painting, and the content loss by that of the photograph; `paper`
             and `mean`, the form in the paper's code, leave both as they are.
+        photograph_size: Shorter side to which photographs are reduced before crops are cut, in pixels (the paper: both
+            sides, to 256); 0 leaves them as they are.
         content_weight: Weight of the feature loss against the photograph.
         content_layer: Response that it compares (the paper: relu3_3; its first version: relu2_2).
     """
@@ -203,6 +205,7 @@ class StyleConfig(FitConfig):
     style: str = ""
     style_size: int = 384
     style_normalization: str = "energy"
+    photograph_size: int = 288
     content_weight: float = 1.0
     content_layer: str = "relu3_3"
 
@@ -217,6 +220,8 @@ class StyleConfig(FitConfig):
         self._require(self.style_size >= 32, "style_size", "at least 32")
         fits = self.crop >= 32 and self.crop % STYLE_GRID == 0
         self._require(fits, "crop", f"a multiple of {STYLE_GRID}, and at least 32")
+        is_cuttable = self.photograph_size == 0 or self.photograph_size >= self.crop
+        self._require(is_cuttable, "photograph_size", f"0, or at least the crop, {self.crop}")
         self._require(self.style_weight > 0, "style_weight", "above 0: --style asks for a style loss")
 
 

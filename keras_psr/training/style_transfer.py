@@ -16,7 +16,7 @@ from keras_psr.pixels import resize_bicubic
 from keras_psr.receptive_field import receptive_halo
 from keras_psr.samples import SampleStream
 from keras_psr.sheets import comparison_sheet
-from keras_psr.sources import open_sources, report_skipped
+from keras_psr.sources import Picture, open_sources, report_skipped
 from keras_psr.style_networks import build_style_network
 from keras_psr.training.config import StyleConfig
 
@@ -94,15 +94,33 @@ def build_objective(config: StyleConfig, painting: np.ndarray | None = None) -> 
 def build_stream(config: StyleConfig) -> SampleStream:
     """The crops to fit to, and as input the same photographs with as much around as the network looks.
 
-    Without that the loss would see what zero padding does at the border of a crop, which is most of it; the network
-    learns to build on it, and misses it in whole pictures, whose tiles have a halo.
+    Without what is around the loss would see what zero padding does at the border of a crop, which is most of it; the
+    network learns to build on it, and misses it in whole pictures, whose tiles have a halo.
 
     Raises:
         DataError: There is nothing usable to fit to.
     """
+    photographs = open_sources(config.data)
+    if config.photograph_size:
+        photographs = [reduce_photograph(photograph, config.photograph_size) for photograph in photographs]
     looks_at = config.crop + 2 * receptive_halo(build_network(config, "float32"))
     surround = (math.ceil(looks_at / INPUT_MULTIPLE) * INPUT_MULTIPLE - config.crop) // 2
-    return SampleStream(open_sources(config.data), scale=1, crop=config.crop, seed=config.seed, surround=surround)
+    return SampleStream(photographs, scale=1, crop=config.crop, seed=config.seed, surround=surround)
+
+
+def reduce_photograph(photograph: Picture, shorter_side: int) -> Picture:
+    """The same photograph, reduced when it is read to a shorter side, in pixels; a smaller one stays as it is.
+
+    A crop of a picture of many megapixels shows no scene, only a part of some thing.
+    """
+
+    def read() -> np.ndarray:
+        pixels = photograph.read()
+        return shrink(pixels, shorter_side / min(pixels.shape[:2]))
+
+    nominal = photograph.height, photograph.width
+    height, width = shrunk_size(*nominal, shorter_side / min(nominal))
+    return replace(photograph, height=height, width=width, read=read)
 
 
 def read_painting(config: StyleConfig) -> np.ndarray:
@@ -121,7 +139,7 @@ def read_painting(config: StyleConfig) -> np.ndarray:
         log.warning(
             "%s has %dx%d pixels and is not enlarged to style_size %d.", config.style, width, height, config.style_size
         )
-    painting = shrink(painting, config.style_size)
+    painting = shrink(painting, config.style_size / max(height, width))
     if min(painting.shape[:2]) < SMALLEST_PAINTING:
         raise ConfigError(
             f"style must be a picture whose shorter side has at least {SMALLEST_PAINTING} pixels once its longer side "
@@ -130,13 +148,16 @@ def read_painting(config: StyleConfig) -> np.ndarray:
     return painting
 
 
-def shrink(image: np.ndarray, longer_side: int) -> np.ndarray:
-    """Reduces a uint8 picture by antialiased bicubic to a longer side, in pixels; a smaller one stays as it is."""
-    factor = longer_side / max(image.shape[:2])
-    if factor >= 1:
-        return image
-    height, width = (max(1, round(side * factor)) for side in image.shape[:2])
-    return resize_bicubic(image, height, width)
+def shrink(image: np.ndarray, factor: float) -> np.ndarray:
+    """Reduces a uint8 picture by antialiased bicubic; with a factor of 1 or more it stays as it is."""
+    height, width = image.shape[:2]
+    return image if factor >= 1 else resize_bicubic(image, *shrunk_size(height, width, factor))
+
+
+def shrunk_size(height: int, width: int, factor: float) -> tuple[int, int]:
+    """Height and width that `shrink` gives, in pixels."""
+    factor = min(1.0, factor)
+    return max(1, round(height * factor)), max(1, round(width * factor))
 
 
 class Validation:
@@ -156,9 +177,11 @@ class Validation:
         self.photographs: list[np.ndarray] = []
         for picture in pictures:
             try:
-                self.photographs.append(shrink(picture.read(), VALIDATION_SIDE))
+                pixels = picture.read()
             except ImageFileError as error:
                 skipped.append((picture.name, str(error)))
+                continue
+            self.photographs.append(shrink(pixels, VALIDATION_SIDE / max(pixels.shape[:2])))
             if len(self.photographs) == VALIDATION_PICTURES:
                 break
         report_skipped(skipped)
