@@ -94,8 +94,9 @@ def build_objective(config: StyleConfig, painting: np.ndarray | None = None) -> 
 def build_stream(config: StyleConfig) -> SampleStream:
     """The crops to fit to, and as input the same photographs with as much around as the network looks.
 
-    Without what is around the loss would see what zero padding does at the border of a crop, which is most of it; the
-    network learns to build on it, and misses it in whole pictures, whose tiles have a halo.
+    The photographs are reduced to the photograph size first. Without what is around them the loss would see what zero
+    padding does at the border of a crop, which is most of it; the network learns to build on it, and misses it in whole
+    pictures, whose tiles have a halo.
 
     Raises:
         DataError: There is nothing usable to fit to.
@@ -151,7 +152,8 @@ def read_painting(config: StyleConfig) -> np.ndarray:
 def shrink(image: np.ndarray, factor: float) -> np.ndarray:
     """Reduces a uint8 picture by antialiased bicubic; with a factor of 1 or more it stays as it is."""
     height, width = image.shape[:2]
-    return image if factor >= 1 else resize_bicubic(image, *shrunk_size(height, width, factor))
+    size = shrunk_size(height, width, factor)
+    return image if size == (height, width) else resize_bicubic(image, *size)
 
 
 def shrunk_size(height: int, width: int, factor: float) -> tuple[int, int]:
