@@ -64,7 +64,7 @@ def optimize(
     def objective_and_gradient(image: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         with tf.GradientTape() as tape:
             tape.watch(image)
-            total = loss.total(loss.terms(image, target, loss.warmup_steps, expected))
+            total = loss.total(loss.terms(image, target, 0, expected))
         return total, tape.gradient(total, image)
 
     # Levels in [0, 1]: L-BFGS begins with a step of length 1, which in grey levels would be lost in float32.

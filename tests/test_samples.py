@@ -60,7 +60,7 @@ def test_the_input_may_show_what_surrounds_the_crop_mirrored_at_the_border(scale
     row, column, size = top // scale, left // scale, 24 // scale + 2 * surround
     np.testing.assert_array_equal(low_res, whole[row : row + size, column : column + size])
     np.testing.assert_array_equal(high_res, picture[top : top + 24, left : left + 24])
-    inputs, targets = next(iter(crops.dataset(batch_size=2, first_step=0, last_step=1)))
+    inputs, targets = next(iter(crops.dataset(batch_size=2, first_sample=0, num_steps=1)))
     assert inputs.shape == (2, size, size, 3) and targets.shape == (2, 24, 24, 3)
 
 
@@ -235,13 +235,15 @@ def test_degradations_that_cannot_be_are_refused(options, message):
 @pytest.mark.parametrize("first_step", [0, 3])
 def test_the_dataset_is_the_batches_of_its_steps(first_step):
     crops = stream()
-    batches = list(crops.dataset(batch_size=2, first_step=first_step, last_step=6).as_numpy_iterator())
+    batches = list(
+        crops.dataset(batch_size=2, first_sample=2 * first_step, num_steps=6 - first_step).as_numpy_iterator()
+    )
     assert len(batches) == 6 - first_step
     for step, batch in zip(range(first_step, 6), batches, strict=True):
         assert_pairs_equal(batch, stream().batch(2 * step, 2))
 
 
 def test_the_dataset_says_its_shapes():
-    low_res, high_res = stream(scale=2).dataset(batch_size=5, first_step=0, last_step=1).element_spec
+    low_res, high_res = stream(scale=2).dataset(batch_size=5, first_sample=0, num_steps=1).element_spec
     assert low_res.shape == (5, 12, 12, 3) and high_res.shape == (5, 24, 24, 3)
     assert low_res.dtype == high_res.dtype == "uint8"

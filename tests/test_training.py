@@ -564,7 +564,7 @@ def fitted_trainer(photographs, **settings):
     config = FitConfig.from_json({**FLOAT32, **photographs, **settings})
     trainer = build_trainer(config)
     stream = SampleStream(open_sources(config.data), scale=config.scale, crop=config.crop, seed=config.seed)
-    return trainer, stream.dataset(batch_size=config.batch_size, first_step=0, last_step=config.steps)
+    return trainer, stream.dataset(batch_size=config.batch_size, first_sample=0, num_steps=config.steps)
 
 
 def test_the_step_moves_the_network_and_not_vgg(photographs):

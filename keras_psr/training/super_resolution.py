@@ -55,13 +55,12 @@ def build_loss(config: SuperResolutionConfig) -> PerceptualLoss:
         vgg_weights=config.vgg_weights,
         vgg_pooling=config.vgg_pooling,
         vgg_dtype=config.precision,
-        warmup_steps=config.warmup_steps,
         shift_pooling=config.shift_pooling,
     )
 
 
 def build_stream(config: SuperResolutionConfig) -> SampleStream:
-    """The crops to fit to.
+    """The crops to fit to, as large as the largest of any stage.
 
     Raises:
         DataError: There is nothing usable to fit to.
@@ -69,7 +68,7 @@ def build_stream(config: SuperResolutionConfig) -> SampleStream:
     return SampleStream(
         open_sources(config.data),
         scale=config.scale,
-        crop=config.crop,
+        crop=max(stage.config.crop for stage in config.stages()),
         seed=config.seed,
         blur_sigma=config.blur_sigma,
         degradation=config.degradation,
