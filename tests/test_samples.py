@@ -8,7 +8,7 @@ from skimage import data
 
 import keras_psr.samples
 from keras_psr.errors import ConfigError, DataError
-from keras_psr.pixels import make_low_res
+from keras_psr.images.pixels import make_low_res
 from keras_psr.samples import Sample, SampleStream
 from keras_psr.sources import Picture, open_source
 
