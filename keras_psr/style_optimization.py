@@ -7,8 +7,8 @@ import tensorflow as tf
 from scipy.optimize import OptimizeResult, minimize
 
 from keras_psr.errors import ConfigError
+from keras_psr.images.pixels import to_uint8
 from keras_psr.losses import PerceptualLoss
-from keras_psr.pixels import to_uint8
 
 SMALLEST_SIDE = 16
 """Of a picture, in pixels: two responses of VGG16's relu4_3."""

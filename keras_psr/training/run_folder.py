@@ -21,8 +21,8 @@ from filelock import FileLock, Timeout
 
 from keras_psr import __version__
 from keras_psr.errors import ConfigError, ModelError, TrainingError
+from keras_psr.images.atomic import UNFINISHED, write_whole
 from keras_psr.training.config import FitConfig
-from keras_psr.whole_files import UNFINISHED, write_whole
 
 CONFIG_FILE = "config.json"
 LOCK_FILE = ".lock"

@@ -6,11 +6,11 @@ import numpy as np
 from keras_psr import networks
 from keras_psr.errors import ConfigError, DataError, ImageFileError
 from keras_psr.evaluation import FEATURE_TAP, Scores, interpolations, score_picture, summarize
+from keras_psr.images.pixels import crop_center, crop_to_multiple, make_low_res
+from keras_psr.images.sheets import comparison_sheet
 from keras_psr.inference import Upscaler
 from keras_psr.losses import PerceptualLoss
-from keras_psr.pixels import crop_center, crop_to_multiple, make_low_res
 from keras_psr.samples import SampleStream
-from keras_psr.sheets import comparison_sheet
 from keras_psr.sources import open_sources, report_skipped
 from keras_psr.training.config import SuperResolutionConfig
 from keras_psr.vgg import build_vgg
