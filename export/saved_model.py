@@ -8,9 +8,8 @@ import keras
 import tensorflow as tf
 
 from keras_psr.errors import ModelError
-from keras_psr.export.graph import apply_rearranged
-from keras_psr.networks import network_scale
-from keras_psr.receptive_field import pixel_grid
+from keras_psr.export.whole_graph import apply_rearranged
+from keras_psr.networks.receptive_field import network_scale, pixel_grid
 
 SAVED_MODEL_FILE = "saved_model.pb"
 

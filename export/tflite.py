@@ -11,10 +11,9 @@ import numpy as np
 from keras_psr import __version__
 from keras_psr.errors import ConfigError, ModelError
 from keras_psr.export.calibration import CALIBRATION_MIDDLE, calibration_tiles
-from keras_psr.export.convert import CALIBRATED, convert
-from keras_psr.export.verify import verify, verify_style
-from keras_psr.networks import network_scale
-from keras_psr.receptive_field import pixel_grid, receptive_halo
+from keras_psr.export.conversion import CALIBRATED, convert
+from keras_psr.export.verification import verify, verify_style
+from keras_psr.networks.receptive_field import network_scale, pixel_grid, receptive_halo
 from keras_psr.sources import open_sources
 from keras_psr.tflite_metadata import with_metadata
 from keras_psr.whole_files import write_whole

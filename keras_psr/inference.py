@@ -137,8 +137,7 @@ class KerasNetwork:
         Raises:
             ModelError: It has a layer of an unknown kind.
         """
-        from keras_psr.networks import network_scale
-        from keras_psr.receptive_field import pixel_grid, receptive_halo
+        from keras_psr.networks.receptive_field import network_scale, pixel_grid, receptive_halo
 
         self._network = network
         self.scale, self.halo, self.grid = network_scale(network), receptive_halo(network), pixel_grid(network)
@@ -212,7 +211,7 @@ def load_network(path: Path) -> "keras.Model":
         raise ModelError(f"{path} is not a .keras file. Give a run folder of `keras-psr fit` or its model.keras.")
     import keras
 
-    import keras_psr.style_networks  # noqa: F401 - registers the layer that a network of it may have
+    import keras_psr.networks.style_transfer  # noqa: F401 - registers the layer that a network of it may have
 
     try:
         return keras.saving.load_model(path, compile=False, safe_mode=True)

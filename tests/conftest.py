@@ -62,7 +62,7 @@ def random_network():
     """An x4 network with random weights, whose output covers the range of a picture."""
     import numpy as np
 
-    from keras_psr.networks import build_network
+    from keras_psr.networks.super_resolution import build_network
 
     network, generator = build_network(scale=4, num_filters=4, num_residual_blocks=1), np.random.default_rng(1)
     network.set_weights([weight + generator.normal(0, 0.1, weight.shape) for weight in network.get_weights()])
@@ -76,8 +76,8 @@ def export_tflite(tmp_path_factory, random_network):
 
     import skimage.data
 
-    from keras_psr.export.convert import convert
-    from keras_psr.receptive_field import receptive_halo
+    from keras_psr.export.conversion import convert
+    from keras_psr.networks.receptive_field import receptive_halo
     from keras_psr.tflite_metadata import with_metadata
 
     photograph = skimage.data.coffee()

@@ -19,7 +19,7 @@ from keras_psr.evaluation import (
 )
 from keras_psr.inference import Upscaler
 from keras_psr.metrics import lattice_ratio, psnr_rgb, psnr_y, ssim_y
-from keras_psr.networks import build_network
+from keras_psr.networks.super_resolution import build_network
 from keras_psr.pixels import make_low_res, resize_bicubic
 from keras_psr.vgg import build_vgg
 

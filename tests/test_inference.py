@@ -6,7 +6,7 @@ import pytest
 
 from keras_psr.errors import ConfigError, ModelError
 from keras_psr.inference import Upscaler, load, load_network
-from keras_psr.networks import build_network
+from keras_psr.networks.super_resolution import build_network
 
 
 def tiny(scale=4, **options):

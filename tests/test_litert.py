@@ -10,7 +10,7 @@ import pytest
 from keras_psr.errors import ConfigError, ModelError
 from keras_psr.inference import Upscaler, load
 from keras_psr.litert import LiteRTNetwork, available_cores
-from keras_psr.receptive_field import receptive_halo
+from keras_psr.networks.receptive_field import receptive_halo
 from keras_psr.tflite_metadata import read_metadata, with_metadata
 from keras_psr.tiling import upscale_in_tiles
 

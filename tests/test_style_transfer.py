@@ -11,7 +11,7 @@ from skimage import data
 
 from keras_psr.errors import ConfigError, ImageFileError
 from keras_psr.inference import load
-from keras_psr.receptive_field import receptive_halo
+from keras_psr.networks.receptive_field import receptive_halo
 from keras_psr.samples import Sample
 from keras_psr.sources import Picture
 from keras_psr.training.config import FitConfig

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from keras_psr.errors import ConfigError
-from keras_psr.networks import build_network
-from keras_psr.receptive_field import receptive_halo
+from keras_psr.networks.receptive_field import receptive_halo
+from keras_psr.networks.super_resolution import build_network
 from keras_psr.tiling import spans, tile_starts, upscale_in_tiles
 
 

@@ -12,12 +12,12 @@ from keras_psr.errors import ConfigError, DataError, ImageFileError
 from keras_psr.image_files import read_rgb
 from keras_psr.inference import Upscaler
 from keras_psr.losses import PerceptualLoss
+from keras_psr.networks.receptive_field import receptive_halo
+from keras_psr.networks.style_transfer import build_style_network
 from keras_psr.pixels import resize_bicubic
-from keras_psr.receptive_field import receptive_halo
 from keras_psr.samples import SampleStream
 from keras_psr.sheets import comparison_sheet
 from keras_psr.sources import Picture, open_sources, report_skipped
-from keras_psr.style_networks import build_style_network
 from keras_psr.training.config import StyleConfig
 
 SMALLEST_PAINTING = 32

@@ -41,10 +41,10 @@ def models(folder: str) -> None:
     """Writes tiny models of both tasks: their weights are random, their files are like those of real ones."""
     import keras
 
-    from keras_psr.export.convert import convert
-    from keras_psr.networks import build_network
-    from keras_psr.receptive_field import pixel_grid, receptive_halo
-    from keras_psr.style_networks import build_style_network
+    from keras_psr.export.conversion import convert
+    from keras_psr.networks.receptive_field import pixel_grid, receptive_halo
+    from keras_psr.networks.style_transfer import build_style_network
+    from keras_psr.networks.super_resolution import build_network
     from keras_psr.tflite_metadata import with_metadata
 
     keras.utils.set_random_seed(1)

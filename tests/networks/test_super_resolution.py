@@ -4,7 +4,8 @@ import pytest
 import tensorflow as tf
 
 from keras_psr.errors import ConfigError
-from keras_psr.networks import ARCHITECTURES, build_network, network_scale
+from keras_psr.networks.receptive_field import network_scale
+from keras_psr.networks.super_resolution import ARCHITECTURES, build_network
 
 SIZES = [(1, 1), (3, 7), (17, 9)]
 

@@ -7,10 +7,10 @@ import tensorflow as tf
 from keras import layers
 
 from keras_psr.errors import ModelError
-from keras_psr.export.graph import export_function
-from keras_psr.networks import build_network, network_scale
-from keras_psr.receptive_field import pixel_grid, receptive_halo
-from keras_psr.style_networks import build_style_network
+from keras_psr.export.whole_graph import export_function
+from keras_psr.networks.receptive_field import network_scale, pixel_grid, receptive_halo
+from keras_psr.networks.style_transfer import build_style_network
+from keras_psr.networks.super_resolution import build_network
 
 
 def randomize(network):

@@ -4,9 +4,8 @@ import pytest
 
 from keras_psr.errors import ConfigError
 from keras_psr.inference import KerasNetwork, Upscaler, load_keras
-from keras_psr.networks import network_scale
-from keras_psr.receptive_field import receptive_halo
-from keras_psr.style_networks import STYLE_ARCHITECTURES, EqualPhases, ReflectionPadding2D, build_style_network
+from keras_psr.networks.receptive_field import network_scale, receptive_halo
+from keras_psr.networks.style_transfer import STYLE_ARCHITECTURES, EqualPhases, ReflectionPadding2D, build_style_network
 
 
 def tiny(architecture="style", **options):

@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 from keras import layers
 
-from keras_psr.receptive_field import (
+from keras_psr.networks.receptive_field import (
     POINTWISE,
     pixel_densities,
     pixel_grid,

@@ -7,7 +7,7 @@ import keras
 from keras import layers, ops
 
 from keras_psr.errors import ConfigError
-from keras_psr.networks import dtype_policy
+from keras_psr.networks.blocks import dtype_policy
 
 REFLECTION = 40
 """Pixels by which the paper's network pads each side: what its ten unpadded convolutions take away on a grid of 4."""

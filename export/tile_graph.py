@@ -7,7 +7,7 @@ import keras
 import tensorflow as tf
 from keras import layers
 
-from keras_psr.export.convolutions import (
+from keras_psr.export.operators import (
     CHANNEL_GROUP,
     Chains,
     Uses,
@@ -25,7 +25,7 @@ from keras_psr.export.convolutions import (
     largest_block,
     transposed_weights,
 )
-from keras_psr.receptive_field import (
+from keras_psr.networks.receptive_field import (
     Interval,
     pixels_read,
     pixels_read_by,
@@ -33,7 +33,7 @@ from keras_psr.receptive_field import (
     transposed_crop,
     walk_layers,
 )
-from keras_psr.style_networks import ReflectionPadding2D
+from keras_psr.networks.style_transfer import ReflectionPadding2D
 
 
 @dataclass(frozen=True)

@@ -4,9 +4,9 @@ import pytest
 from keras import layers
 
 from keras_psr.errors import ModelError
-from keras_psr.networks import build_network
-from keras_psr.receptive_field import pixel_grid, receptive_halo
-from keras_psr.style_networks import build_style_network
+from keras_psr.networks.receptive_field import pixel_grid, receptive_halo
+from keras_psr.networks.style_transfer import build_style_network
+from keras_psr.networks.super_resolution import build_network
 
 
 def make_positive(network):

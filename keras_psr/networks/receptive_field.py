@@ -9,8 +9,7 @@ import keras
 from keras import layers
 
 from keras_psr.errors import ModelError
-from keras_psr.networks import network_scale
-from keras_psr.style_networks import ReflectionPadding2D
+from keras_psr.networks.style_transfer import ReflectionPadding2D
 
 Interval = tuple[int, int]
 """First and last pixel of a row, both included."""
@@ -25,6 +24,19 @@ POINTWISE = (
     layers.Rescaling,
 )
 """Layers whose output pixel reads the input pixel at its own place, and no other."""
+
+
+def network_scale(network: keras.Model) -> int:
+    """The upscaling factor of a network, read from its shapes.
+
+    Args:
+        network: A model from (batch, height, width, 3) to an enlarged (batch, height, width, 3).
+
+    Returns:
+        Output height divided by input height.
+    """
+    probe = 64  # more than any network pads by reflection
+    return int(network.compute_output_shape((1, probe, probe, 3))[1]) // probe
 
 
 def receptive_halo(network: keras.Model) -> int:

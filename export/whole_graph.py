@@ -4,7 +4,7 @@ import keras
 import tensorflow as tf
 from keras import layers
 
-from keras_psr.export.convolutions import (
+from keras_psr.export.operators import (
     apply_pointwise,
     convolve,
     convolve_in_blocks,
@@ -16,10 +16,9 @@ from keras_psr.export.convolutions import (
     largest_block,
     transposed_weights,
 )
-from keras_psr.export.middle import Middle
-from keras_psr.networks import network_scale
-from keras_psr.receptive_field import receptive_halo, side, transposed_crop, walk_layers
-from keras_psr.style_networks import ReflectionPadding2D
+from keras_psr.export.tile_graph import Middle
+from keras_psr.networks.receptive_field import network_scale, receptive_halo, side, transposed_crop, walk_layers
+from keras_psr.networks.style_transfer import ReflectionPadding2D
 
 
 def export_function(

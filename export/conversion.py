@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from keras_psr.errors import ConfigError, ModelError
 from keras_psr.export.delegates import list_operators, operator_name
-from keras_psr.export.graph import export_function
+from keras_psr.export.whole_graph import export_function
 from keras_psr.tflite_metadata import pack, unpack
 
 VARIANTS = ("float32", "float16", "dynamic", "int8", "int16x8")
