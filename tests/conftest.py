@@ -72,12 +72,13 @@ def random_network():
 @pytest.fixture(scope="session")
 def export_tflite(tmp_path_factory, random_network):
     """Makes a `.tflite` of the random network: a function of variant and tile that returns its path."""
+    from dataclasses import asdict
     from functools import cache
 
     import skimage.data
 
     from keras_psr.export.conversion import convert
-    from keras_psr.networks.receptive_field import receptive_halo
+    from keras_psr.networks.receptive_field import measure_geometry
     from keras_psr.tflite_metadata import with_metadata
 
     photograph = skimage.data.coffee()
@@ -88,7 +89,7 @@ def export_tflite(tmp_path_factory, random_network):
     @cache
     def export(variant, tile=48):
         path = tmp_path_factory.mktemp("tflite") / f"tiny_{variant}.tflite"
-        metadata = {"scale": 4, "tile": tile, "halo": receptive_halo(random_network)}
+        metadata = {"tile": tile, **asdict(measure_geometry(random_network))}
         path.write_bytes(with_metadata(convert(random_network, variant, tile, calibration), metadata))
         return path
 
