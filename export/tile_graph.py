@@ -21,9 +21,9 @@ from keras_psr.export.operators import (
     largest_block,
     transposed_weights,
 )
+from keras_psr.images.tiling import Geometry
 from keras_psr.networks.layer_kinds import Interval, Kind, find_rule, side, transposed_crop
 from keras_psr.networks.receptive_field import pixels_read, walk_layers
-from keras_psr.tiling import Geometry
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ import numpy as np
 from ai_edge_litert.interpreter import Interpreter
 
 from keras_psr.errors import ModelError
+from keras_psr.images.tiling import Geometry
 from keras_psr.tflite_metadata import read_metadata
-from keras_psr.tiling import Geometry
 
 
 class LiteRTNetwork:

@@ -58,7 +58,7 @@ def find_imported_parts(tree):
 
 def test_the_table_is_found():
     assert LAYERS["errors"] == LAYERS["constants"] == 0
-    assert 0 < LAYERS["metrics"] < LAYERS["training"] < LAYERS["export"] < LAYERS["cli"]
+    assert 0 < LAYERS["images.metrics"] < LAYERS["training"] < LAYERS["export"] < LAYERS["cli"]
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(CHECKOUT)))

@@ -7,8 +7,8 @@ import keras
 from keras import layers
 
 from keras_psr.errors import ModelError
+from keras_psr.images.tiling import Geometry
 from keras_psr.networks.layer_kinds import Interval, find_rule
-from keras_psr.tiling import Geometry
 
 
 def measure_geometry(network: keras.Model) -> Geometry:

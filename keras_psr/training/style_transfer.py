@@ -9,14 +9,14 @@ import numpy as np
 
 from keras_psr.constants import STYLE_GRID
 from keras_psr.errors import ConfigError, DataError, ImageFileError
-from keras_psr.image_files import read_rgb
+from keras_psr.images.decoding import read_rgb
+from keras_psr.images.pixels import resize_bicubic
+from keras_psr.images.sheets import comparison_sheet
 from keras_psr.inference import Upscaler
 from keras_psr.losses import PerceptualLoss
 from keras_psr.networks.receptive_field import measure_geometry
 from keras_psr.networks.style_transfer import build_style_network
-from keras_psr.pixels import resize_bicubic
 from keras_psr.samples import SampleStream
-from keras_psr.sheets import comparison_sheet
 from keras_psr.sources import Picture, open_sources, report_skipped
 from keras_psr.training.config import StyleConfig
 

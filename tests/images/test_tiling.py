@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 
 from keras_psr.errors import ConfigError
+from keras_psr.images.tiling import Geometry, spans, tile_starts, upscale_in_tiles
 from keras_psr.networks.receptive_field import measure_geometry
 from keras_psr.networks.super_resolution import build_network
-from keras_psr.tiling import Geometry, spans, tile_starts, upscale_in_tiles
 
 
 @pytest.mark.parametrize(
