@@ -83,11 +83,12 @@ def walk_layers(network: keras.Model) -> list[tuple[keras.Layer, list[keras.Kera
             (layer, [] if isinstance(layer, layers.InputLayer) else keras.tree.flatten(layer.input), layer.output)
             for layer in network.layers
         ]
+        end = network.output
     except (AttributeError, ValueError) as error:
         raise ModelError(f"The network {network.name} must be a functional Keras model.") from error
     # Keras gives only the first call of a layer that is called twice; then some tensor comes from nowhere.
     made = {id(output) for _, _, output in walked}
-    needed = {id(tensor) for _, inputs, _ in walked for tensor in inputs} | {id(network.output)}
+    needed = {id(tensor) for _, inputs, _ in walked for tensor in inputs} | {id(end)}
     if not needed <= made:
         raise ModelError(f"The network {network.name} must call each layer once. Give each call a layer of its own.")
     return walked

@@ -1,5 +1,5 @@
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import FrozenInstanceError, replace
 
 import numpy as np
 import pytest
@@ -23,6 +23,14 @@ def test_every_pixel_is_kept_once_and_away_from_its_tiles_edges(size, tile, halo
     assert kept == list(range(size))
     starts = tile_starts(size, tile, Geometry(1, halo))
     assert starts[0] == 0 and starts[-1] + tile == max(tile, size + 2 * halo)
+
+
+def test_geometry_counts_in_whole_blocks_of_the_grid():
+    geometry = Geometry(scale=1, halo=8, grid=4)
+    assert [geometry.whole_blocks(size) for size in (1, 4, 5, 8, 9)] == [4, 4, 8, 8, 12]
+    assert geometry.middle(24) == 8
+    with pytest.raises(FrozenInstanceError):
+        geometry.halo = 4
 
 
 def test_a_tile_that_is_all_halo_is_refused():

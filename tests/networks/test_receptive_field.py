@@ -85,6 +85,21 @@ def test_unknown_layers_are_named():
         measure_geometry(network)
 
 
+def test_a_network_that_makes_pictures_smaller_is_refused():
+    image = keras.Input((None, None, 3))
+    network = keras.Model(image, layers.Conv2D(3, 4, strides=2, padding="same")(image), name="half")
+    with pytest.raises(ModelError, match="network half must not make pictures smaller. Its scale is 1/2"):
+        measure_geometry(network)
+
+
+def test_a_model_that_is_not_functional_is_refused():
+    class Subclassed(keras.Model):
+        pass
+
+    with pytest.raises(ModelError, match="must be a functional Keras model"):
+        measure_geometry(Subclassed())
+
+
 def test_a_layer_called_twice_is_refused():
     image = keras.Input((None, None, 3))
     layer = layers.Conv2D(3, 3, padding="same")
