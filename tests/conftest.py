@@ -62,7 +62,7 @@ def random_network():
     """An x4 network with random weights, whose output covers the range of a picture."""
     import numpy as np
 
-    from keras_psr.networks import build_network
+    from keras_psr.networks.super_resolution import build_network
 
     network, generator = build_network(scale=4, num_filters=4, num_residual_blocks=1), np.random.default_rng(1)
     network.set_weights([weight + generator.normal(0, 0.1, weight.shape) for weight in network.get_weights()])
@@ -72,12 +72,13 @@ def random_network():
 @pytest.fixture(scope="session")
 def export_tflite(tmp_path_factory, random_network):
     """Makes a `.tflite` of the random network: a function of variant and tile that returns its path."""
+    from dataclasses import asdict
     from functools import cache
 
     import skimage.data
 
-    from keras_psr.export.convert import convert
-    from keras_psr.receptive_field import receptive_halo
+    from keras_psr.export.conversion import convert
+    from keras_psr.networks.receptive_field import measure_geometry
     from keras_psr.tflite_metadata import with_metadata
 
     photograph = skimage.data.coffee()
@@ -88,7 +89,7 @@ def export_tflite(tmp_path_factory, random_network):
     @cache
     def export(variant, tile=48):
         path = tmp_path_factory.mktemp("tflite") / f"tiny_{variant}.tflite"
-        metadata = {"scale": 4, "tile": tile, "halo": receptive_halo(random_network)}
+        metadata = {"tile": tile, **asdict(measure_geometry(random_network))}
         path.write_bytes(with_metadata(convert(random_network, variant, tile, calibration), metadata))
         return path
 

@@ -6,7 +6,7 @@ import pytest
 
 from keras_psr.errors import ConfigError, ModelError
 from keras_psr.inference import Upscaler, load, load_network
-from keras_psr.networks import build_network
+from keras_psr.networks.super_resolution import build_network
 
 
 def tiny(scale=4, **options):
@@ -61,7 +61,7 @@ def test_a_picture_larger_than_a_tile_is_what_it_is_in_one_piece(saved, monkeypa
     network, _ = saved
     image = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
     whole = Upscaler(network)
-    assert whole._tiles.tile_size(height, width)[0] >= height + 2 * whole._tiles.halo
+    assert whole._tiles.tile_size(height, width)[0] >= height + 2 * whole._tiles.geometry.halo
     monkeypatch.setattr("keras_psr.inference.KERAS_OUTPUT_SIDE", 4)
     tiled = Upscaler(network)
     assert tiled._tiles.tile_size(height, width)[0] < height

@@ -11,7 +11,7 @@ from skimage import data
 
 from keras_psr.errors import ConfigError, ImageFileError
 from keras_psr.inference import load
-from keras_psr.receptive_field import receptive_halo
+from keras_psr.networks.receptive_field import measure_geometry
 from keras_psr.samples import Sample
 from keras_psr.sources import Picture
 from keras_psr.training.config import FitConfig
@@ -96,7 +96,7 @@ def test_a_resumed_fit_ends_where_a_straight_one_does(sources, tmp_path):
 def test_a_fit_comes_nearer_to_the_painting(config):
     trainer, stream = build_trainer(replace(config, learning_rate=0.01, steps=1000)), build_stream(config)
     photographs, originals = stream.batch(0, 2)
-    halo = receptive_halo(trainer.network)
+    halo = measure_geometry(trainer.network).halo
     surround = (photographs.shape[1] - 32) // 2
     assert photographs.shape == (2, 128, 128, 3) and surround >= halo > 16
     np.testing.assert_array_equal(photographs[:, surround:-surround, surround:-surround], originals)

@@ -13,7 +13,7 @@ from keras_psr.upscaling import output_size, upscale_photo
 @pytest.fixture(scope="module")
 def upscaler():
     """A network that is not fitted: bilinear enlargement by 4, of [0, 255] to [0, 255]."""
-    from keras_psr.networks import build_network
+    from keras_psr.networks.super_resolution import build_network
 
     return Upscaler(build_network(scale=4, num_filters=4, num_residual_blocks=1))
 

@@ -3,13 +3,13 @@
 import keras
 import numpy as np
 
-from keras_psr import networks
 from keras_psr.errors import ConfigError, DataError, ImageFileError
 from keras_psr.evaluation import FEATURE_TAP, Scores, interpolations, score_picture, summarize
 from keras_psr.images.pixels import crop_center, crop_to_multiple, make_low_res
 from keras_psr.images.sheets import comparison_sheet
 from keras_psr.inference import Upscaler
 from keras_psr.losses import PerceptualLoss
+from keras_psr.networks import super_resolution
 from keras_psr.samples import SampleStream
 from keras_psr.sources import open_sources, report_skipped
 from keras_psr.training.config import SuperResolutionConfig
@@ -26,7 +26,7 @@ def build_network(config: SuperResolutionConfig, dtype: str) -> keras.Model:
     Raises:
         ConfigError: The architecture is unknown.
     """
-    return networks.build_network(
+    return super_resolution.build_network(
         config.architecture,
         scale=config.scale,
         num_filters=config.num_filters,

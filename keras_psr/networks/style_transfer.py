@@ -7,7 +7,7 @@ import keras
 from keras import layers, ops
 
 from keras_psr.errors import ConfigError
-from keras_psr.networks import dtype_policy
+from keras_psr.networks.blocks import dtype_policy
 
 REFLECTION = 40
 """Pixels by which the paper's network pads each side: what its ten unpadded convolutions take away on a grid of 4."""
@@ -138,6 +138,8 @@ class EqualPhases(keras.constraints.Constraint):
     would paint the difference of their sums, a pattern of two pixels, for it has nothing else to make a texture of. So
     the sums, for each pair of channels, are kept equal: what is flat stays flat, as behind nearest-neighbour
     enlargement. The paper's table has no such constraint; the idea is ours.
+
+    It is registered because networks that were saved before it belonged to the fit alone name it in their files.
     """
 
     def __call__(self, kernel: keras.KerasTensor) -> keras.KerasTensor:
@@ -166,7 +168,11 @@ def _convolve(
 
 def _upsample(x: keras.KerasTensor, filters: int, size: int, *, name: str) -> keras.KerasTensor:
     """A transposed convolution to twice the size, batch norm and ReLU."""
-    constraint = EqualPhases() if size % 2 == 0 else None
-    x = layers.Conv2DTranspose(filters, size, strides=2, padding="same", kernel_constraint=constraint, name=name)(x)
+    upsampling = layers.Conv2DTranspose(filters, size, strides=2, padding="same", name=name)
+    x = upsampling(x)
+    if size % 2 == 0:
+        # The optimizer reads it from the variable. In the layer's configuration it would be saved with the network, and
+        # plain Keras could not load that.
+        upsampling.kernel.constraint = EqualPhases()
     x = layers.BatchNormalization(momentum=MOMENTUM, synchronized=True, name=f"{name}_norm")(x)
     return layers.ReLU(name=f"{name}_relu")(x)

@@ -7,10 +7,10 @@ import tensorflow as tf
 from keras import layers
 
 from keras_psr.errors import ModelError
-from keras_psr.export.graph import export_function
-from keras_psr.networks import build_network, network_scale
-from keras_psr.receptive_field import pixel_grid, receptive_halo
-from keras_psr.style_networks import build_style_network
+from keras_psr.export.conversion import export_function
+from keras_psr.networks.receptive_field import measure_geometry
+from keras_psr.networks.style_transfer import build_style_network
+from keras_psr.networks.super_resolution import build_network
 
 
 def randomize(network):
@@ -29,8 +29,9 @@ def make_image(size):
 
 def check_pixels(network, tolerance, middle=5):
     """Compares the functions of tiles and of open sizes with the network, on noise, and returns what it gives."""
-    halo, scale = receptive_halo(network), network_scale(network)
-    image = make_image(middle * pixel_grid(network) + 2 * halo)
+    geometry = measure_geometry(network)
+    halo, scale = geometry.halo, geometry.scale
+    image = make_image(middle * geometry.grid + 2 * halo)
     expected = np.asarray(network(image, training=False))
     whole = np.asarray(export_function(network, None, clip=False)(image)["image"])
     np.testing.assert_allclose(whole, expected, rtol=1e-4, atol=tolerance)
@@ -123,7 +124,7 @@ def test_an_open_size_gives_the_same_pixels():
 def test_clip():
     network = randomize(build_network("residual", num_filters=4, num_residual_blocks=1))
     network.get_layer("exit").kernel.assign(network.get_layer("exit").kernel.value * 500)
-    halo, image = receptive_halo(network), make_image(40)
+    halo, image = measure_geometry(network).halo, make_image(40)
     expected = np.clip(np.asarray(network(image)), 0, 255)[:, 4 * halo : -4 * halo, 4 * halo : -4 * halo]
     assert (expected == 0).any() and (expected == 255).any()
     assert np.abs(export_function(network, 40)(image)["image"] - expected).max() < 0.01

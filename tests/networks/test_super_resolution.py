@@ -4,7 +4,8 @@ import pytest
 import tensorflow as tf
 
 from keras_psr.errors import ConfigError
-from keras_psr.networks import ARCHITECTURES, build_network, network_scale
+from keras_psr.networks.receptive_field import measure_geometry
+from keras_psr.networks.super_resolution import ARCHITECTURES, build_network
 
 SIZES = [(1, 1), (3, 7), (17, 9)]
 
@@ -80,7 +81,7 @@ def test_fast_has_one_layer_with_weights_behind_the_low_resolution_grid():
 @pytest.mark.parametrize("scale", [2, 4, 8])
 def test_any_size_is_enlarged_by_the_scale(architecture, scale):
     network = tiny(architecture, scale)
-    assert network_scale(network) == scale
+    assert measure_geometry(network).scale == scale
     for height, width in SIZES:
         output = network(picture(2, height, width, 3), training=False)
         assert output.shape == (2, scale * height, scale * width, 3)
@@ -156,7 +157,7 @@ def test_a_saved_network_loads_in_safe_mode_and_is_the_same_function(architectur
     again = keras.saving.load_model(tmp_path / "network.keras", safe_mode=True)
     image = picture(1, 5, 6, 3)
     np.testing.assert_array_equal(again(image, training=False), network(image, training=False))
-    assert network_scale(again) == scale
+    assert measure_geometry(again).scale == scale
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)

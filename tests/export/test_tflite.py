@@ -17,10 +17,10 @@ from keras_psr.export.tflite import export_tflite, write_file
 from keras_psr.images.metrics import psnr_y, ssim_y
 from keras_psr.images.pixels import crop_to_multiple, make_low_res, to_uint8
 from keras_psr.images.tiling import upscale_in_tiles
-from keras_psr.networks import build_network
-from keras_psr.receptive_field import receptive_halo
+from keras_psr.networks.receptive_field import measure_geometry
+from keras_psr.networks.style_transfer import build_style_network
+from keras_psr.networks.super_resolution import build_network
 from keras_psr.sources import open_sources
-from keras_psr.style_networks import build_style_network
 from keras_psr.tflite_metadata import read_metadata
 from keras_psr.vgg import build_vgg
 
@@ -62,7 +62,13 @@ def test_report_and_files(exported, network):
 def test_metadata_says_how_to_tile(exported, network):
     out, report = exported
     metadata = read_metadata(out / "tiny_int8.tflite")
-    expected = {"task": "super-resolution", "scale": 4, "tile": TILE, "halo": receptive_halo(network), "licence": "CC0"}
+    expected = {
+        "task": "super-resolution",
+        "scale": 4,
+        "tile": TILE,
+        "halo": measure_geometry(network).halo,
+        "licence": "CC0",
+    }
     expected |= {"variant": "int8", "value_range": [0, 255], "colour": "RGB", "model_sha256": "abc", "name": "tiny"}
     assert expected.items() <= metadata.items()
     assert metadata["measured"]["psnr_y_drop"] == report["files"]["int8"]["psnr_y_drop"]
@@ -73,7 +79,8 @@ def test_report_numbers_recomputed(exported, network):
     out, report = exported
     original = crop_to_multiple(open_sources(["sample:val"])[0].read(), 4)
     low_res = make_low_res(original, 4)
-    halo = receptive_halo(network)
+    geometry = measure_geometry(network)
+    halo = geometry.halo
     extended = np.pad(low_res, [(halo, halo), (halo, halo), (0, 0)], mode="symmetric")
     whole = np.clip(np.asarray(network(extended[None].astype(np.float32)))[0], 0, 255)
     whole = whole[4 * halo : -4 * halo, 4 * halo : -4 * halo]
@@ -86,7 +93,7 @@ def test_report_numbers_recomputed(exported, network):
     for variant in ("float32", "int8"):
         row = report["files"][variant]
         run = TileUpscaler((out / f"tiny_{variant}.tflite").read_bytes())
-        output = upscale_in_tiles(run, low_res, scale=4, tile=TILE, halo=halo)
+        output = upscale_in_tiles(run, low_res, geometry, tile=TILE)
         rounded, expected = to_uint8(output), to_uint8(whole)
         drop = psnr_y(expected, original, 4) - psnr_y(rounded, original, 4)
         assert row["psnr_y_drop"] == pytest.approx(drop, abs=2e-4)

@@ -1,12 +1,13 @@
+from zipfile import ZipFile
+
 import keras
 import numpy as np
 import pytest
 
 from keras_psr.errors import ConfigError
 from keras_psr.inference import KerasNetwork, Upscaler, load_keras
-from keras_psr.networks import network_scale
-from keras_psr.receptive_field import receptive_halo
-from keras_psr.style_networks import STYLE_ARCHITECTURES, EqualPhases, ReflectionPadding2D, build_style_network
+from keras_psr.networks.receptive_field import measure_geometry
+from keras_psr.networks.style_transfer import STYLE_ARCHITECTURES, EqualPhases, ReflectionPadding2D, build_style_network
 
 
 def tiny(architecture="style", **options):
@@ -57,7 +58,7 @@ def test_style_has_the_parameters_that_its_description_gives(num_filters, num_re
 @pytest.mark.parametrize(("height", "width"), [(12, 16), (44, 60)])
 def test_the_output_is_as_large_as_the_input(architecture, height, width):
     network = tiny(architecture)
-    assert network_scale(network) == 1
+    assert measure_geometry(network).scale == 1
     assert network(np.zeros((2, height, width, 3), np.float32)).shape == (2, height, width, 3)
 
 
@@ -80,6 +81,31 @@ def test_a_saved_network_is_the_same_again(architecture, tmp_path):
     network.save(tmp_path / "model.keras")
     image = np.random.default_rng(0).integers(0, 256, (30, 50, 3), np.uint8)
     np.testing.assert_array_equal(load_keras(tmp_path / "model.keras")(image), Upscaler(network)(image))
+
+
+def read_config(path):
+    with ZipFile(path) as archive:
+        return archive.read("config.json").decode()
+
+
+def test_a_saved_network_is_one_of_plain_keras(tmp_path):
+    tiny().save(tmp_path / "model.keras")
+    assert "Conv2DTranspose" in read_config(tmp_path / "model.keras")
+    assert "keras_psr" not in read_config(tmp_path / "model.keras")
+
+
+def test_a_file_that_names_the_constraint_by_its_old_place_still_loads(tmp_path):
+    network = tiny()
+    for name in ("upsample1", "upsample2"):
+        network.get_layer(name).kernel_constraint = EqualPhases()
+    network.save(tmp_path / "new.keras")
+    with ZipFile(tmp_path / "new.keras") as new, ZipFile(tmp_path / "old.keras", "w") as old:
+        for name in new.namelist():
+            content = new.read(name)
+            old.writestr(name, content.replace(b"keras_psr.networks.style_transfer", b"keras_psr.style_networks"))
+    assert read_config(tmp_path / "old.keras").count('"keras_psr.style_networks"') == 2
+    image = np.random.default_rng(0).integers(0, 256, (30, 50, 3), np.uint8)
+    np.testing.assert_array_equal(load_keras(tmp_path / "old.keras")(image), Upscaler(network)(image))
 
 
 def test_reflection_is_numpys():
@@ -115,7 +141,7 @@ def test_a_fitted_network_leaves_a_flat_picture_flat():
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (3, 50), (41, 77), (130, 66), (100, 100)])
 def test_any_size_and_no_seam(network, monkeypatch, height, width):
     image = np.random.default_rng(height).integers(0, 256, (height, width, 3), np.uint8)
-    halo = receptive_halo(network)
+    halo = measure_geometry(network).halo
     rows, columns = (np.pad(np.arange(side), (halo, halo + -side % 4), mode="symmetric") for side in (height, width))
     whole = np.asarray(network(image[rows[:, None], columns][None].astype(np.float32), training=False))[0]
     whole = whole[halo : halo + height, halo : halo + width]

@@ -1,7 +1,6 @@
 """The feed-forward networks, as functional Keras models that take and give RGB in [0, 255], float32, NHWC, any size."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from math import log2
 
 import keras
@@ -9,6 +8,7 @@ from keras import layers
 
 from keras_psr.constants import SCALES
 from keras_psr.errors import ConfigError
+from keras_psr.networks.blocks import dtype_policy
 
 RESIDUAL_BRANCH_GAIN = 0.1
 """Initial gain of a residual branch without batch norm (ESRGAN supplement and BasicSR: 0.1)."""
@@ -143,19 +143,6 @@ def build_network(
         )
 
 
-def network_scale(network: keras.Model) -> int:
-    """The upscaling factor of a network, read from its shapes.
-
-    Args:
-        network: A model from (batch, height, width, 3) to an enlarged (batch, height, width, 3).
-
-    Returns:
-        Output height divided by input height.
-    """
-    probe = 64  # more than any network pads by reflection
-    return int(network.compute_output_shape((1, probe, probe, 3))[1]) // probe
-
-
 def _low_res_features(
     image: keras.KerasTensor, entry_size: int, num_filters: int, num_residual_blocks: int
 ) -> keras.KerasTensor:
@@ -197,14 +184,3 @@ def _convolution_norm_relu(x: keras.KerasTensor, convolution: layers.Layer) -> k
     """The paper's convolution, batch norm over the batch of all devices, ReLU."""
     x = layers.BatchNormalization(synchronized=True, name=f"{convolution.name}_norm")(convolution(x))
     return layers.ReLU(name=f"{convolution.name}_relu")(x)
-
-
-@contextmanager
-def dtype_policy(name: str) -> Iterator[None]:
-    """Sets Keras's global dtype policy for the layers built inside."""
-    previous = keras.config.dtype_policy()
-    keras.config.set_dtype_policy(name)
-    try:
-        yield
-    finally:
-        keras.config.set_dtype_policy(previous)

@@ -9,7 +9,9 @@ import tensorflow as tf
 
 from keras_psr.errors import ConfigError, ModelError
 from keras_psr.export.delegates import list_operators, operator_name
-from keras_psr.export.graph import export_function
+from keras_psr.export.tile_graph import TileGraph
+from keras_psr.export.whole_graph import apply_rearranged
+from keras_psr.networks.receptive_field import measure_geometry
 from keras_psr.tflite_metadata import pack, unpack
 
 VARIANTS = ("float32", "float16", "dynamic", "int8", "int16x8")
@@ -72,6 +74,39 @@ def _convert(network: keras.Model, variant: str, tile: int | None, calibration: 
             raise ModelError(f"The network cannot be converted to {variant} with TFLite builtins: {reason}") from error
 
 
+def export_function(
+    network: keras.Model, tile: int | None, *, clip: bool = True
+) -> tf.types.experimental.GenericFunction:
+    """Returns the network as a TensorFlow function that is ready to be converted.
+
+    A function of tiles gives the middle of a tile, without its halo, and computes only what that needs: convolutions
+    are not padded, and what a layer gives beyond that is never made. So its pixels are those of a picture of which the
+    tile is a part, and nothing is computed that would be cut off.
+
+    Args:
+        network: A functional model from (batch, height, width, 3) to an enlarged picture.
+        tile: Rows and columns of the input, in pixels, more than twice the halo; None leaves them open.
+        clip: Clip to [0, 255]. Off for int8, where the range of the output's type does that.
+
+    Returns:
+        A function of `image`, float32 (1, tile, tile, 3), that returns {"image": float32 (1, side, side, 3)}, its side
+        scale * (tile - 2 * halo); of an open size, scale times the input's sides.
+
+    Raises:
+        ConfigError: The tile is all halo, or not a multiple of the grid.
+        ModelError: The network has a layer of an unknown kind.
+    """
+    tile_graph = TileGraph(network, measure_geometry(network), tile) if tile else None
+
+    @tf.function(input_signature=[tf.TensorSpec((1, tile, tile, 3), tf.float32, name="image")], autograph=False)
+    def upscale(image: tf.Tensor) -> dict[str, tf.Tensor]:
+        output = tile_graph(image) if tile_graph else apply_rearranged(network, image)
+        # RELU fuses into the addition before it, where a MAXIMUM would not.
+        return {"image": tf.minimum(tf.nn.relu(output), 255.0) if clip else output}
+
+    return upscale
+
+
 def with_quantization_of(content: bytes, measured: bytes) -> bytes:
     """Gives a quantized model the scales of another one of the same network, whose tile has another size.
 
@@ -108,7 +143,7 @@ def with_raw_bytes(content: bytes) -> bytes:
 
     The output's range was measured on an unclipped output and is a little too wide. The operator that gives it computes
     its factors from the scales that the file states, so stating [0, 255] is enough, and clips on the way. Operators
-    behind it may only move pixels.
+    after it may only move pixels.
 
     Args:
         content: A flatbuffer whose input and output are uint8.

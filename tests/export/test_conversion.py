@@ -7,14 +7,14 @@ from keras import layers
 
 from keras_psr.errors import ConfigError, DataError, ModelError
 from keras_psr.export.calibration import calibration_tiles
-from keras_psr.export.convert import VARIANTS, convert, refuse_others_than_builtins, with_quantization_of
+from keras_psr.export.conversion import VARIANTS, convert, refuse_others_than_builtins, with_quantization_of
 from keras_psr.export.delegates import find_gpu_refusals, list_operators, measure_xnnpack
 from keras_psr.export.runner import TileUpscaler
 from keras_psr.images.pixels import to_uint8
-from keras_psr.networks import build_network, network_scale
-from keras_psr.receptive_field import receptive_halo
+from keras_psr.networks.receptive_field import measure_geometry
+from keras_psr.networks.style_transfer import build_style_network
+from keras_psr.networks.super_resolution import build_network
 from keras_psr.sources import Picture, open_sources
-from keras_psr.style_networks import build_style_network
 
 TILE = 40
 
@@ -47,14 +47,16 @@ def image():
 
 def run_keras(network, image):
     """What the file of a tile gives: the network's pixels without the halo."""
-    cut = receptive_halo(network) * network_scale(network)
+    geometry = measure_geometry(network)
+    cut = geometry.halo * geometry.scale
     return np.clip(np.asarray(network(image[None].astype(np.float32)))[0, cut:-cut, cut:-cut], 0, 255)
 
 
 def enlarge(network, image):
     """The same from the picture itself, by repeating pixels."""
-    scale, halo = network_scale(network), receptive_halo(network)
-    return image[halo:-halo, halo:-halo].repeat(scale, 0).repeat(scale, 1).astype(np.float32)
+    geometry = measure_geometry(network)
+    middle = image[geometry.halo : -geometry.halo, geometry.halo : -geometry.halo]
+    return middle.repeat(geometry.scale, 0).repeat(geometry.scale, 1).astype(np.float32)
 
 
 @pytest.mark.parametrize(
@@ -118,7 +120,7 @@ def test_a_style_in_int8_has_the_pixels_range_at_its_end_and_no_rescaling():
     network = build_style_network(num_filters=4, num_residual_blocks=1)
     exit_kernel = network.get_layer("exit").kernel
     exit_kernel.assign(np.random.default_rng(0).normal(0, 1, exit_kernel.shape))
-    tile = 2 * receptive_halo(network) + 24
+    tile = 2 * measure_geometry(network).halo + 24
     tiles = calibration_tiles(open_sources(["sample"]), scale=1, tile=tile, count=6)
     content = convert(network, "int8", tile, tiles)
     expected = run_keras(network, tiles[0])

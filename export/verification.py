@@ -13,8 +13,7 @@ from keras_psr.export.delegates import measure_xnnpack
 from keras_psr.export.runner import TileUpscaler
 from keras_psr.images.metrics import psnr_rgb, ssim_y
 from keras_psr.images.pixels import crop_to_multiple, make_low_res, to_uint8
-from keras_psr.images.tiling import upscale_in_tiles
-from keras_psr.receptive_field import pixel_grid, receptive_halo
+from keras_psr.images.tiling import Geometry, upscale_in_tiles
 from keras_psr.sources import Picture
 from keras_psr.vgg import build_vgg
 
@@ -25,8 +24,8 @@ def verify(
     network: keras.Model,
     models: Mapping[str, bytes],
     pictures: Sequence[Picture],
+    geometry: Geometry,
     *,
-    scale: int,
     tile: int,
     on_picture: Callable[[str, int, int], None] = lambda name, done, total: None,
 ) -> dict[str, dict[str, Any]]:
@@ -36,7 +35,7 @@ def verify(
         network: The Keras network.
         models: TFLite flatbuffers by variant.
         pictures: Originals; each is reduced by the scale and enlarged again.
-        scale: Upscaling factor.
+        geometry: Of the network.
         tile: Side of the tiles, in low-resolution pixels.
         on_picture: Called before each picture with its name, how many are done, and how many there are.
 
@@ -52,16 +51,14 @@ def verify(
         ModelError: A model cannot be run.
     """
     runners = _runners(network, models, pictures)
-    halo, vgg = receptive_halo(network), build_vgg((FEATURE_TAP,))
+    scale, vgg = geometry.scale, build_vgg((FEATURE_TAP,))
     scores: dict[str, list[dict[str, float]]] = {name: [] for name in runners}
     differences: dict[str, list[np.ndarray]] = {name: [] for name in runners}
     for done, picture in enumerate(pictures):
         on_picture(picture.name, done, len(pictures))
         original = crop_to_multiple(picture.read(), scale)
         low_res = make_low_res(original, scale)
-        outputs = {
-            name: upscale_in_tiles(run, low_res, scale=scale, tile=tile, halo=halo) for name, run in runners.items()
-        }
+        outputs = {name: upscale_in_tiles(run, low_res, geometry, tile=tile) for name, run in runners.items()}
         for name, output in outputs.items():
             scores[name].append(score_picture(to_uint8(output), original, scale, vgg))
             differences[name].append(_difference(output, outputs["keras"]))
@@ -76,8 +73,8 @@ def verify_style(
     network: keras.Model,
     models: Mapping[str, bytes],
     pictures: Sequence[Picture],
+    geometry: Geometry,
     *,
-    scale: int,
     tile: int,
     on_picture: Callable[[str, int, int], None] = lambda name, done, total: None,
 ) -> dict[str, dict[str, Any]]:
@@ -87,7 +84,7 @@ def verify_style(
         network: The Keras network.
         models: TFLite flatbuffers by variant.
         pictures: Photographs to paint.
-        scale: 1.
+        geometry: Of the network, with a scale of 1.
         tile: Side of the tiles, in pixels.
         on_picture: As for `verify`.
 
@@ -102,16 +99,12 @@ def verify_style(
         ModelError: A model cannot be run.
     """
     runners = _runners(network, models, pictures)
-    halo, grid = receptive_halo(network), pixel_grid(network)
     scores: dict[str, list[list[float]]] = {name: [] for name in models}
     differences: dict[str, list[np.ndarray]] = {name: [] for name in models}
     for done, picture in enumerate(pictures):
         on_picture(picture.name, done, len(pictures))
         photograph = picture.read()
-        outputs = {
-            name: upscale_in_tiles(run, photograph, scale=scale, tile=tile, halo=halo, grid=grid)
-            for name, run in runners.items()
-        }
+        outputs = {name: upscale_in_tiles(run, photograph, geometry, tile=tile) for name, run in runners.items()}
         expected = to_uint8(outputs["keras"])
         for name in models:
             image = to_uint8(outputs[name])
