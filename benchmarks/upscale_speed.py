@@ -20,10 +20,10 @@ import click
 import numpy as np
 import skimage.data
 
+from keras_psr.images.photo import Photo, read_photo, write_photo
+from keras_psr.images.tiling import spans
 from keras_psr.inference import load
 from keras_psr.litert import LiteRTNetwork
-from keras_psr.photos import Photo, read_photo, write_photo
-from keras_psr.tiling import spans
 from keras_psr.upscaling import upscale_photo
 
 CALLS = 5

@@ -19,7 +19,7 @@ from keras_psr.cli.shared import say
 from keras_psr.errors import ConfigError, DataError, KerasPSRError
 
 if TYPE_CHECKING:
-    from keras_psr.photos import Photo
+    from keras_psr.images.photo import Photo
 
 FORMATS = ("png", "jpg", "webp", "tif", "bmp")
 
@@ -213,7 +213,7 @@ def work_through(batch: Batch, load: Callable[[], Work]) -> None:
 
 def find_inputs(inputs: tuple[str, ...]) -> tuple[dict[Path, tuple[Path, bool]], list[str]]:
     """The pictures, in order, each with the folder that is mirrored and whether it was named; why inputs gave none."""
-    from keras_psr.image_files import find_images
+    from keras_psr.images.decoding import find_images
 
     found: dict[Path, tuple[Path, bool]] = {}
     failures = []
@@ -267,7 +267,7 @@ def trusted_headers() -> Iterator[None]:
 
 def check(plan: Sequence[Job], work: Work, batch: Batch) -> None:
     """Reads the headers, and marks what is skipped or fails: no picture, too large, or its target is in the way."""
-    from keras_psr.image_files import image_size
+    from keras_psr.images.decoding import image_size
     from keras_psr.upscaling import output_size
 
     targets: dict[Path, Path] = {}
@@ -326,7 +326,7 @@ def run(plan: Sequence[Job], work: Work, batch: Batch) -> None:
 
 def process_file(job: Job, work: Work, quality: int | None, on_pixels: OnPixels) -> Job:
     """Reads, processes and writes one picture, and notes how that went."""
-    from keras_psr.photos import fit_to_format, read_photo, write_photo
+    from keras_psr.images.photo import fit_to_format, read_photo, write_photo
 
     start, done = time.perf_counter(), 0
 

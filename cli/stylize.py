@@ -12,8 +12,8 @@ from keras_psr.installation import require_everything
 from keras_psr.training.config import StyleConfig
 
 if TYPE_CHECKING:
+    from keras_psr.images.photo import Photo
     from keras_psr.inference import Upscaler
-    from keras_psr.photos import Photo
     from keras_psr.style_optimization import Optimizer
 
 DEFAULT_ITERATIONS = 300

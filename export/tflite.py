@@ -13,11 +13,11 @@ from keras_psr.errors import ConfigError, ModelError
 from keras_psr.export.calibration import CALIBRATION_MIDDLE, calibration_tiles
 from keras_psr.export.convert import CALIBRATED, convert
 from keras_psr.export.verify import verify, verify_style
+from keras_psr.images.atomic import write_whole
 from keras_psr.networks import network_scale
 from keras_psr.receptive_field import pixel_grid, receptive_halo
 from keras_psr.sources import open_sources
 from keras_psr.tflite_metadata import with_metadata
-from keras_psr.whole_files import write_whole
 
 DEFAULT_MIDDLE = {1: 256, 2: 192, 4: 96, 8: 48}
 """Side of a tile without its halo, in input pixels, by scale, 1 for styles.

@@ -11,11 +11,11 @@ from keras_psr.evaluation import FEATURE_TAP, score_picture
 from keras_psr.export.benchmark import measure_latency
 from keras_psr.export.delegates import measure_xnnpack
 from keras_psr.export.runner import TileUpscaler
-from keras_psr.metrics import psnr_rgb, ssim_y
-from keras_psr.pixels import crop_to_multiple, make_low_res, to_uint8
+from keras_psr.images.metrics import psnr_rgb, ssim_y
+from keras_psr.images.pixels import crop_to_multiple, make_low_res, to_uint8
+from keras_psr.images.tiling import upscale_in_tiles
 from keras_psr.receptive_field import pixel_grid, receptive_halo
 from keras_psr.sources import Picture
-from keras_psr.tiling import upscale_in_tiles
 from keras_psr.vgg import build_vgg
 
 THREADS = (1, 2)

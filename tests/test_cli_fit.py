@@ -134,7 +134,7 @@ def test_an_interrupted_fit_can_be_resumed(fit_tiny, tmp_path, monkeypatch):
     [
         (["--scale", "3"], "scale must be one of 2, 4, 8. Received: 3."),
         (["--pixel-weight", "-1"], "pixel_weight must be 0 or more. Received: -1.0."),
-        (["--precision", "float8"], "precision must be one of float32, bfloat16, float16. Received: float8."),
+        (["--precision", "float8"], "precision must be one of auto, float32, bfloat16, float16. Received: float8."),
         (["--architecture", "unet"], "architecture must be one of johnson2016, residual, fast. Received: 'unet'."),
         (["--data", "nowhere/"], "no such file or folder: nowhere"),
         (["--crop", "100"], "as large as the crop, 100x100"),

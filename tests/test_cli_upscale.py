@@ -337,7 +337,7 @@ def test_output_scale_names_and_sizes_the_result(light, photo, tmp_path):
 
 
 def test_strength_0_is_bicubic(light, photo, tmp_path):
-    from keras_psr.pixels import resize_bicubic
+    from keras_psr.images.pixels import resize_bicubic
 
     assert light("photo.png", "--strength", "0").exit_code == 0
     expected = resize_bicubic(read_pixels(photo).astype(np.float32), 256, 384)

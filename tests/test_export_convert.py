@@ -10,8 +10,8 @@ from keras_psr.export.calibration import calibration_tiles
 from keras_psr.export.convert import VARIANTS, convert, refuse_others_than_builtins, with_quantization_of
 from keras_psr.export.delegates import find_gpu_refusals, list_operators, measure_xnnpack
 from keras_psr.export.runner import TileUpscaler
+from keras_psr.images.pixels import to_uint8
 from keras_psr.networks import build_network, network_scale
-from keras_psr.pixels import to_uint8
 from keras_psr.receptive_field import receptive_halo
 from keras_psr.sources import Picture, open_sources
 from keras_psr.style_networks import build_style_network

@@ -14,14 +14,14 @@ from keras_psr.export.benchmark import benchmark, measure_latency
 from keras_psr.export.runner import TileUpscaler
 from keras_psr.export.saved_model import save_saved_model
 from keras_psr.export.tflite import export_tflite, write_file
-from keras_psr.metrics import psnr_y, ssim_y
+from keras_psr.images.metrics import psnr_y, ssim_y
+from keras_psr.images.pixels import crop_to_multiple, make_low_res, to_uint8
+from keras_psr.images.tiling import upscale_in_tiles
 from keras_psr.networks import build_network
-from keras_psr.pixels import crop_to_multiple, make_low_res, to_uint8
 from keras_psr.receptive_field import receptive_halo
 from keras_psr.sources import open_sources
 from keras_psr.style_networks import build_style_network
 from keras_psr.tflite_metadata import read_metadata
-from keras_psr.tiling import upscale_in_tiles
 from keras_psr.vgg import build_vgg
 
 TILE = 48

@@ -18,7 +18,7 @@ import keras_psr
 from keras_psr import installation
 from keras_psr.cli.main import COMMANDS
 from keras_psr.errors import InstallationError, KerasPSRError
-from keras_psr.image_files import read_rgb
+from keras_psr.images.decoding import read_rgb
 from keras_psr.installation import LEFT_OUT, describe_missing, explain, is_installed, require_everything
 from keras_psr.registry import find_runnable, shipped_folder
 

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from keras_psr.errors import ConfigError, ModelError
+from keras_psr.images.tiling import upscale_in_tiles
 from keras_psr.inference import Upscaler, load
 from keras_psr.litert import LiteRTNetwork, available_cores
 from keras_psr.receptive_field import receptive_halo
 from keras_psr.tflite_metadata import read_metadata, with_metadata
-from keras_psr.tiling import upscale_in_tiles
 
 SIZES = [(1, 1), (3, 500), (127, 129), (1000, 1), (48, 48), (17, 16)]
 
@@ -82,7 +82,7 @@ def test_grey_is_the_mean_of_what_three_equal_channels_give(export_tflite, varia
 
 
 def test_strength_blends_with_bicubic(export_tflite):
-    from keras_psr.pixels import resize_bicubic
+    from keras_psr.images.pixels import resize_bicubic
 
     upscaler, image = load(export_tflite("float32")), make_picture(70, 90)
     network, bicubic = upscaler(image).astype(float), resize_bicubic(image.astype(np.float32), 280, 360)

@@ -7,8 +7,8 @@ from skimage import data
 
 import keras_psr.registry
 from keras_psr.errors import ModelError
+from keras_psr.images.metrics import lattice_ratio
 from keras_psr.inference import load
-from keras_psr.metrics import lattice_ratio
 from keras_psr.registry import file_sha256, find_model, find_runnable, shipped_folder, shipped_models
 from keras_psr.tflite_metadata import read_metadata
 

@@ -100,7 +100,7 @@ def test_a_fit_comes_nearer_to_the_painting(config):
     surround = (photographs.shape[1] - 32) // 2
     assert photographs.shape == (2, 128, 128, 3) and surround >= halo > 16
     np.testing.assert_array_equal(photographs[:, surround:-surround, surround:-surround], originals)
-    one_batch = stream.dataset(batch_size=2, first_step=0, last_step=1)
+    one_batch = stream.dataset(batch_size=2, first_sample=0, num_steps=1)
     losses = trainer.fit(one_batch, epochs=25, verbose=0, shuffle=False).history["loss"]
     assert losses[-1] < 0.7 * losses[0]
 
@@ -205,7 +205,7 @@ def test_the_objective_is_that_of_the_fit_without_the_lattice(config):
 
 def test_the_phase_loss_keeps_a_grid_of_four_pixels_out(config):
     settings = replace(config, learning_rate=0.01, steps=1000)
-    one_batch = build_stream(config).dataset(batch_size=2, first_step=0, last_step=1)
+    one_batch = build_stream(config).dataset(batch_size=2, first_sample=0, num_steps=1)
 
     def fit_with(phase_weight):
         trainer = build_trainer(replace(settings, phase_weight=phase_weight))

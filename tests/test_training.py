@@ -17,10 +17,11 @@ from keras_psr.errors import ConfigError, DataError, ModelError, TrainingError
 from keras_psr.inference import load, load_network
 from keras_psr.samples import SampleStream
 from keras_psr.sources import open_sources
-from keras_psr.training.config import FitConfig, SuperResolutionConfig, read_config_file
+from keras_psr.training.config import FitConfig, Stage, SuperResolutionConfig, read_config_file
 from keras_psr.training.fit import build_trainer, fit
 from keras_psr.training.run_folder import RunFolder, saved_config
 from keras_psr.training.super_resolution import build_stream
+from keras_psr.training.trainer import Trainer
 
 TINY = {
     "num_filters": 4,
@@ -127,7 +128,7 @@ def test_whole_numbers_pass_for_floats_and_lists_for_tuples():
         ({"pixel_norm": "l3"}, "pixel_norm must be one of l1, l2. Received: l3."),
         ({"optimizer": "sgd"}, "optimizer must be one of muon, adam. Received: sgd."),
         ({"vgg_pooling": "median"}, "vgg_pooling must be one of average, max."),
-        ({"precision": "float64"}, "precision must be one of float32, bfloat16, float16."),
+        ({"precision": "float64"}, "precision must be one of auto, float32, bfloat16, float16."),
         ({"steps": 0}, "steps must be at least 1. Received: 0."),
         ({"batch_size": 0}, "batch_size must be at least 1."),
         ({"save_every": 0}, "save_every must be at least 1."),
@@ -139,6 +140,13 @@ def test_whole_numbers_pass_for_floats_and_lists_for_tuples():
         ({"total_variation_weight": -1.0}, "total_variation_weight must be 0 or more."),
         ({"blur_sigma": -1.0}, "blur_sigma must be 0 or more."),
         ({"warmup_steps": -1}, "warmup_steps must be 0 or more."),
+        ({"warmup_batch_size": -1}, "warmup_batch_size must be 0 or more."),
+        ({"warmup_crop": 30}, "warmup_crop must be 0, or a multiple of the scale, 4, and at least 24. Received: 30."),
+        ({"warmup_learning_rate": 2.0}, "warmup_learning_rate must be in [0, 1]. Received: 2.0."),
+        (
+            {"warmup_steps": 1, "pixel_weight": 0.0},
+            "pixel_weight must be above 0 with warmup_steps, which have no other loss. Received: 0.0.",
+        ),
         ({"seed": -1}, "seed must be 0 or more."),
         ({"ema_momentum": 1.0}, r"ema_momentum must be in \[0, 1\). Received: 1.0."),
         ({"learning_rate": 0.0}, r"learning_rate must be in \(0, 1\]. Received: 0.0."),
@@ -240,17 +248,16 @@ def test_losses_are_logged_and_are_means_since_the_last_line(photographs, tmp_pa
         if "loss" in numbers:
             lines.append((step, numbers))
 
-    settings = {**FLOAT32, **photographs, "steps": 5, "save_every": 5, "warmup_steps": 3, "phase_weight": 0.5}
+    settings = {**FLOAT32, **photographs, "steps": 6, "save_every": 6, "warmup_steps": 3, "phase_weight": 0.5}
     fit(tmp_path / "run", **settings, on_log=on_log, callbacks=[Losses()])
-    assert [step for step, _ in lines] == [2, 4, 5]
-    for (step, numbers), since in zip(lines, (0, 2, 4), strict=True):
+    assert [step for step, _ in lines] == [2, 3, 4, 6], "each second step, and the end of each stage"
+    assert all(numbers["loss"] == numbers["pixel_loss"] for _, numbers in lines[:2]), "the warm-up has no other loss"
+    assert not any("feature_loss" in numbers for _, numbers in lines[:2])
+    for (step, numbers), since in zip(lines[2:], (3, 4), strict=True):
         assert numbers["loss"] == pytest.approx(np.mean(losses[since:step]))
-        assert numbers["crops_per_second"] > 0
+        assert numbers.get("crops_per_second", 1) > 0
         weighted = numbers["pixel_loss"] + 1.5e-4 * numbers["feature_loss"] + 0.5 * numbers["phase_loss"]
         assert numbers["loss"] == pytest.approx(weighted, rel=1e-5)
-    (_, first), (_, second), _ = lines
-    assert first["feature_loss"] == 0, "steps 1 and 2 are warm-up"
-    assert second["feature_loss"] > 0, "step 4 is not"
 
 
 def test_the_saved_network_is_float32_and_what_fit_returns(finished):
@@ -556,6 +563,45 @@ def test_init_of_another_shape_is_refused(change, finished):
         build_trainer(FitConfig.from_json({**TINY, "init": str(run.path), **change}))
 
 
+# === Stages ===
+
+
+def test_a_fit_has_one_stage_or_a_warm_up_before_it():
+    plain = SuperResolutionConfig(steps=10)
+    assert plain.stages() == [Stage(plain, first_step=0, last_step=10, first_sample=0)]
+    config = SuperResolutionConfig(steps=10, warmup_steps=4, warmup_batch_size=8, warmup_crop=192, batch_size=2)
+    warmup, rest = config.stages()
+    assert (warmup.first_step, warmup.last_step, rest.first_step, rest.last_step) == (0, 4, 4, 10)
+    assert (warmup.config.batch_size, warmup.config.crop) == (8, 192) and rest.config == config
+    weights = {name: getattr(warmup.config, name) for name in ("pixel_weight", "feature_weight", "phase_weight")}
+    assert weights == {"pixel_weight": 1.0, "feature_weight": 0.0, "phase_weight": 0.0}
+    assert [warmup.position(0), warmup.position(4), rest.position(4), rest.position(6)] == [0, 32, 32, 36]
+    assert [config.stage_at(step).config.batch_size for step in (0, 3, 4, 9, 10)] == [8, 8, 2, 2, 2]
+    same = SuperResolutionConfig(steps=10, warmup_steps=4).stages()[0].config
+    assert (same.batch_size, same.crop, same.learning_rate) == (config.batch_size * 8, config.crop, 1e-3)
+
+
+def test_a_warm_up_as_long_as_the_fit_is_the_whole_of_it():
+    (stage,) = SuperResolutionConfig(steps=10, warmup_steps=30).stages()
+    assert (stage.last_step, stage.config.feature_weight) == (10, 0.0)
+
+
+def test_each_stage_sees_its_own_crops(photographs, tmp_path, monkeypatch):
+    shapes, train_step = [], Trainer.train_step
+
+    def trace(trainer, data):
+        shapes.append([tuple(images.shape) for images in data])
+        return train_step(trainer, data)
+
+    monkeypatch.setattr(Trainer, "train_step", trace)
+    stages = {"warmup_steps": 2, "warmup_batch_size": 3, "warmup_crop": 64, "steps": 4, "save_every": 4}
+    fit(tmp_path / "run", **{**FLOAT32, **photographs, **stages})
+    assert [shape for index, shape in enumerate(shapes) if shape not in shapes[:index]] == [
+        [(3, 16, 16, 3), (3, 64, 64, 3)],
+        [(2, 12, 12, 3), (2, 48, 48, 3)],
+    ]
+
+
 # === The gradient step ===
 
 
@@ -564,7 +610,7 @@ def fitted_trainer(photographs, **settings):
     config = FitConfig.from_json({**FLOAT32, **photographs, **settings})
     trainer = build_trainer(config)
     stream = SampleStream(open_sources(config.data), scale=config.scale, crop=config.crop, seed=config.seed)
-    return trainer, stream.dataset(batch_size=config.batch_size, first_step=0, last_step=config.steps)
+    return trainer, stream.dataset(batch_size=config.batch_size, first_sample=0, num_steps=config.steps)
 
 
 def test_the_step_moves_the_network_and_not_vgg(photographs):

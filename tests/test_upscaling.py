@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from keras_psr.errors import ConfigError
+from keras_psr.images.photo import Photo
+from keras_psr.images.pixels import match_histogram, resize_bicubic
 from keras_psr.inference import Upscaler, load
-from keras_psr.photos import Photo
-from keras_psr.pixels import match_histogram, resize_bicubic
 from keras_psr.upscaling import output_size, upscale_photo
 
 

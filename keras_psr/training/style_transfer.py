@@ -9,13 +9,13 @@ import numpy as np
 
 from keras_psr.constants import STYLE_GRID
 from keras_psr.errors import ConfigError, DataError, ImageFileError
-from keras_psr.image_files import read_rgb
+from keras_psr.images.decoding import read_rgb
+from keras_psr.images.pixels import resize_bicubic
+from keras_psr.images.sheets import comparison_sheet
 from keras_psr.inference import Upscaler
 from keras_psr.losses import PerceptualLoss
-from keras_psr.pixels import resize_bicubic
 from keras_psr.receptive_field import receptive_halo
 from keras_psr.samples import SampleStream
-from keras_psr.sheets import comparison_sheet
 from keras_psr.sources import Picture, open_sources, report_skipped
 from keras_psr.style_networks import build_style_network
 from keras_psr.training.config import StyleConfig

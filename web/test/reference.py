@@ -8,11 +8,11 @@ import numpy as np
 import skimage.data
 from PIL import Image
 
+from keras_psr.images.photo import read_photo, write_photo
+from keras_psr.images.pixels import resize_bicubic
+from keras_psr.images.tiling import _mirrored, spans, upscale_in_tiles
 from keras_psr.inference import load
 from keras_psr.litert import LiteRTNetwork
-from keras_psr.photos import read_photo, write_photo
-from keras_psr.pixels import resize_bicubic
-from keras_psr.tiling import _mirrored, spans, upscale_in_tiles
 from keras_psr.upscaling import upscale_photo
 
 

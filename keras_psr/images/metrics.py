@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from keras_psr.errors import ConfigError
-from keras_psr.pixels import crop_to_multiple, rgb_to_y
+from keras_psr.images.pixels import crop_to_multiple, rgb_to_y
 
 _SSIM_WINDOW = 11
 

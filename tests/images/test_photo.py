@@ -10,8 +10,8 @@ import pytest
 from PIL import ExifTags, Image, ImageCms
 
 from keras_psr.errors import ConfigError, ImageFileError
-from keras_psr.image_files import SAVE_OPTIONS, image_size
-from keras_psr.photos import Photo, fit_to_format, read_photo, write_photo
+from keras_psr.images.decoding import SAVE_OPTIONS, image_size
+from keras_psr.images.photo import Photo, fit_to_format, read_photo, write_photo
 
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 RANDOM = np.random.default_rng(0)
@@ -375,7 +375,7 @@ def test_damaged_exif_is_no_reason_to_lose_a_picture(tmp_path):
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
 @pytest.mark.parametrize("strip", [1, 100, 10**6])
 def test_png_strips_join(tmp_path, monkeypatch, dtype, strip):
-    monkeypatch.setattr("keras_psr.photos.PNG_STRIP", strip)
+    monkeypatch.setattr("keras_psr.images.photo.PNG_STRIP", strip)
     pixels = RANDOM.integers(0, np.iinfo(dtype).max, (37, 11, 3), dtype)
     write_photo(tmp_path / "a.png", Photo(pixels, pixels[..., 1]))
     assert_photo(read_photo(tmp_path / "a.png"), pixels, pixels[..., 1])

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from keras_psr.errors import ConfigError
-from keras_psr.sheets import comparison_sheet
+from keras_psr.images.sheets import comparison_sheet
 
 
 def plain(height: int, width: int, colour: tuple[int, int, int]) -> np.ndarray:

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from keras_psr.errors import ConfigError
+from keras_psr.images.tiling import spans, tile_starts, upscale_in_tiles
 from keras_psr.networks import build_network
 from keras_psr.receptive_field import receptive_halo
-from keras_psr.tiling import spans, tile_starts, upscale_in_tiles
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import pytest
 from skimage import data
 
 from keras_psr.errors import ConfigError
-from keras_psr.pixels import crop_to_multiple, make_low_res, resize_bicubic, rgb_to_y, to_uint8
+from keras_psr.images.pixels import crop_to_multiple, make_low_res, resize_bicubic, rgb_to_y, to_uint8
 
 
 def imresize_weights(size: int, resized: int) -> np.ndarray:

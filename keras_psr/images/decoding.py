@@ -12,8 +12,8 @@ import numpy as np
 from PIL import ExifTags, Image, ImageFile, ImageOps
 
 from keras_psr.errors import ConfigError, DataError, ImageFileError
-from keras_psr.pixels import to_uint8
-from keras_psr.whole_files import write_whole
+from keras_psr.images.atomic import write_whole
+from keras_psr.images.pixels import to_uint8
 
 IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 """Endings, in lower case, by which picture files are found in folders."""
@@ -175,7 +175,7 @@ def write_image(path: str | os.PathLike[str], image: np.ndarray) -> None:
 
 @contextmanager
 def write_picture(path: Path) -> Iterator[Path]:
-    """`whole_files.write_whole` for pictures, whose formats have limits.
+    """`atomic.write_whole` for pictures, whose formats have limits.
 
     Raises:
         ImageFileError: The file cannot be written.

@@ -6,8 +6,8 @@ from scipy.signal import convolve2d
 from skimage import data
 
 from keras_psr.errors import ConfigError
-from keras_psr.metrics import lattice_ratio, psnr_rgb, psnr_y, ssim_y
-from keras_psr.pixels import crop_to_multiple, make_low_res, resize_bicubic, rgb_to_y, to_uint8
+from keras_psr.images.metrics import lattice_ratio, psnr_rgb, psnr_y, ssim_y
+from keras_psr.images.pixels import crop_to_multiple, make_low_res, resize_bicubic, rgb_to_y, to_uint8
 
 
 def noise(height: int, width: int, seed: int = 0) -> np.ndarray:

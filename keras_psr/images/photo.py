@@ -13,7 +13,7 @@ import numpy as np
 from PIL import ExifTags, Image, ImageCms, ImageFile, ImageOps, TiffImagePlugin
 
 from keras_psr.errors import ConfigError
-from keras_psr.image_files import SAVE_OPTIONS, open_image, write_picture
+from keras_psr.images.decoding import SAVE_OPTIONS, open_image, write_picture
 
 PNG_STRIP = 500_000
 """Bytes of a PNG that are filtered and compressed at once."""

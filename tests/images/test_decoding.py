@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from keras_psr.errors import ConfigError, DataError, ImageFileError
-from keras_psr.image_files import IMAGE_SUFFIXES, find_images, image_size, read_rgb, write_image
+from keras_psr.images.decoding import IMAGE_SUFFIXES, find_images, image_size, read_rgb, write_image
 
 COLOURS = np.random.default_rng(0).integers(0, 256, (6, 10, 3), dtype=np.uint8)
 
