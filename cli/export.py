@@ -9,6 +9,7 @@ from rich.table import Table
 
 from keras_psr.cli.shared import DEFAULT_SCALE, say
 from keras_psr.errors import KerasPSRError
+from keras_psr.installation import require_everything
 
 QUANTIZE = {
     "none": "float32",
@@ -87,6 +88,7 @@ def export(
     """  # noqa: D301 - \b is click's sign for a paragraph that it must not wrap
     if not (tflite or saved_model):
         raise click.UsageError("Say what to write: --tflite, --saved-model or both.")
+    require_everything("keras-psr export")
     from keras_psr.export.saved_model import SAVED_MODEL_FILE, save_saved_model
     from keras_psr.export.tflite import export_tflite, refuse_existing
     from keras_psr.inference import load_network

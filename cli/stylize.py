@@ -8,6 +8,7 @@ import click
 from keras_psr.cli.batches import Batch, OnPixels, Work, batch_options, work_through
 from keras_psr.cli.shared import result_options, say, threads_option
 from keras_psr.errors import ModelError
+from keras_psr.installation import require_everything
 from keras_psr.training.config import StyleConfig
 
 if TYPE_CHECKING:
@@ -122,6 +123,7 @@ def load_style(model: str, threads: int | None) -> "Upscaler":
 
 def build_optimizer(settings: dict[str, Any], iterations: int, from_noise: bool) -> "Optimizer":
     """Optimisation towards a painting, with the weights of a default fit; each iteration writes a line."""
+    require_everything("keras-psr stylize --style")
     from keras_psr.style_optimization import Optimizer
     from keras_psr.training.config import FitConfig
     from keras_psr.training.style_transfer import build_objective

@@ -30,7 +30,12 @@ _HOMES = {
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_HOMES[name]), name)
+    try:
+        return getattr(import_module(_HOMES[name]), name)
+    except ModuleNotFoundError as error:
+        from keras_psr.installation import explain
+
+        raise explain(error, f"keras_psr.{name}") from error
 
 
 def __dir__() -> list[str]:

@@ -12,6 +12,7 @@ import numpy as np
 from keras_psr.errors import ConfigError, ModelError
 from keras_psr.images.pixels import resize_bicubic, to_uint8, to_uint16
 from keras_psr.images.tiling import upscale_in_tiles
+from keras_psr.installation import require_everything
 from keras_psr.litert import LiteRTNetwork
 from keras_psr.registry import find_model, find_runnable
 
@@ -202,9 +203,11 @@ def load_network(path: Path) -> "keras.Model":
 
     Raises:
         ModelError: It is not a Keras model file.
+        InstallationError: Keras is not installed.
     """
     if path.suffix != ".keras" or not zipfile.is_zipfile(path):  # Keras would also open .h5, without `safe_mode`
         raise ModelError(f"{path} is not a .keras file. Give a run folder of `keras-psr fit` or its model.keras.")
+    require_everything(f"The .keras file {path}")
     import keras
 
     import keras_psr.networks.style_transfer  # noqa: F401 - registers the layer that a network of it may have
