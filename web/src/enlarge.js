@@ -11,7 +11,7 @@ const PREVIEW_PIXELS = 16e6;
  * @param {ImageBitmap} bitmap
  * @param {Network} network
  * @param {(done: number, total: number) => void} onTile
- * @returns {Promise<{png: Blob, preview: Blob, width: number, height: number}>}
+ * @returns {Promise<{png: Blob, preview: ?Blob, width: number, height: number}>} `preview` only of a large result
  */
 export async function enlarge(bitmap, network, onTile) {
   const { scale, tile } = network;
@@ -46,8 +46,7 @@ export async function enlarge(bitmap, network, onTile) {
     png.write(strip);
     reduced?.write(strip);
   }
-  const result = png.finish();
-  return { png: result, preview: reduced ? reduced.finish() : result, width, height };
+  return { png: png.finish(), preview: reduced?.finish() ?? null, width, height };
 }
 
 /** Reads rows of a bitmap through a canvas of a few rows, for some phones have no canvas as large as a photo. */

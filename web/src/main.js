@@ -1,17 +1,18 @@
 /** The page: choosing a picture and a model, running it in a worker, showing and saving the result. */
 
+import { hasThreads } from "./threads.js";
 import { showAfter, showBefore } from "./viewer.js";
 import PageWorker from "./worker.js?worker";
 
 const ids =
   "stage empty toolbar tasks task-field model precision accelerator size run " +
-  "working progress cancel status error download photo camera";
+  "limits working progress cancel status error download photo camera";
 const page = Object.fromEntries(ids.split(" ").map((id) => [id, document.getElementById(id)]));
 const form = document.getElementById("settings");
 
 const ENLARGE = "Enlarge";
 const PAINT = "Paint";
-const PRECISIONS = { int8: "8 bit, fast", float16: "16 bit", float32: "32 bit, exact" };
+const PRECISIONS = { int8: "8 bit, small", float16: "16 bit", float32: "32 bit, exact" };
 const PLACES = { gpu: "GPU", cpu: "CPU" };
 
 let models = [];
@@ -167,7 +168,7 @@ function showProgress({ done, total }) {
 async function finish({ png, preview, width, height, seconds, accelerator, threads, note }) {
   setWorking(false);
   forgetResult();
-  results = [URL.createObjectURL(png), URL.createObjectURL(preview)];
+  results = [png, preview ?? png].map((blob) => URL.createObjectURL(blob));
   const name = `${picture.file.name.replace(/\.[^.]*$/, "")}_${chosenModel().name}.png`;
   Object.assign(page.download, { href: results[0], download: name, hidden: false });
   page.download.textContent = `Download PNG (${megabytes(png.size)})`;
@@ -175,7 +176,7 @@ async function finish({ png, preview, width, height, seconds, accelerator, threa
   const place = PLACES[accelerator] + (threads > 1 ? ` with ${threads} threads` : "");
   page.status.textContent =
     `${width} × ${height} in ${seconds.toFixed(1)} s, ${speed.toFixed(2)} MP/s on the ${place}. ${note}` +
-    (preview === png ? "" : " The view here is reduced, the download is not.");
+    (preview ? " The view here is reduced, the download is not." : "");
   page.download.focus({ preventScroll: true });
   await showAfter(results[1], width, height);
 }
@@ -245,10 +246,31 @@ form.addEventListener("submit", (event) => {
 });
 page.cancel.addEventListener("click", cancel);
 
+// What this browser cannot do
+
+/** Says why models run slower here than they could; nothing if they do not. */
+async function showLimits() {
+  const adapter = await navigator.gpu?.requestAdapter().catch(() => null);
+  let limit = "";
+  if (!adapter) {
+    Object.assign(page.accelerator.querySelector("[value=gpu]"), { text: "GPU (none here)", disabled: true });
+    limit = navigator.gpu ? "No GPU: this browser found none for pages. " : "No GPU: this browser has no WebGPU here. ";
+  }
+  page.limits.textContent = limit + coreLimit();
+}
+
+function coreLimit() {
+  if (!isSecureContext) return "One core only, because this address is not HTTPS.";
+  if (!crossOriginIsolated) return "One core only, until the page is loaded again.";
+  return hasThreads() ? "" : "One core only: several times slower than in Chrome or Firefox.";
+}
+
 const loaded =
   "OffscreenCanvas" in window
     ? loadModels()
     : showError("This browser is too old: it needs Chrome 92, Firefox 105, Safari 16.4 or newer.");
+
+showLimits();
 
 /** Resolves when the service worker keeps what is loaded from then on, or when there is none. */
 const isControlled = (async () => {
