@@ -12,6 +12,9 @@ MODEL_FILE = "model.keras"
 CARD_FILE = "card.json"
 RUN_FILE = "config.json"
 
+RUNS_FOLDER = "runs"
+"""Where `keras-psr fit` puts run folders."""
+
 DEFAULT_VARIANT = "float32"
 """The `.tflite` that a shipped model's name stands for: its pixels are the network's own, int8's nearly so."""
 
@@ -25,6 +28,24 @@ def shipped_models() -> dict[str, dict[str, Any]]:
     """The cards of all shipped models, by name, sorted."""
     cards = sorted(shipped_folder().glob(f"*/{CARD_FILE}"))
     return {path.parent.name: json.loads(path.read_text(encoding="utf-8")) for path in cards}
+
+
+def model_names(*, task: str | None = None, variants: bool = True) -> list[str]:
+    """The names of the shipped models, each followed by those of its `.tflite` files: x4, x4_float16, ...
+
+    Args:
+        task: Of the models, as their cards say it; None for all.
+        variants: Whether to name the files.
+    """
+    names: list[str] = []
+    for name, card in shipped_models().items():
+        if task in (None, card["task"]):
+            names += [name, *(_variants(name) if variants else [])]
+    return names
+
+
+def _variants(name: str) -> list[str]:
+    return sorted(path.stem for path in (shipped_folder() / name).glob(f"{name}_*.tflite"))
 
 
 def find_model(model: str | Path) -> Path:
