@@ -4,7 +4,6 @@ import json
 import os
 import queue
 import shutil
-import signal
 import threading
 import time
 import traceback
@@ -12,7 +11,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from types import FrameType
 
 import click
 
@@ -31,22 +29,12 @@ from keras_psr.cli.batch_plan import (
 )
 from keras_psr.cli.claims import ClaimedError, Claims, remove_stale_parts
 from keras_psr.cli.own_results import sign
+from keras_psr.cli.signals import PATIENCE, heeded_signals
 from keras_psr.cli.terminal import say, shown
 from keras_psr.errors import KerasPSRError
 
-PATIENCE = 2.0
-"""Seconds that an interrupted run waits for tiles and files under way, before it leaves them unfinished."""
-
 WRITING_SHARE = 0.25
 """Part of the bar that stands for writing a picture, over the part for computing it."""
-
-
-class Terminated(KeyboardInterrupt):
-    """A signal other than Ctrl-C's asked the process to end."""
-
-    def __init__(self, number: int) -> None:
-        """Keeps the signal's number."""
-        self.number = number
 
 
 def work_through(batch: Batch, load: Callable[[], Work]) -> None:
@@ -161,30 +149,6 @@ def wait_for(finished: "queue.SimpleQueue[Job]") -> Job:
             continue
 
 
-@contextmanager
-def heeded_signals() -> Iterator[None]:
-    """Makes SIGTERM and SIGHUP end a run as Ctrl-C does, unless they are ignored, as SIGHUP is below nohup."""
-    numbers = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
-    if threading.current_thread() is not threading.main_thread():
-        numbers = []
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        raise Terminated(number)
-
-    previous = {number: signal.getsignal(number) for number in numbers}
-    previous = {number: handler for number, handler in previous.items() if handler is not signal.SIG_IGN}
-    for number in previous:
-        signal.signal(number, stop)
-    try:
-        yield
-    except Terminated as stop:
-        say("Terminated.")
-        raise click.exceptions.Exit(128 + stop.number) from None
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
-
-
 def process_file(
     job: Job, work: Work, batch: Batch, claims: Claims, scratch: Path, advance: Callable[[float], None], debug: bool
 ) -> None:
@@ -273,17 +237,19 @@ class BatchBar:
         console = Console(stderr=True)
         text = TextColumn("{task.fields[pictures]} of " + f"{len(jobs)} picture{'' if len(jobs) == 1 else 's'}")
         self.progress = Progress(
-            *(text, BarColumn(), TaskProgressColumn(), TimeRemainingColumn()),
+            *(text, BarColumn(), TaskProgressColumn()),
+            TextColumn("{task.fields[rate]:.1f} MP/s"),
+            TimeRemainingColumn(),
             console=console,
             transient=True,
             disable=not console.is_terminal,
         )
         self._pictures = 0
-        self._task = self.progress.add_task("", total=sum(planned_work(job) for job in jobs), pictures=0)
+        self._task = self.progress.add_task("", total=sum(planned_work(job) for job in jobs), pictures=0, rate=0.0)
 
     def advance(self, pixels: float) -> None:
         """Counts computed pixels, or what stands for writing."""
-        self.progress.update(self._task, advance=pixels)
+        self.progress.update(self._task, advance=pixels, rate=(self.progress.tasks[0].speed or 0) / 1e6)
 
     def count(self) -> None:
         """Counts a picture."""
