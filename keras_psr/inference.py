@@ -54,6 +54,11 @@ class Upscaler:
         if self._tiles.workers > 1:
             self._executor = ThreadPoolExecutor(self._tiles.workers)
 
+    def __repr__(self) -> str:
+        """Which network it is, and what it does."""
+        does = "paints" if self.scale == 1 else f"enlarges {self.scale} times"
+        return f"<Upscaler {self.network.name}: {does}; call it with uint8 or uint16 pixels (height, width[, 3])>"
+
     @property
     def is_quantized(self) -> bool:
         """Whether it computes with 8 bits, so that it takes no 16-bit pictures."""
@@ -76,6 +81,11 @@ class Upscaler:
         Raises:
             ConfigError: `image` is of another shape or dtype, or has 16 bits and the network is quantized.
         """
+        if not isinstance(image, np.ndarray):
+            raise ConfigError(
+                f"image must be a NumPy array of pixels. Received: {image!r:.60}. "
+                "Read a file with keras_psr.read_rgb(path)."
+            )
         if image.dtype not in (np.uint8, np.uint16) or image.ndim not in (2, 3) or image.shape[2:] not in ((), (3,)):
             raise ConfigError(
                 "image must be uint8 or uint16, RGB of shape (height, width, 3) or grey of shape (height, width). "
