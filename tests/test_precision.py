@@ -93,7 +93,7 @@ def test_the_gradients_of_the_probe_are_those_of_the_convolution():
 
 
 def test_a_run_notes_what_came_of_auto_and_goes_on_with_it(measured, tiny_settings, photograph, tmp_path, caplog):
-    settings = {**tiny_settings, "data": str(photograph), "val": str(photograph)}
+    settings = {**tiny_settings, "precision": "auto", "data": str(photograph), "val": str(photograph)}
     measured(bfloat16=None)
     with caplog.at_level(logging.INFO, logger="keras_psr"):
         fit(tmp_path / "run", **settings)
