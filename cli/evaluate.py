@@ -16,7 +16,7 @@ from rich.table import Table
 from keras_psr.cli.shared import load_any_model, model_option, say, scale_option
 from keras_psr.errors import ConfigError
 from keras_psr.installation import require_everything
-from keras_psr.training.config import FitConfig, StyleConfig
+from keras_psr.tasks.config import FitConfig, StyleConfig
 
 if TYPE_CHECKING:
     from keras_psr.inference import Upscaler
@@ -108,7 +108,7 @@ def evaluate(
                 f"--style and --iterations are for style networks. {name} enlarges {network.scale} times."
             )
         else:
-            from keras_psr.evaluation import evaluate as score
+            from keras_psr.tasks.super_resolution.evaluation import evaluate as score
 
             result = score(network, data, on_picture=on_picture)
     Console(stderr=True).print(build_table(name, result))
@@ -128,8 +128,8 @@ def score_style(
         ConfigError: Nobody knows which painting that was.
     """
     from keras_psr.registry import fit_settings
-    from keras_psr.style_evaluation import evaluate_style
-    from keras_psr.training.style_transfer import build_objective
+    from keras_psr.tasks.style_transfer.evaluation import evaluate_style
+    from keras_psr.tasks.style_transfer.task import build_objective
 
     config = FitConfig.from_json(fit_settings(name) or {"style": style or "unknown"})
     assert isinstance(config, StyleConfig)

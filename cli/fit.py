@@ -14,7 +14,7 @@ from rich.table import Column
 
 from keras_psr.cli.shared import say
 from keras_psr.installation import require_everything
-from keras_psr.training.config import (
+from keras_psr.tasks.config import (
     FitConfig,
     StyleConfig,
     SuperResolutionConfig,

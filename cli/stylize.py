@@ -11,12 +11,12 @@ from keras_psr.cli.result_size import read_size
 from keras_psr.cli.shared import complete_models, name_model, result_options, say, threads_option
 from keras_psr.errors import ModelError
 from keras_psr.installation import require_everything
-from keras_psr.training.config import StyleConfig
+from keras_psr.tasks.config import StyleConfig
 
 if TYPE_CHECKING:
     from keras_psr.images.photo import Photo
     from keras_psr.inference import Upscaler
-    from keras_psr.style_optimization import Optimizer
+    from keras_psr.tasks.style_transfer.optimization import Optimizer
 
 DEFAULT_ITERATIONS = 300
 
@@ -131,9 +131,9 @@ def load_style(model: str, threads: int | None) -> "Upscaler":
 def build_optimizer(settings: dict[str, Any], iterations: int, from_noise: bool) -> "Optimizer":
     """Optimisation towards a painting, with the weights of a default fit; each iteration writes a line."""
     require_everything("keras-psr stylize --style")
-    from keras_psr.style_optimization import Optimizer
-    from keras_psr.training.config import FitConfig
-    from keras_psr.training.style_transfer import build_objective
+    from keras_psr.tasks.config import FitConfig
+    from keras_psr.tasks.style_transfer.optimization import Optimizer
+    from keras_psr.tasks.style_transfer.task import build_objective
 
     config = FitConfig.from_json({name: value for name, value in settings.items() if value})
     assert isinstance(config, StyleConfig)

@@ -9,13 +9,13 @@ import keras
 import numpy as np
 
 from keras_psr import __version__
+from keras_psr.data.sources import open_sources
 from keras_psr.errors import ConfigError, ModelError
 from keras_psr.export.calibration import CALIBRATION_MIDDLE, calibration_tiles
 from keras_psr.export.conversion import CALIBRATED, convert
 from keras_psr.export.verification import verify, verify_style
 from keras_psr.images.atomic import write_whole
 from keras_psr.networks.receptive_field import measure_geometry
-from keras_psr.sources import open_sources
 from keras_psr.tflite_metadata import with_metadata
 
 DEFAULT_MIDDLE = {1: 256, 2: 192, 4: 96, 8: 48}

@@ -6,16 +6,16 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_psr.data.sources import Picture
 from keras_psr.errors import DataError
-from keras_psr.evaluation import FEATURE_TAP, score_picture
 from keras_psr.export.benchmark import measure_latency
 from keras_psr.export.delegates import measure_xnnpack
 from keras_psr.export.runner import TileUpscaler
 from keras_psr.images.metrics import psnr_rgb, ssim_y
 from keras_psr.images.pixels import crop_to_multiple, make_low_res, to_uint8
 from keras_psr.images.tiling import Geometry, upscale_in_tiles
-from keras_psr.sources import Picture
-from keras_psr.vgg import build_vgg
+from keras_psr.losses.vgg import build_vgg
+from keras_psr.tasks.super_resolution.evaluation import FEATURE_TAP, score_picture
 
 THREADS = (1, 2)
 

@@ -9,7 +9,7 @@ import pytest
 
 from keras_psr.cli.fit import HELP, fit, resolve
 from keras_psr.cli.main import main
-from keras_psr.training.config import StyleConfig, SuperResolutionConfig, default_settings
+from keras_psr.tasks.config import StyleConfig, SuperResolutionConfig, default_settings
 
 DEFAULTS = SuperResolutionConfig()
 

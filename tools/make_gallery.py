@@ -16,7 +16,7 @@ import skimage.data
 from PIL import Image
 
 import keras_psr
-from keras_psr.degradation import degrade
+from keras_psr.data.degradation import degrade
 from keras_psr.images.pixels import crop_to_multiple, make_low_res, resize_bicubic
 from keras_psr.images.sheets import comparison_sheet
 from keras_psr.registry import shipped_models

@@ -16,7 +16,7 @@ import tensorflow as tf
 
 from keras_psr.errors import ImageFileError, TrainingError
 from keras_psr.images.decoding import read_rgb, write_image
-from keras_psr.training.config import FitConfig
+from keras_psr.tasks.config import FitConfig
 from keras_psr.training.run_folder import RunFolder
 
 LOG_EVERY = 50

@@ -11,12 +11,12 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from keras_psr.data.samples import SampleStream
 from keras_psr.errors import ConfigError, TrainingError
 from keras_psr.inference import Upscaler, load_keras
-from keras_psr.samples import SampleStream
+from keras_psr.tasks.config import FitConfig, Stage, StyleConfig, SuperResolutionConfig
 from keras_psr.training import style_transfer, super_resolution
 from keras_psr.training.callbacks import CountSteps, Log, OnLog, Progress, SaveAndValidate, StopOnDivergence
-from keras_psr.training.config import FitConfig, Stage, StyleConfig, SuperResolutionConfig
 from keras_psr.training.devices import build_strategy, is_chief, is_multiworker
 from keras_psr.training.optimizer import build_optimizer
 from keras_psr.training.precision import PrecisionChoice, choose_precision
@@ -201,7 +201,7 @@ def build_trainer(config: FitConfig, strategy: tf.distribute.Strategy | None = N
     """The network, its loss and its optimizer, ready for the first step.
 
     Args:
-        config: The settings.
+        config: The settings; the precision `auto` is resolved here.
         strategy: What to compute on; None for the strategy in scope.
 
     Returns:
@@ -214,6 +214,8 @@ def build_trainer(config: FitConfig, strategy: tf.distribute.Strategy | None = N
     task = TASKS[type(config)]
     initial = load_keras(config.init).network if config.init else None
     strategy = strategy or tf.distribute.get_strategy()
+    if config.precision == "auto":
+        config = replace(config, precision=choose_precision(config, strategy).precision)
     with strategy.scope():
         network = task.build_network(config, POLICIES[config.precision])
         if initial:

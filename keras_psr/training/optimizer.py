@@ -8,7 +8,7 @@ import keras
 import tensorflow as tf
 from keras import ops
 
-from keras_psr.training.config import FitConfig, Stage
+from keras_psr.tasks.config import FitConfig, Stage
 
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 """Coefficients of the iteration that moves all singular values to about 1 (kellerjordan.github.io/posts/muon)."""

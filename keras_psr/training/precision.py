@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_psr.errors import ConfigError
-from keras_psr.training.config import FitConfig
+from keras_psr.tasks.config import FitConfig
 from keras_psr.training.devices import is_multiworker
 
 PROBE_SHAPE = (4, 48, 48, 64)

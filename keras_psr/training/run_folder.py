@@ -22,7 +22,7 @@ from filelock import FileLock, Timeout
 from keras_psr import __version__
 from keras_psr.errors import ConfigError, ModelError, TrainingError
 from keras_psr.images.atomic import UNFINISHED, write_whole
-from keras_psr.training.config import FitConfig
+from keras_psr.tasks.config import FitConfig
 
 CONFIG_FILE = "config.json"
 LOCK_FILE = ".lock"

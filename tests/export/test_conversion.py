@@ -5,6 +5,7 @@ import tensorflow as tf
 from ai_edge_litert.interpreter import Interpreter
 from keras import layers
 
+from keras_psr.data.sources import Picture, open_sources
 from keras_psr.errors import ConfigError, DataError, ModelError
 from keras_psr.export.calibration import calibration_tiles
 from keras_psr.export.conversion import VARIANTS, convert, refuse_others_than_builtins, with_quantization_of
@@ -14,7 +15,6 @@ from keras_psr.images.pixels import to_uint8
 from keras_psr.networks.receptive_field import measure_geometry
 from keras_psr.networks.style_transfer import build_style_network
 from keras_psr.networks.super_resolution import build_network
-from keras_psr.sources import Picture, open_sources
 
 TILE = 40
 

@@ -1,14 +1,27 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import tensorflow as tf
+from keras import ops
 
-import keras_psr.losses
+import keras_psr.losses.perceptual
 from keras_psr.errors import ConfigError
-from keras_psr.functional import phase_error
-from keras_psr.losses import PerceptualLoss
-from keras_psr.vgg import build_vgg
+from keras_psr.losses.functional import phase_error
+from keras_psr.losses.perceptual import PerceptualLoss
+from keras_psr.losses.terms import (
+    Term,
+    feature_loss,
+    painting_grams,
+    phase_loss,
+    pixel_loss,
+    style_loss,
+    total_variation_loss,
+)
+from keras_psr.losses.vgg import build_vgg, pooling_stride
 
-ALL = {"pixel_weight": 2.0, "feature_weight": 0.001, "phase_weight": 5.0, "total_variation_weight": 0.25}
+ALL = [pixel_loss(2.0), feature_loss(0.001, "relu2_2"), phase_loss(5.0, period=4), total_variation_loss(0.25)]
+WEIGHTS = {"pixel_loss": 2.0, "feature_loss": 0.001, "phase_loss": 5.0, "total_variation": 0.25}
 
 
 @pytest.fixture(scope="module")
@@ -19,7 +32,7 @@ def pictures():
 
 @pytest.fixture(scope="module")
 def loss():
-    return PerceptualLoss(phase_period=4, **ALL)
+    return PerceptualLoss(ALL)
 
 
 def expected_terms(output, target):
@@ -41,56 +54,67 @@ def numbers(terms):
 
 def test_terms_are_those_of_numpy_and_vgg(loss, pictures):
     expected = expected_terms(*pictures)
-    terms = loss.terms(*pictures, step=0)
+    terms = loss.compute(*pictures)
     assert list(terms) == list(expected)
     assert numbers(terms) == pytest.approx(expected, rel=1e-4)
-    weighted = sum(ALL[name.replace("_loss", "") + "_weight"] * value for name, value in expected.items())
+    weighted = sum(WEIGHTS[name] * value for name, value in expected.items())
     assert float(loss.total(terms)) == pytest.approx(weighted, rel=1e-4)
 
 
 def test_equal_pictures_cost_nothing_but_their_total_variation(loss, pictures):
-    terms = numbers(loss.terms(pictures[0], pictures[0], step=0))
+    terms = numbers(loss.compute(pictures[0], pictures[0]))
     assert terms.pop("total_variation") > 0
     assert set(terms.values()) == {0.0}
 
 
 def test_the_papers_pixel_loss_is_squared(pictures):
-    terms = PerceptualLoss(phase_period=4, pixel_norm="l2").terms(*pictures, step=0)
+    terms = PerceptualLoss([pixel_loss(1.0, "l2")]).compute(*pictures)
     expected = ((pictures[0].astype(np.float64) - pictures[1]) ** 2).mean()
     assert numbers(terms) == {"pixel_loss": pytest.approx(expected, rel=1e-5)}
 
 
-@pytest.mark.parametrize("left_out", ALL)
+@pytest.mark.parametrize("left_out", WEIGHTS)
 def test_a_term_of_weight_zero_is_left_out(left_out, pictures):
-    loss = PerceptualLoss(phase_period=4, **{**ALL, left_out: 0})
-    kept = {weight.removesuffix("_weight") for weight in ALL if weight != left_out}
-    assert {name.removesuffix("_loss") for name in loss.weights} == kept
-    assert list(loss.terms(*pictures, step=0)) == list(loss.weights)
+    loss = PerceptualLoss([replace(term, weight=0.0) if term.name == left_out else term for term in ALL])
+    kept = {name: weight for name, weight in WEIGHTS.items() if name != left_out}
+    assert loss.weights == kept and list(loss.compute(*pictures)) == list(kept)
 
 
-def test_vgg_is_not_built_without_a_feature_loss(monkeypatch):
-    monkeypatch.setattr(keras_psr.losses, "build_vgg", None)
-    assert PerceptualLoss(phase_period=4, pixel_weight=1, phase_weight=1).vgg is None
+def test_a_term_of_another_kind_needs_nothing_but_a_function(pictures):
+    """Compares the mean brightness, and the mean response of one layer."""
+    brightness = Term("brightness", 3.0, lambda pair: abs(ops.mean(pair.output) - ops.mean(pair.target)))
+    response = Term(
+        "response", 1.0, lambda pair: ops.mean(pair.found["relu1_1"] - pair.wanted["relu1_1"]), ("relu1_1",)
+    )
+    loss = PerceptualLoss([brightness, response])
+    terms = numbers(loss.compute(*pictures))
+    assert terms["brightness"] == pytest.approx(abs(pictures[0].mean() - pictures[1].mean()), rel=1e-3)
+    first, second = (np.asarray(build_vgg(("relu1_1",))(image)["relu1_1"], np.float64) for image in pictures)
+    assert terms["response"] == pytest.approx((first - second).mean(), rel=1e-3)
+    assert float(loss.total(terms)) == pytest.approx(3 * terms["brightness"] + terms["response"])
+
+
+def test_vgg_is_not_built_without_a_term_that_compares_responses(monkeypatch):
+    monkeypatch.setattr(keras_psr.losses.perceptual, "build_vgg", None)
+    assert PerceptualLoss([pixel_loss(1.0), phase_loss(1.0, period=4), feature_loss(0.0, "relu2_2")]).encoder is None
 
 
 @pytest.mark.parametrize("dtype", ["float32", pytest.param("bfloat16", marks=pytest.mark.sixteen_bits)])
 def test_the_settings_of_vgg_are_passed_on(dtype, pictures):
-    options = {"phase_period": 4, "pixel_weight": 0, "feature_weight": 1}
-    loss = PerceptualLoss(**options, feature_layer="relu1_2", vgg_pooling="average", vgg_dtype=dtype)
-    (feature_loss,) = loss.terms(*pictures, step=0).values()
+    loss = PerceptualLoss([feature_loss(1.0, "relu1_2")], vgg_pooling="average", vgg_dtype=dtype)
+    (error,) = loss.compute(*pictures).values()
     responses = [
         np.asarray(build_vgg(("relu1_2",))(image)["relu1_2"]) for image in pictures
     ]  # no pooling before relu1_2
-    assert loss.vgg(pictures[0])["relu1_2"].dtype == dtype and feature_loss.dtype == tf.float32
-    assert float(feature_loss) == pytest.approx(((responses[0] - responses[1]) ** 2).mean(), rel=0.02)
+    assert loss.encoder(pictures[0])["relu1_2"].dtype == dtype and error.dtype == tf.float32
+    assert float(error) == pytest.approx(((responses[0] - responses[1]) ** 2).mean(), rel=0.02)
     with pytest.raises(ConfigError, match="must be among"):
-        PerceptualLoss(**options, feature_layer="relu6_1")
+        PerceptualLoss([feature_loss(1.0, "relu6_1")])
 
 
 def test_average_pooling_gives_another_loss(pictures):
-    options = {"phase_period": 4, "pixel_weight": 0, "feature_weight": 1}
     losses = [
-        float(PerceptualLoss(**options, vgg_pooling=pooling).vgg_terms(*pictures)["feature_loss"])
+        float(PerceptualLoss([feature_loss(1.0, "relu2_2")], vgg_pooling=pooling).compute(*pictures)["feature_loss"])
         for pooling in ("max", "average")
     ]
     vgg = build_vgg(("relu2_2",), pooling="average")
@@ -99,26 +123,27 @@ def test_average_pooling_gives_another_loss(pictures):
     assert abs(losses[0] - losses[1]) > 0.1 * losses[1]
 
 
-@pytest.mark.parametrize("shift", [(0, 1), (1, 0), (1, 1)])
-def test_a_shifted_feature_loss_is_that_of_pictures_cut_at_the_top_and_left(shift, loss, pictures):
-    expected = loss.vgg_terms(*pictures[:, :, shift[0] :, shift[1] :])["feature_loss"]
-    assert float(loss.vgg_terms(*pictures, shift)["feature_loss"]) == pytest.approx(float(expected), rel=1e-6)
-    assert float(expected) != float(loss.vgg_terms(*pictures)["feature_loss"])
-
-
 @pytest.mark.parametrize("layer", ["relu1_2", "relu2_2", "relu3_3"])
 def test_the_pooling_grid_takes_every_shift_in_turn(layer, pictures):
     period = {"relu1_2": 1, "relu2_2": 2, "relu3_3": 4}[layer]  # of the poolings before it
-    loss = PerceptualLoss(phase_period=4, pixel_weight=0, feature_weight=1, feature_layer=layer, shift_pooling=True)
-    assert loss.vgg(pictures[0])[layer].shape[1] == 24 // period
-    in_graph = tf.function(lambda step: loss.terms(*map(tf.constant, pictures), step)["feature_loss"])
+    assert pooling_stride(layer) == period
+    loss = PerceptualLoss([feature_loss(1.0, layer)], shift_period=period)
+    still = PerceptualLoss([feature_loss(1.0, layer)])
+    assert loss.encoder(pictures[0])[layer].shape[1] == 24 // period
+    in_graph = tf.function(lambda step: loss.compute(*map(tf.constant, pictures), step)["feature_loss"])
+    expected = {}
     for step in range(period**2 + 1):
-        shift = (step % period, step // period % period)
-        expected = float(loss.vgg_terms(*pictures, shift)["feature_loss"])
-        assert float(in_graph(tf.constant(step))) == pytest.approx(expected, rel=1e-4)
+        rows, columns = step % period, step // period % period
+        expected[step] = float(still.compute(*pictures[:, :, rows:, columns:])["feature_loss"])
+        assert float(in_graph(tf.constant(step))) == pytest.approx(expected[step], rel=1e-4)
+    assert len({round(value, 4) for value in expected.values()}) == period**2, "each shift has another loss"
 
 
-STYLE = {"pixel_weight": 0, "style_weight": 2.0, "style_layers": ("relu1_2", "relu2_1")}
+STYLE_LAYERS = ("relu1_2", "relu2_1")
+
+
+def grams_of(painting):
+    return painting_grams(painting, STYLE_LAYERS, weights="bundled", pooling="max")
 
 
 def style_loss_by_numpy(output, grams, normalization):
@@ -141,9 +166,9 @@ def grams_by_numpy(images, layers):
 @pytest.mark.parametrize("normalization", ["energy", "paper", "mean"])
 def test_the_style_loss_is_that_of_numpy_and_vgg(normalization, pictures):
     painting = np.random.default_rng(1).integers(0, 256, (20, 33, 3), np.uint8)
-    grams = grams_by_numpy(painting[None].astype(np.float32), STYLE["style_layers"])
-    loss = PerceptualLoss(**STYLE, style_normalization=normalization, painting=painting)
-    terms = loss.terms(*pictures, step=0)
+    grams = grams_by_numpy(painting[None].astype(np.float32), STYLE_LAYERS)
+    loss = PerceptualLoss([style_loss(2.0, STYLE_LAYERS, normalization, grams_of(painting))])
+    terms = loss.compute(*pictures)
     expected = style_loss_by_numpy(pictures[0], grams, normalization)
     assert numbers(terms) == {"style_loss": pytest.approx(expected, rel=1e-3)}
     assert float(loss.total(terms)) == pytest.approx(2 * expected, rel=1e-3)
@@ -151,53 +176,53 @@ def test_the_style_loss_is_that_of_numpy_and_vgg(normalization, pictures):
 
 def test_the_painting_itself_has_its_style_at_any_place(pictures):
     painting = np.tile(np.random.default_rng(1).integers(0, 256, (4, 4, 3), np.uint8), (8, 8, 1))
-    loss = PerceptualLoss(**STYLE, painting=painting)
+    loss = PerceptualLoss([style_loss(2.0, STYLE_LAYERS, grams=grams_of(painting))])
     same = painting[None].astype(np.float32)
-    assert float(loss.terms(same, same, step=0)["style_loss"]) == pytest.approx(0, abs=1e-8)
-    assert float(loss.terms(pictures[0], same, step=0)["style_loss"]) > 0.01
+    assert float(loss.compute(same, same)["style_loss"]) == pytest.approx(0, abs=1e-8)
+    assert float(loss.compute(pictures[0], same)["style_loss"]) > 0.01
 
 
 def test_without_a_painting_each_original_is_its_own_style(pictures):
-    loss = PerceptualLoss(phase_period=4, **STYLE)
-    expected = style_loss_by_numpy(pictures[0], grams_by_numpy(pictures[1], STYLE["style_layers"]), "energy")
-    assert numbers(loss.terms(*pictures, step=0)) == {"style_loss": pytest.approx(expected, rel=1e-3)}
-    assert numbers(loss.terms(pictures[1], pictures[1], step=0)) == {"style_loss": 0.0}
+    loss = PerceptualLoss([style_loss(2.0, STYLE_LAYERS)])
+    expected = style_loss_by_numpy(pictures[0], grams_by_numpy(pictures[1], STYLE_LAYERS), "energy")
+    assert numbers(loss.compute(*pictures)) == {"style_loss": pytest.approx(expected, rel=1e-3)}
+    assert numbers(loss.compute(pictures[1], pictures[1])) == {"style_loss": 0.0}
 
 
 def test_relative_features_are_divided_by_the_originals(pictures):
-    loss = PerceptualLoss(pixel_weight=0, feature_weight=1, relative_features=True)
+    loss = PerceptualLoss([feature_loss(1.0, "relu2_2", "energy")])
     first, second = (np.asarray(build_vgg(("relu2_2",))(image)["relu2_2"], np.float64) for image in pictures)
     expected = ((first - second) ** 2).mean() / (second**2).mean()
-    assert numbers(loss.terms(*pictures, step=0)) == {"feature_loss": pytest.approx(expected, rel=1e-4)}
+    assert numbers(loss.compute(*pictures)) == {"feature_loss": pytest.approx(expected, rel=1e-4)}
 
 
 def test_known_responses_give_the_same_terms_without_the_original(pictures):
-    loss = PerceptualLoss(**{**STYLE, "painting": None}, feature_weight=1)
-    expected = numbers(loss.terms(*pictures, step=0))
+    loss = PerceptualLoss([feature_loss(1.0, "relu2_2"), style_loss(2.0, STYLE_LAYERS)])
+    expected = numbers(loss.compute(*pictures))
     blank = np.zeros_like(pictures[1])
-    terms = loss.terms(pictures[0], blank, step=0, expected=loss.responses(pictures[1]))
+    terms = loss.compute(pictures[0], blank, wanted=loss.responses(pictures[1]))
     assert numbers(terms) == pytest.approx(expected, rel=1e-6)
 
 
 def test_feature_and_style_loss_share_one_pass_of_vgg(pictures, monkeypatch):
-    loss = PerceptualLoss(**STYLE, feature_weight=1)
-    passes, vgg = [], loss.vgg
-    monkeypatch.setattr(loss, "vgg", lambda image: passes.append(image) or vgg(image))
-    loss.terms(*pictures, step=0)
+    loss = PerceptualLoss([feature_loss(1.0, "relu2_2"), style_loss(2.0, STYLE_LAYERS)])
+    passes, vgg = [], loss.encoder
+    monkeypatch.setattr(loss, "encoder", lambda image: passes.append(image) or vgg(image))
+    loss.compute(*pictures)
     assert len(passes) == 2, "the output's and the original's"
 
 
 def test_a_style_loss_of_unknown_kind_is_refused():
     with pytest.raises(ConfigError, match="must be one of energy, paper, mean. Received: 'l2'"):
-        PerceptualLoss(**STYLE, style_normalization="l2")
+        style_loss(1.0, STYLE_LAYERS, "l2")
     with pytest.raises(ConfigError, match="must be among"):
-        PerceptualLoss(**{**STYLE, "style_layers": ("relu1_9",)})
+        PerceptualLoss([style_loss(1.0, ("relu1_9",))])
 
 
 def test_measure_gives_terms_and_their_weighted_sum(pictures):
     images = [image[0].astype(np.uint8) for image in pictures]
-    loss = PerceptualLoss(**STYLE, total_variation_weight=0.5)
+    loss = PerceptualLoss([style_loss(2.0, STYLE_LAYERS), total_variation_loss(0.5)])
     measured = loss.measure(*images)
-    expected = numbers(loss.terms(*(image[None].astype(np.float32) for image in images), step=0))
+    expected = numbers(loss.compute(*(image[None].astype(np.float32) for image in images)))
     assert measured.pop("loss") == pytest.approx(2 * expected["style_loss"] + 0.5 * expected["total_variation"])
     assert measured == pytest.approx(expected)

@@ -5,8 +5,8 @@ import pytest
 import tensorflow as tf
 
 from keras_psr.errors import ConfigError
+from keras_psr.tasks.config import SuperResolutionConfig
 from keras_psr.training import precision
-from keras_psr.training.config import SuperResolutionConfig
 from keras_psr.training.fit import fit
 from keras_psr.training.precision import PrecisionChoice, Probe, choose_precision
 from keras_psr.training.run_folder import saved_precision

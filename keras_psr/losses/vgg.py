@@ -11,16 +11,22 @@ import numpy as np
 
 from keras_psr.errors import ConfigError, ModelError
 
-TAPS = {
-    f"relu{block}_{convolution}": f"block{block}_conv{convolution}"
+CONVOLUTIONS = [
+    (block, convolution)
     for block, num_convolutions in enumerate((2, 2, 3, 3, 3), start=1)
     for convolution in range(1, num_convolutions + 1)
-}
+]
+"""Block and number of each convolution of VGG16; each block but the last ends with a pooling."""
+
+TAPS = {f"relu{block}_{convolution}": f"block{block}_conv{convolution}" for block, convolution in CONVOLUTIONS}
 """The paper's names of the responses, and the Keras Applications layers that give them (their ReLU is built in)."""
 
 BUNDLED_WEIGHTS = "vgg16_imagenet_conv1_1-conv4_3.npz"
 BUNDLED_WEIGHTS_SHA256 = "dfb91d7b6c29923d85bb13e50a57855e63f1e1a51e37722a00f2dcc6d2f6835b"
 """ImageNet weights up to conv4_3 (Simonyan & Zisserman, CC BY 4.0); NOTICE tells what was changed."""
+
+STRIDES = {f"relu{block}_{convolution}": 2 ** (block - 1) for block, convolution in CONVOLUTIONS}
+"""Pixels from one response to the next, by the paper's names of the responses."""
 
 
 def build_vgg(
@@ -44,9 +50,7 @@ def build_vgg(
         ConfigError: A tap or the pooling is unknown.
         ModelError: The weights are missing, damaged or do not reach a tap.
     """
-    unknown = [tap for tap in taps if tap not in TAPS]
-    if unknown or not taps:
-        raise ConfigError(f"VGG16 layers must be among {', '.join(TAPS)}. Received: {', '.join(unknown) or 'none'}.")
+    _check_taps(taps)
     if pooling not in ("max", "average"):
         raise ConfigError(f"pooling must be 'max' or 'average'. Received: {pooling!r}.")
     vgg = keras.applications.VGG16(include_top=False, weights="imagenet" if weights == "imagenet" else None)
@@ -68,6 +72,22 @@ def build_vgg(
     extractor = keras.Model(image, responses(keras.applications.vgg16.preprocess_input(image)), name="vgg16")
     extractor.trainable = False
     return extractor
+
+
+def pooling_stride(tap: str) -> int:
+    """Returns the pixels from one response to the next, such as 2 for `relu2_2`.
+
+    Raises:
+        ConfigError: The tap is unknown.
+    """
+    _check_taps([tap])
+    return STRIDES[tap]
+
+
+def _check_taps(taps: Sequence[str]) -> None:
+    unknown = [tap for tap in taps if tap not in TAPS]
+    if unknown or not taps:
+        raise ConfigError(f"VGG16 layers must be among {', '.join(TAPS)}. Received: {', '.join(unknown) or 'none'}.")
 
 
 def _read_bundled() -> Path:

@@ -3,9 +3,9 @@ import numpy as np
 import pytest
 from scipy.signal import correlate
 
-import keras_psr.vgg
+import keras_psr.losses.vgg
 from keras_psr.errors import ConfigError, ModelError
-from keras_psr.vgg import TAPS, build_vgg
+from keras_psr.losses.vgg import TAPS, build_vgg
 
 BGR_MEANS = (103.939, 116.779, 123.68)
 """Caffe's ImageNet means, which VGG16 was fitted with (paper.md, section 1)."""
@@ -14,7 +14,7 @@ BGR_MEANS = (103.939, 116.779, 123.68)
 @pytest.fixture(scope="module")
 def bundled():
     """The arrays of the bundled file."""
-    with np.load(keras_psr.vgg._read_bundled()) as arrays:
+    with np.load(keras_psr.losses.vgg._read_bundled()) as arrays:
         return dict(arrays)
 
 
@@ -132,13 +132,13 @@ def test_unknown_pooling_is_refused():
 
 
 def test_damaged_bundled_weights_are_refused(monkeypatch):
-    monkeypatch.setattr(keras_psr.vgg, "BUNDLED_WEIGHTS_SHA256", "0" * 64)
+    monkeypatch.setattr(keras_psr.losses.vgg, "BUNDLED_WEIGHTS_SHA256", "0" * 64)
     with pytest.raises(ModelError, match=r"bundled VGG16 weights are damaged: .* expected 0{64}\. Reinstall"):
         build_vgg(("relu1_1",))
 
 
 def test_missing_bundled_weights_are_refused(monkeypatch):
-    monkeypatch.setattr(keras_psr.vgg, "BUNDLED_WEIGHTS", "gone.npz")
+    monkeypatch.setattr(keras_psr.losses.vgg, "BUNDLED_WEIGHTS", "gone.npz")
     with pytest.raises(ModelError, match=r"bundled VGG16 weights are missing: .*gone\.npz\. Reinstall"):
         build_vgg(("relu1_1",))
 

@@ -3,8 +3,15 @@ import pytest
 from scipy import ndimage
 from skimage import data
 
-import keras_psr.degradation
-from keras_psr.degradation import BLUR_SIGMA, MAX_BLUR_REACH, NOISE_SIGMA, ROUND_BLUR_PROBABILITY, SHOT_NOISE, degrade
+import keras_psr.data.degradation
+from keras_psr.data.degradation import (
+    BLUR_SIGMA,
+    MAX_BLUR_REACH,
+    NOISE_SIGMA,
+    ROUND_BLUR_PROBABILITY,
+    SHOT_NOISE,
+    degrade,
+)
 from keras_psr.images.pixels import make_low_res
 
 
@@ -26,10 +33,10 @@ def only(monkeypatch):
     """Leaves one step beside the reduction, and lets it always happen."""
 
     def keep(step):
-        monkeypatch.setattr(keras_psr.degradation, "STEP_PROBABILITY", 1)
+        monkeypatch.setattr(keras_psr.data.degradation, "STEP_PROBABILITY", 1)
         for other in {"_blur", "_make_noise", "_compress"} - {step}:
             neutral = (lambda image, *_: np.zeros_like(image)) if other == "_make_noise" else (lambda image, *_: image)
-            monkeypatch.setattr(keras_psr.degradation, other, neutral)
+            monkeypatch.setattr(keras_psr.data.degradation, other, neutral)
 
     return keep
 
@@ -53,7 +60,7 @@ def test_the_generator_decides_everything(photograph):
 
 
 def test_without_its_steps_it_is_make_low_res(photograph, monkeypatch):
-    monkeypatch.setattr(keras_psr.degradation, "STEP_PROBABILITY", 0)
+    monkeypatch.setattr(keras_psr.data.degradation, "STEP_PROBABILITY", 0)
     difference = degrade(photograph, 4, draw(0)).astype(int) - make_low_res(photograph, 4)
     assert np.abs(difference).max() <= 1  # bytes are rounded once more between rows and columns
 
@@ -110,7 +117,7 @@ def test_blur_is_a_convolution_with_a_round_or_turned_gaussian():
             continue
         kernel = gaussian_kernel(sigmas, generator.uniform(0, np.pi), reach=20)
         expected = ndimage.convolve(image, kernel[..., None], mode="reflect")
-        np.testing.assert_allclose(keras_psr.degradation._blur(image, unit, draw(seed)), expected, atol=0.05)
+        np.testing.assert_allclose(keras_psr.data.degradation._blur(image, unit, draw(seed)), expected, atol=0.05)
         kinds.append(is_round)
     assert kinds.count(True) > 5 and kinds.count(False) > 2
 
@@ -120,15 +127,15 @@ def test_a_blur_reaches_no_further_than_stated():
     changed, reach = image.copy(), 4 * MAX_BLUR_REACH
     changed[:, 48:] = 0
     for seed in range(20):
-        one, other = (keras_psr.degradation._blur(picture, 4, draw(seed)) for picture in (image, changed))
+        one, other = (keras_psr.data.degradation._blur(picture, 4, draw(seed)) for picture in (image, changed))
         assert np.abs(one - other)[:, : 48 - reach].max() < 0.2
 
 
 def test_noise_is_even_or_grows_with_the_root_of_the_level():
     kinds = {"even": [], "shot": []}
     for seed in range(80):
-        low, high = (keras_psr.degradation._make_noise(grey(level), draw(seed)).std() for level in (36, 225))
-        assert abs(keras_psr.degradation._make_noise(grey(225), draw(seed)).mean()) < 0.2 * high
+        low, high = (keras_psr.data.degradation._make_noise(grey(level), draw(seed)).std() for level in (36, 225))
+        assert abs(keras_psr.data.degradation._make_noise(grey(225), draw(seed)).mean()) < 0.2 * high
         kind = "even" if np.isclose(low, high) else "shot"
         if kind == "shot":
             assert high / low == pytest.approx(np.sqrt(225 / 36))
@@ -140,15 +147,15 @@ def test_noise_is_even_or_grows_with_the_root_of_the_level():
 
 
 def test_noise_is_coloured_or_grey():
-    noises = [grey(100, 8) + keras_psr.degradation._make_noise(grey(100, 8), draw(seed)) for seed in range(100)]
+    noises = [grey(100, 8) + keras_psr.data.degradation._make_noise(grey(100, 8), draw(seed)) for seed in range(100)]
     assert 25 < sum(np.ptp(noise, axis=-1).max() == 0 for noise in noises) < 55
 
 
 def test_jpeg_is_really_applied(only, photograph):
     """JPEG quantizes what it transforms: a block's cosines gather at few values, at one place of the grid."""
     only("_compress")
-    compressed = keras_psr.degradation._compress(photograph.astype(np.float32), draw(0))
-    top, left = draw(0).integers(keras_psr.degradation.JPEG_BLOCK, size=2)
+    compressed = keras_psr.data.degradation._compress(photograph.astype(np.float32), draw(0))
+    top, left = draw(0).integers(keras_psr.data.degradation.JPEG_BLOCK, size=2)
     inside = compressed[(8 - top) % 8 :, (8 - left) % 8 :] @ (0.299, 0.587, 0.114)
     original = photograph[(8 - top) % 8 :, (8 - left) % 8 :] @ (0.299, 0.587, 0.114)
 

@@ -15,10 +15,10 @@ import skimage.data
 import tensorflow as tf
 from PIL import Image
 
+from keras_psr.data.samples import SampleStream
+from keras_psr.data.sources import open_sources
 from keras_psr.errors import ConfigError
 from keras_psr.inference import load_network
-from keras_psr.samples import SampleStream
-from keras_psr.sources import open_sources
 from keras_psr.training.devices import build_strategy, is_chief
 from keras_psr.training.run_folder import RunFolder
 

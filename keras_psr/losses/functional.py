@@ -76,6 +76,22 @@ def gram_matrix(responses: KerasTensor) -> KerasTensor:
     return products / ops.cast(channels * height * width, "float32")
 
 
+def feature_error(found: KerasTensor, wanted: KerasTensor, normalization: str = "mean") -> KerasTensor:
+    """Squared difference of responses, averaged over everything (Johnson et al. 2016, equation 2).
+
+    Args:
+        found: (batch, height, width, channels).
+        wanted: The same shape.
+        normalization: `energy` divides by the mean square of what is wanted, so that 1 is what a picture without any
+            response costs; any other leaves the average as it is.
+
+    Returns:
+        A scalar.
+    """
+    error = mean_squared_error(found, wanted)
+    return error / ops.mean(ops.square(wanted)) if normalization == "energy" else error
+
+
 def gram_error(gram: KerasTensor, target: KerasTensor, normalization: str = "energy") -> KerasTensor:
     """Squared Frobenius norm of the difference of two Gram matrices, averaged over the batch.
 

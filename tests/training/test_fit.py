@@ -11,16 +11,16 @@ import pytest
 from PIL import Image
 from skimage import data
 
-import keras_psr.samples
+import keras_psr.data.samples
 import keras_psr.training.callbacks
+from keras_psr.data.samples import SampleStream
+from keras_psr.data.sources import open_sources
 from keras_psr.errors import ConfigError, DataError, ModelError, TrainingError
 from keras_psr.inference import load, load_network
-from keras_psr.samples import SampleStream
-from keras_psr.sources import open_sources
-from keras_psr.training.config import FitConfig, Stage, SuperResolutionConfig, read_config_file
+from keras_psr.tasks.config import FitConfig, Stage, SuperResolutionConfig, read_config_file
+from keras_psr.tasks.super_resolution.task import build_stream
 from keras_psr.training.fit import build_trainer, fit
 from keras_psr.training.run_folder import RunFolder, saved_config
-from keras_psr.training.super_resolution import build_stream
 from keras_psr.training.trainer import Trainer
 
 TINY = {
@@ -472,7 +472,7 @@ def two_pictures(photographs, tmp_path):
 
 
 def test_a_picture_that_vanishes_is_left_out_and_named(photographs, tmp_path, monkeypatch, caplog):
-    monkeypatch.setattr(keras_psr.samples, "CACHE_BYTES", 0)
+    monkeypatch.setattr(keras_psr.data.samples, "CACHE_BYTES", 0)
     settings = two_pictures(photographs, tmp_path)
     fit(tmp_path / "run", **settings, callbacks=[At(3, lambda model: (tmp_path / "a.png").unlink())])
     assert RunFolder(tmp_path / "run").load_checkpoint()[0] == 30
@@ -480,7 +480,7 @@ def test_a_picture_that_vanishes_is_left_out_and_named(photographs, tmp_path, mo
 
 
 def test_a_fit_whose_pictures_all_vanish_ends_with_a_message(photographs, tmp_path, monkeypatch):
-    monkeypatch.setattr(keras_psr.samples, "CACHE_BYTES", 0)
+    monkeypatch.setattr(keras_psr.data.samples, "CACHE_BYTES", 0)
     settings = two_pictures(photographs, tmp_path)
 
     def remove_all(model):

@@ -6,10 +6,10 @@ from keras_psr.images.metrics import lattice_ratio
 from keras_psr.images.photo import Photo
 from keras_psr.images.pixels import keep_colors, rgb_to_y
 from keras_psr.inference import Upscaler
-from keras_psr.losses import PerceptualLoss
+from keras_psr.losses.perceptual import PerceptualLoss
 from keras_psr.networks.style_transfer import build_style_network
-from keras_psr.style_evaluation import BASELINE_ITERATIONS, evaluate_style, square
-from keras_psr.style_optimization import Optimizer, optimize, white_noise
+from keras_psr.tasks.style_transfer.evaluation import BASELINE_ITERATIONS, evaluate_style, square
+from keras_psr.tasks.style_transfer.optimization import Optimizer, optimize, white_noise
 from keras_psr.upscaling import upscale_photo
 
 
@@ -112,7 +112,7 @@ def test_evaluation_of_a_style(loss, tmp_path, monkeypatch):
     for name in ("a", "b"):
         Image.fromarray(photograph if name == "a" else photograph[::-1]).save(tmp_path / f"{name}.png")
     Image.new("RGB", (8, 90)).save(tmp_path / "small.png")
-    monkeypatch.setattr("keras_psr.style_evaluation.BASELINE_ITERATIONS", (2, 4))
+    monkeypatch.setattr("keras_psr.tasks.style_transfer.evaluation.BASELINE_ITERATIONS", (2, 4))
     stylizer = Upscaler(build_style_network(num_filters=2, num_residual_blocks=1))
     result = evaluate_style(stylizer, loss, [str(tmp_path)], size=56, iterations=4)
     assert [picture["name"][-5:] for picture in result["pictures"]] == ["a.png", "b.png"]

@@ -10,10 +10,10 @@ import numpy as np
 import tensorflow as tf
 
 from keras_psr.constants import DEGRADATIONS
-from keras_psr.degradation import MAX_BLUR_REACH, degrade
+from keras_psr.data.degradation import MAX_BLUR_REACH, degrade
+from keras_psr.data.sources import Picture, report_skipped
 from keras_psr.errors import ConfigError, DataError, ImageFileError
 from keras_psr.images.pixels import crop_to_multiple, make_low_res
-from keras_psr.sources import Picture, report_skipped
 
 CACHE_BYTES = 2 * 1024**3
 """Decoded pictures and their low-resolution versions kept in memory; others are decoded anew each time."""

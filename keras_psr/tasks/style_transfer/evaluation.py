@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 
 from keras_psr.constants import STYLE_GRID
+from keras_psr.data.sources import open_sources, report_skipped
 from keras_psr.errors import ConfigError, DataError, ImageFileError
 from keras_psr.images.metrics import lattice_ratio, mean_scores
 from keras_psr.images.pixels import crop_center, resize_bicubic, to_uint8
 from keras_psr.inference import Upscaler
-from keras_psr.losses import PerceptualLoss
-from keras_psr.sources import open_sources, report_skipped
-from keras_psr.style_optimization import optimize, white_noise
+from keras_psr.losses.perceptual import PerceptualLoss
+from keras_psr.tasks.style_transfer.optimization import optimize, white_noise
 
 BASELINE_ITERATIONS = (50, 100, 300, 500)
 """Iterations at which the optimisation is looked at (Johnson et al. 2016, figure 5 and table 1)."""
@@ -35,7 +35,7 @@ def evaluate_style(
 
     Args:
         stylizer: The network.
-        loss: The objective (`training.style_transfer.build_objective`).
+        loss: The objective (`task.build_objective`).
         data: Sources of photographs (`sources.open_sources`).
         size: Side of the square that is cut from the middle of each, reduced so that it is as large as can be; pixels.
         iterations: Iterations of L-BFGS from white noise, looked at after `BASELINE_ITERATIONS`; 0 for none.

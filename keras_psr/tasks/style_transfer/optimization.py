@@ -8,7 +8,7 @@ from scipy.optimize import OptimizeResult, minimize
 
 from keras_psr.errors import ConfigError
 from keras_psr.images.pixels import to_uint8
-from keras_psr.losses import PerceptualLoss
+from keras_psr.losses.perceptual import PerceptualLoss
 
 SMALLEST_SIDE = 16
 """Of a picture, in pixels: two responses of VGG16's relu4_3."""
@@ -35,7 +35,7 @@ def optimize(
 
     Args:
         photograph: The content, uint8 RGB (height, width, 3).
-        loss: Feature, style and total variation loss (`training.style_transfer.build_objective`).
+        loss: Feature, style and total variation loss (`task.build_objective`).
         iterations: Most iterations; fewer where no step makes the objective smaller.
         start: Picture to begin with, of the same shape, such as `white_noise`; None for the photograph.
         on_iteration: Called after each iteration.
@@ -58,13 +58,13 @@ def optimize(
     if iterations < 1:
         raise ConfigError(f"iterations must be at least 1. Received: {iterations}.")
     target = tf.constant(photograph[None], tf.float32)
-    expected = loss.responses(target)
+    wanted = loss.responses(target)
 
     @tf.function
     def objective_and_gradient(image: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         with tf.GradientTape() as tape:
             tape.watch(image)
-            total = loss.total(loss.terms(image, target, 0, expected))
+            total = loss.total(loss.compute(image, target, wanted=wanted))
         return total, tape.gradient(total, image)
 
     # Levels in [0, 1]: L-BFGS begins with a step of length 1, which in grey levels would be lost in float32.
@@ -83,7 +83,7 @@ def optimize(
         on_iteration(done, float(intermediate_result.fun), picture(intermediate_result.x))
 
     first = photograph if start is None else start
-    # Without tolerances: an objective of float32 would otherwise end the search where its last digits tremble.
+    # Without tolerances, because rounding errors of float32 would end the search early.
     options = {"maxiter": iterations, "maxfun": 20 * iterations, "maxcor": MEMORY, "ftol": 0.0, "gtol": 0.0}
     result = minimize(
         evaluate,

@@ -6,8 +6,8 @@ import tensorflow_datasets as tfds
 from PIL import Image
 from skimage import data
 
+from keras_psr.data.sources import SAMPLE_HELD_OUT, SAMPLE_TRAINING, TFDS_NOMINAL_SIZE, open_source, open_sources
 from keras_psr.errors import DataError
-from keras_psr.sources import SAMPLE_HELD_OUT, SAMPLE_TRAINING, TFDS_NOMINAL_SIZE, open_source, open_sources
 
 
 @pytest.fixture

@@ -3,17 +3,18 @@
 import keras
 import numpy as np
 
+from keras_psr.data.samples import SampleStream
+from keras_psr.data.sources import open_sources, report_skipped
 from keras_psr.errors import ConfigError, DataError, ImageFileError
-from keras_psr.evaluation import FEATURE_TAP, Scores, interpolations, score_picture, summarize
 from keras_psr.images.pixels import crop_center, crop_to_multiple, make_low_res
 from keras_psr.images.sheets import comparison_sheet
 from keras_psr.inference import Upscaler
-from keras_psr.losses import PerceptualLoss
+from keras_psr.losses.perceptual import PerceptualLoss
+from keras_psr.losses.terms import feature_loss, phase_loss, pixel_loss, style_loss, total_variation_loss
+from keras_psr.losses.vgg import build_vgg, pooling_stride
 from keras_psr.networks import super_resolution
-from keras_psr.samples import SampleStream
-from keras_psr.sources import open_sources, report_skipped
-from keras_psr.training.config import SuperResolutionConfig
-from keras_psr.vgg import build_vgg
+from keras_psr.tasks.config import SuperResolutionConfig
+from keras_psr.tasks.super_resolution.evaluation import FEATURE_TAP, Scores, interpolations, score_picture, summarize
 
 SHEET_PICTURES = 3
 SHEET_SIZE = 288
@@ -43,19 +44,17 @@ def build_loss(config: SuperResolutionConfig) -> PerceptualLoss:
         ModelError: VGG16's weights are missing or damaged.
     """
     return PerceptualLoss(
-        pixel_weight=config.pixel_weight,
-        pixel_norm=config.pixel_norm,
-        feature_weight=config.feature_weight,
-        feature_layer=config.feature_layer,
-        style_weight=config.style_weight,
-        style_layers=config.style_layers,
-        phase_weight=config.phase_weight,
-        phase_period=config.scale,
-        total_variation_weight=config.total_variation_weight,
+        [
+            pixel_loss(config.pixel_weight, config.pixel_norm),
+            feature_loss(config.feature_weight, config.feature_layer),
+            style_loss(config.style_weight, config.style_layers),
+            phase_loss(config.phase_weight, period=config.scale),
+            total_variation_loss(config.total_variation_weight),
+        ],
         vgg_weights=config.vgg_weights,
         vgg_pooling=config.vgg_pooling,
         vgg_dtype=config.precision,
-        shift_pooling=config.shift_pooling,
+        shift_period=pooling_stride(config.feature_layer) if config.shift_pooling else 1,
     )
 
 

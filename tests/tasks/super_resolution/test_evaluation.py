@@ -8,7 +8,12 @@ from scipy.ndimage import zoom
 from skimage import data
 
 from keras_psr.errors import DataError, ModelError
-from keras_psr.evaluation import (
+from keras_psr.images.metrics import lattice_ratio, psnr_rgb, psnr_y, ssim_y
+from keras_psr.images.pixels import make_low_res, resize_bicubic
+from keras_psr.inference import Upscaler
+from keras_psr.losses.vgg import build_vgg
+from keras_psr.networks.super_resolution import build_network
+from keras_psr.tasks.super_resolution.evaluation import (
     FEATURE_TAP,
     LPIPS_TAPS,
     PROTOCOL,
@@ -17,11 +22,6 @@ from keras_psr.evaluation import (
     score_picture,
     summarize,
 )
-from keras_psr.images.metrics import lattice_ratio, psnr_rgb, psnr_y, ssim_y
-from keras_psr.images.pixels import make_low_res, resize_bicubic
-from keras_psr.inference import Upscaler
-from keras_psr.networks.super_resolution import build_network
-from keras_psr.vgg import build_vgg
 
 SCORES = {"psnr_y", "ssim_y", "psnr_rgb", "feature_distance", "lpips_vgg", "lattice_ratio"}
 

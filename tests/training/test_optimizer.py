@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 
-from keras_psr.training.config import FitConfig
+from keras_psr.tasks.config import FitConfig
 from keras_psr.training.optimizer import ITERATIONS, MOMENTUM, NEWTON_SCHULZ, Muon, build_optimizer, orthogonalize
 
 RANDOM = np.random.default_rng(0)

@@ -6,11 +6,11 @@ from PIL import Image
 from scipy.stats import chisquare
 from skimage import data
 
-import keras_psr.samples
+import keras_psr.data.samples
+from keras_psr.data.samples import Sample, SampleStream
+from keras_psr.data.sources import Picture, open_source
 from keras_psr.errors import ConfigError, DataError
 from keras_psr.images.pixels import make_low_res
-from keras_psr.samples import Sample, SampleStream
-from keras_psr.sources import Picture, open_source
 
 SHAPES = [(32, 40), (64, 48), (24, 96)]
 
@@ -129,7 +129,7 @@ def test_nothing_but_small_pictures_is_refused():
 
 
 def test_a_file_that_vanishes_is_replaced_and_named_once(tmp_path, caplog, monkeypatch):
-    monkeypatch.setattr(keras_psr.samples, "CACHE_BYTES", 0)
+    monkeypatch.setattr(keras_psr.data.samples, "CACHE_BYTES", 0)
     for name in ("here.png", "there.png"):
         Image.fromarray(noise(40, 40)).save(tmp_path / name)
     crops, untouched = (SampleStream(open_source(str(tmp_path)), scale=4, crop=24) for _ in range(2))
@@ -168,7 +168,7 @@ def test_pictures_are_decoded_once_within_the_bound_of_memory(monkeypatch):
         return Picture(str(index), 32, 32, lambda: reads.append(index) or arrays[index])
 
     def count_reads(cache_bytes):
-        monkeypatch.setattr(keras_psr.samples, "CACHE_BYTES", cache_bytes)
+        monkeypatch.setattr(keras_psr.data.samples, "CACHE_BYTES", cache_bytes)
         reads.clear()
         crops = SampleStream([picture(0), picture(1)], scale=4, crop=24)
         crops.batch(0, 20)
@@ -185,7 +185,7 @@ def test_pictures_are_decoded_once_within_the_bound_of_memory(monkeypatch):
 @pytest.mark.parametrize("options", [{}, {"scale": 2}, {"blur_sigma": 1.0}, {"surround": 5}], ids=str)
 def test_samples_do_not_depend_on_what_is_in_memory(options, monkeypatch):
     kept = stream(**options)
-    monkeypatch.setattr(keras_psr.samples, "CACHE_BYTES", 0)
+    monkeypatch.setattr(keras_psr.data.samples, "CACHE_BYTES", 0)
     decoded_anew = stream(**options)
     for index in range(20):
         assert_pairs_equal(kept.batch(index, 1), decoded_anew.batch(index, 1))

@@ -8,17 +8,18 @@ import keras
 import numpy as np
 
 from keras_psr.constants import STYLE_GRID
+from keras_psr.data.samples import SampleStream
+from keras_psr.data.sources import Picture, open_sources, report_skipped
 from keras_psr.errors import ConfigError, DataError, ImageFileError
 from keras_psr.images.decoding import read_rgb
 from keras_psr.images.pixels import resize_bicubic
 from keras_psr.images.sheets import comparison_sheet
 from keras_psr.inference import Upscaler
-from keras_psr.losses import PerceptualLoss
+from keras_psr.losses.perceptual import PerceptualLoss
+from keras_psr.losses.terms import feature_loss, painting_grams, phase_loss, style_loss, total_variation_loss
 from keras_psr.networks.receptive_field import measure_geometry
 from keras_psr.networks.style_transfer import build_style_network
-from keras_psr.samples import SampleStream
-from keras_psr.sources import Picture, open_sources, report_skipped
-from keras_psr.training.config import StyleConfig
+from keras_psr.tasks.config import StyleConfig
 
 SMALLEST_PAINTING = 32
 """Shorter side of the smallest painting with a style, in pixels: four responses of VGG16's relu4_3."""
@@ -64,18 +65,15 @@ def build_loss(config: StyleConfig, painting: np.ndarray | None = None) -> Perce
         ImageFileError: The painting cannot be read.
         ModelError: VGG16's weights are missing or damaged.
     """
+    painting = read_painting(config) if painting is None else painting
+    grams = painting_grams(painting, config.style_layers, weights=config.vgg_weights, pooling=config.vgg_pooling)
     return PerceptualLoss(
-        pixel_weight=0.0,
-        feature_weight=config.content_weight,
-        feature_layer=config.content_layer,
-        relative_features=config.style_normalization == "energy",
-        style_weight=config.style_weight,
-        style_layers=config.style_layers,
-        style_normalization=config.style_normalization,
-        painting=read_painting(config) if painting is None else painting,
-        phase_weight=config.phase_weight,
-        phase_period=STYLE_GRID,
-        total_variation_weight=config.total_variation_weight,
+        [
+            feature_loss(config.content_weight, config.content_layer, config.style_normalization),
+            style_loss(config.style_weight, config.style_layers, config.style_normalization, grams),
+            phase_loss(config.phase_weight, period=STYLE_GRID),
+            total_variation_loss(config.total_variation_weight),
+        ],
         vgg_weights=config.vgg_weights,
         vgg_pooling=config.vgg_pooling,
         vgg_dtype=config.precision,

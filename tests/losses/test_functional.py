@@ -2,7 +2,7 @@ import keras
 import numpy as np
 import pytest
 
-from keras_psr.functional import (
+from keras_psr.losses.functional import (
     PHASE_STRIDE,
     PHASE_WINDOW,
     gram_error,
