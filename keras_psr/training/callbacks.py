@@ -42,14 +42,12 @@ class Progress:
     """What callbacks remember from step to step; a checkpoint holds it too, so that a resumed run logs the same.
 
     Attributes:
-        samples: Position in the sample stream.
         summed_steps: Steps since the last line of the log.
         sums: Each loss, summed over these steps.
         lowest_loss: The lowest mean of a line so far.
         best_psnr: The best validation so far, in dB.
     """
 
-    samples: int = 0
     summed_steps: int = 0
     sums: dict[str, float] = field(default_factory=dict)
     lowest_loss: float = math.inf
@@ -61,8 +59,10 @@ class Progress:
 
     @classmethod
     def from_array(cls, array: np.ndarray) -> "Progress":
-        """The record from `to_array`'s form."""
-        return cls(**json.loads(str(array)))
+        """The record from `to_array`'s form; checkpoints of older versions hold `samples` too."""
+        values = json.loads(str(array))
+        values.pop("samples", None)
+        return cls(**values)
 
 
 class StepCallback(keras.callbacks.Callback):
@@ -125,7 +125,6 @@ class Log(StepCallback):
         """Sums up the losses, and writes their means when it is time."""
         step, progress = self.step(), self.progress
         progress.summed_steps += 1
-        progress.samples = step * self.batch_size
         for name, value in (logs or {}).items():
             progress.sums[name] = progress.sums.get(name, 0.0) + float(value)
         if self.clock is None:  # starts behind the first step, which compiles
