@@ -74,9 +74,14 @@ def test_a_run_is_made_resumed_and_ready_to_use(fit_tiny, tmp_path):
     result = fit_tiny("--out", out)
     assert result.exit_code == 0, result.stderr
     assert result.stdout == ""
+    assert f"Fitting into {out}, on the CPU" in result.stderr
     assert "num_filters 4" in result.stderr
     assert "step 4/4: validation PSNR" in result.stderr
-    assert f"keras-psr upscale photo.jpg --model {out}" in result.stderr
+    *_, done, scores, folder, following = result.stderr.splitlines()
+    assert done.startswith("Done after 4 steps; this session took 0:0")
+    assert re.match(r"Scores: PSNR \d\d\.\d\d dB, over bicubic [+-]\d", scores)
+    assert folder == f"Run folder: {out} (network: model.keras, pictures of its progress: samples/)"
+    assert following == f"Next: keras-psr upscale photo.jpg --model {out}"
     record = json.loads((out / "config.json").read_text())
     assert (record["config"]["num_filters"], record["config"]["learning_rate"]) == (4, DEFAULTS.learning_rate)
     assert (out / "model.keras").is_file()
@@ -91,6 +96,7 @@ def test_resume_takes_the_runs_own_settings(runner, tiny_run, tmp_path):
     (out / "checkpoints" / "step-00000004.npz").unlink()
     result = runner.invoke(main, ["fit", "--out", str(out), "--resume"])
     assert result.exit_code == 0, result.stderr
+    assert f"Going on after step 2 in {out}" in result.stderr
     assert "step 4/4" in result.stderr
     assert "step 2/4" not in result.stderr
     steps = [json.loads(line)["step"] for line in (out / "log.jsonl").read_text().splitlines()]

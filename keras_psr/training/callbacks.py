@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from threading import Event
 from typing import Any
 
@@ -59,9 +59,10 @@ class Progress:
 
     @classmethod
     def from_array(cls, array: np.ndarray) -> "Progress":
-        """The record from `to_array`'s form."""
+        """The record from `to_array`'s form; checkpoints of older versions hold `samples` too."""
         values = json.loads(str(array))
-        return cls(**{field.name: values[field.name] for field in fields(cls)})  # older ones hold more
+        values.pop("samples", None)
+        return cls(**values)
 
 
 class StepCallback(keras.callbacks.Callback):

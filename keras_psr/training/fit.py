@@ -17,7 +17,7 @@ from keras_psr.inference import Upscaler, load_keras
 from keras_psr.tasks.config import FitConfig, Stage, StyleConfig, SuperResolutionConfig
 from keras_psr.training import style_transfer, super_resolution
 from keras_psr.training.callbacks import CountSteps, Log, OnLog, Progress, SaveAndValidate, StopOnDivergence
-from keras_psr.training.devices import build_strategy, is_chief, is_multiworker
+from keras_psr.training.devices import build_strategy, is_chief, is_multiworker, warn_of_unused_gpu
 from keras_psr.training.optimizer import build_optimizer
 from keras_psr.training.precision import PrecisionChoice, choose_precision
 from keras_psr.training.run_folder import RunFolder, saved_config, saved_precision
@@ -43,7 +43,7 @@ def fit(
     callbacks: Sequence[keras.callbacks.Callback] = (),
     **settings: Any,
 ) -> Upscaler:
-    """Fits a super-resolution network to photographs.
+    """Fits a network to photographs: for super-resolution or, with the setting `style`, for style transfer.
 
     Args:
         out: The run folder to write (`training.run_folder.RunFolder`).
@@ -62,11 +62,13 @@ def fit(
         ConfigError: A setting is unknown or not accepted.
         DataError: There is nothing usable to fit to or to validate on.
         TrainingError: The run folder cannot be used, the fit diverged, or another machine was lost.
-        KeyboardInterrupt: SIGINT (Ctrl-C) or SIGTERM stopped it; a checkpoint to resume from has been written.
+        KeyboardInterrupt: SIGINT (Ctrl-C), SIGTERM or SIGHUP stopped it; a checkpoint to resume from has been
+            written.
     """
     run = RunFolder(Path(out))
     config = FitConfig.from_json({**(saved_config(run.path) if resume else {}), **_with_lists(settings)})
     strategy = build_strategy(config.strategy, config.devices, [stage.config.batch_size for stage in config.stages()])
+    warn_of_unused_gpu()
     if config.deterministic:
         tf.config.experimental.enable_op_determinism()
     if is_chief(strategy):
@@ -126,6 +128,7 @@ def _restore(trainer: Trainer, run: RunFolder) -> Progress:
     """Puts a trainer where the newest checkpoint is; a run that was killed before its first starts anew."""
     checkpoint = run.load_checkpoint()
     if checkpoint is None:
+        log.warning("%s holds no checkpoint yet, so the run starts anew.", run.path)
         return Progress()
     trainer.steps_done, state = checkpoint
     trainer.restore(state)

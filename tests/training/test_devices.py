@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -19,7 +20,7 @@ from keras_psr.data.samples import SampleStream
 from keras_psr.data.sources import open_sources
 from keras_psr.errors import ConfigError
 from keras_psr.inference import load_network
-from keras_psr.training.devices import build_strategy, is_chief
+from keras_psr.training.devices import build_strategy, describe_devices, is_chief, warn_of_unused_gpu
 from keras_psr.training.run_folder import RunFolder
 
 SCRIPT = Path(__file__).with_name("fit_process.py")
@@ -218,6 +219,48 @@ def test_without_several_gpus_auto_is_one_device():
     assert strategy.num_replicas_in_sync == 1 and is_chief(strategy)
     assert not isinstance(strategy, tf.distribute.MirroredStrategy)
     assert isinstance(build_strategy("mirrored", ("CPU:0",), [7]), tf.distribute.MirroredStrategy)
+
+
+def test_what_a_fit_computes_on_is_told():
+    cpu = describe_devices(build_strategy("none", (), [4]))
+    assert re.fullmatch(r"the CPU \(\d+ cores?\)", cpu)
+    assert describe_devices(build_strategy("mirrored", ("CPU:0",), [4])) == cpu
+
+
+def test_gpus_are_told_by_number_and_model(monkeypatch):
+    class Gpu:
+        name = "/physical_device:GPU:0"
+
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: [Gpu()] if kind == "GPU" else [])
+    monkeypatch.setattr(tf.config.experimental, "get_device_details", lambda device: {"device_name": "NVIDIA H100"})
+    assert describe_devices(tf.distribute.get_strategy()) == "GPU:0 (NVIDIA H100)"
+
+
+@pytest.mark.parametrize(
+    ("has_driver", "visible", "has_gpu", "warns"),
+    [
+        (True, None, False, True),
+        (True, "0", False, True),
+        (True, "", False, False),
+        (True, "-1", False, False),
+        (True, None, True, False),
+        (False, None, False, False),
+    ],
+)
+def test_a_driver_without_a_gpu_is_warned_of(has_driver, visible, has_gpu, warns, monkeypatch, tmp_path, caplog):
+    driver = tmp_path / "version"
+    if has_driver:
+        driver.write_text("NVRM version")
+    monkeypatch.setattr("keras_psr.training.devices.NVIDIA_DRIVER", (str(driver),))
+    monkeypatch.setattr("keras_psr.training.devices.shutil.which", lambda name: None)
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: ["GPU"] if has_gpu else [])
+    if visible is None:
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    else:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    warn_of_unused_gpu()
+    text = f"There is an NVIDIA driver here ({driver}), but TensorFlow sees no GPU, and the fit computes on the CPU."
+    assert (text in caplog.text) == warns == bool(caplog.records)
 
 
 @pytest.mark.parametrize(

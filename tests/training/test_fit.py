@@ -19,8 +19,10 @@ from keras_psr.errors import ConfigError, DataError, ModelError, TrainingError
 from keras_psr.inference import load, load_network
 from keras_psr.tasks.config import FitConfig, Stage, SuperResolutionConfig, read_config_file
 from keras_psr.tasks.super_resolution.task import build_stream
+from keras_psr.training.callbacks import Progress
 from keras_psr.training.fit import build_trainer, fit
 from keras_psr.training.run_folder import RunFolder, saved_config
+from keras_psr.training.signals import HANGUP, STOP_SIGNALS, stop_signals
 from keras_psr.training.trainer import Trainer
 
 TINY = {
@@ -351,7 +353,7 @@ def test_a_resumed_run_ends_where_a_straight_one_does(photographs, tmp_path):
     assert max(np.abs(early[name] - states[0][name]).max() for name in early if "network" in name) > 1e-4
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", STOP_SIGNALS, ids=lambda number: number.name)
 def test_a_signal_ends_the_step_and_leaves_a_checkpoint_to_resume_from(number, photographs, tmp_path):
     def press(model):
         signal.raise_signal(number)
@@ -362,6 +364,35 @@ def test_a_signal_ends_the_step_and_leaves_a_checkpoint_to_resume_from(number, p
     assert [path.name for path in RunFolder(tmp_path / "run").checkpoints.iterdir()] == ["step-00000004.npz"]
     fit(tmp_path / "run", resume=True, callbacks=[At(3, interrupt)])
     assert [path.name for path in RunFolder(tmp_path / "run").samples.iterdir()] == ["step-00000006.png"]
+
+
+@pytest.mark.skipif(not HANGUP, reason="Windows has no SIGHUP")
+def test_a_hangup_that_nohup_ignores_stays_ignored():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with stop_signals() as stop:
+            signal.raise_signal(signal.SIGHUP)
+            assert not stop.is_set()
+            signal.raise_signal(signal.SIGTERM)
+            assert stop.is_set()
+        assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_resuming_without_a_checkpoint_starts_anew_and_says_so(finished, tmp_path, caplog):
+    out = shutil.copytree(finished[0].path, tmp_path / "run")
+    for path in (out / "checkpoints").iterdir():
+        path.unlink()
+    fit(out, resume=True)
+    assert f"{out} holds no checkpoint yet, so the run starts anew." in caplog.text
+    assert [line["step"] for line in RunFolder(out).read_log()] == [2, 4, 6, 6]
+
+
+def test_a_checkpoint_of_an_older_version_has_a_record_that_is_read():
+    progress = Progress(summed_steps=3, sums={"loss": 1.5}, best_psnr=20.0)
+    older = json.loads(str(progress.to_array())) | {"samples": 48}
+    assert Progress.from_array(np.array(json.dumps(older))) == progress
 
 
 def test_resuming_a_finished_run_gives_its_network(finished):
