@@ -11,7 +11,7 @@ help:
 	@echo "make install     make $(VENV) and install keras-psr there, editable, with the development tools"
 	@echo "make demo        fit x4 to a few photographs for a minute, export it to int8, enlarge another one, leave it in demo/"
 	@echo "make web         build the page of keras-psr demo, with Node.js"
-	@echo "make web-test    run the page's tests in Chromium"
+	@echo "make web-test    run the page's tests in Chromium, Firefox and WebKit, those that are here"
 	@echo "make test        run the fast tests"
 	@echo "make test-slow   run the slow tests"
 	@echo "make lint        check style and formatting rules with ruff"
@@ -39,9 +39,11 @@ demo: $(READY)
 
 # Node.js and what npm fetches are needed for the page only.
 web:
+	@sh web/check_node.sh
 	cd web && npm ci --no-audit --no-fund && npm run build
 
 web-test: $(READY) web
+	@cd web && node test/browsers.js
 	cd web && PYTHON=$(abspath $(BIN))/python npm test
 
 test: $(READY)

@@ -13,6 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Column
 
 from keras_psr.cli.shared import say
+from keras_psr.installation import require_everything
 from keras_psr.training.config import (
     FitConfig,
     StyleConfig,
@@ -137,6 +138,7 @@ def fit(out: Path | None, resume: bool, overwrite: bool, config_file: Path | Non
     """  # noqa: D301 - \b is click's sign for a paragraph that it must not wrap
     if resume and (overwrite or out is None):
         raise click.UsageError("--resume needs the --out that it goes on with, and goes without --overwrite.")
+    require_everything("keras-psr fit")
     config = resolve(options, config_file, resumed=out if resume else None)
     out = out or Path("runs") / f"{name_run(config)}-{datetime.now():%Y%m%d-%H%M%S}"
     for one, folder in split_paintings(config, out):

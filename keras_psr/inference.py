@@ -12,6 +12,7 @@ import numpy as np
 from keras_psr.errors import ConfigError, ModelError
 from keras_psr.images.pixels import resize_bicubic, to_uint8, to_uint16
 from keras_psr.images.tiling import upscale_in_tiles
+from keras_psr.installation import require_everything
 from keras_psr.litert import LiteRTNetwork
 from keras_psr.registry import find_model, find_runnable
 
@@ -53,6 +54,11 @@ class Upscaler:
         if self._tiles.workers > 1:
             self._executor = ThreadPoolExecutor(self._tiles.workers)
 
+    def __repr__(self) -> str:
+        """Which network it is, and what it does."""
+        does = "paints" if self.scale == 1 else f"enlarges {self.scale} times"
+        return f"<Upscaler {self.network.name}: {does}; call it with uint8 or uint16 pixels (height, width[, 3])>"
+
     @property
     def is_quantized(self) -> bool:
         """Whether it computes with 8 bits, so that it takes no 16-bit pictures."""
@@ -75,6 +81,11 @@ class Upscaler:
         Raises:
             ConfigError: `image` is of another shape or dtype, or has 16 bits and the network is quantized.
         """
+        if not isinstance(image, np.ndarray):
+            raise ConfigError(
+                f"image must be a NumPy array of pixels. Received: {image!r:.60}. "
+                "Read a file with keras_psr.read_rgb(path)."
+            )
         if image.dtype not in (np.uint8, np.uint16) or image.ndim not in (2, 3) or image.shape[2:] not in ((), (3,)):
             raise ConfigError(
                 "image must be uint8 or uint16, RGB of shape (height, width, 3) or grey of shape (height, width). "
@@ -202,9 +213,11 @@ def load_network(path: Path) -> "keras.Model":
 
     Raises:
         ModelError: It is not a Keras model file.
+        InstallationError: Keras is not installed.
     """
     if path.suffix != ".keras" or not zipfile.is_zipfile(path):  # Keras would also open .h5, without `safe_mode`
         raise ModelError(f"{path} is not a .keras file. Give a run folder of `keras-psr fit` or its model.keras.")
+    require_everything(f"The .keras file {path}")
     import keras
 
     import keras_psr.networks.style_transfer  # noqa: F401 - registers the layer that a network of it may have

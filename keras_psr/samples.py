@@ -259,7 +259,7 @@ class SampleStream:
         return pixels
 
     def _keep(self, index: int, pixels: np.ndarray) -> None:
-        """Keeps a picture in memory while there is room, with its low-resolution version unless each crop has its own."""
+        """Keeps a picture and its low-resolution version, unless each crop has its own, while there is room."""
         low_res = None if self.degradation == "photo" else make_low_res(pixels, self.scale, self.blur_sigma)
         with self._lock:
             kept = [array for pair in [*self._cache.values(), (pixels, low_res)] for array in pair if array is not None]

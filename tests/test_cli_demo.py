@@ -9,6 +9,7 @@ import threading
 import urllib.error
 import urllib.request
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -132,12 +133,62 @@ def test_a_damaged_shipped_file_is_not_offered(runner, tmp_path, monkeypatch):
     assert result.exit_code == 1 and "is damaged" in result.stderr
 
 
-def test_without_a_page_the_next_step_is_told(runner, tmp_path, page):
+@pytest.fixture
+def checkout(tmp_path):
+    """A checkout in a folder with a space, and what an installer notes of it."""
+    folder = tmp_path / "my checkout"
+    (folder / "web").mkdir(parents=True)
+    (folder / "web" / "package.json").write_text("{}")
+    return folder
+
+
+def installed_from(monkeypatch, url, **facts):
+    """Makes this an installation whose installer noted this origin, as PEP 610 has it."""
+    document = json.dumps({"url": url} | facts) if url else None
+    noted = SimpleNamespace(read_text=lambda name: {"direct_url.json": document}.get(name))
+    monkeypatch.setattr(demo, "distribution", lambda name: noted)
+
+
+@pytest.mark.parametrize(
+    ("facts", "is_built", "cure"),
+    [
+        ({"editable": True}, False, "Run `make -C '{0}' web`, which needs Node.js 20.19 or newer."),
+        ({}, False, "Run `make -C '{0}' web`, which needs Node.js 20.19 or newer, and then `pip install '{0}'` again."),
+        ({}, True, "The page was built after it was installed: run `pip install '{0}'` again."),
+    ],
+)
+def test_without_a_page_an_installation_from_a_checkout_is_told_what_to_do_there(
+    runner, tmp_path, page, monkeypatch, checkout, facts, is_built, cure
+):
     shutil.rmtree(page)
+    installed_from(monkeypatch, checkout.as_uri(), dir_info=facts)
+    if is_built:
+        (checkout / "keras_psr" / "page").mkdir(parents=True)
+        (checkout / "keras_psr" / "page" / "index.html").touch()
     result = runner.invoke(main, ["demo", "--out", str(tmp_path / "site")])
     assert result.exit_code == 1
-    assert "Run `make web`" in result.stderr
+    assert result.stderr == f"Error: This installation has no page. {cure.format(checkout)}\n"
     assert not (tmp_path / "site").exists()
+
+
+@pytest.mark.parametrize(
+    ("url", "facts"),
+    [
+        ("file:///downloads/keras_psr.whl", {"archive_info": {}}),
+        ("https://example.org/keras-psr.git", {"vcs_info": {"vcs": "git", "commit_id": "5d7ef4e"}}),
+        ("file:///a/checkout/that/is/gone", {"dir_info": {}}),
+        (None, {}),
+    ],
+)
+def test_without_a_page_any_other_installation_is_told_to_take_a_checkout(runner, page, monkeypatch, url, facts):
+    shutil.rmtree(page)
+    installed_from(monkeypatch, url, **facts)
+    result = runner.invoke(main, ["demo", "--port", "0"])
+    assert result.exit_code == 1
+    assert result.stderr == (
+        "Error: This installation has no page. In a checkout run `make web`, which needs Node.js 20.19 or newer, "
+        "and then `pip install --force-reinstall --no-deps .`\n"
+    )
 
 
 @pytest.mark.usefixtures("page")

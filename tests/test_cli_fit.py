@@ -7,7 +7,7 @@ import signal
 
 import pytest
 
-from keras_psr.cli.fit import HELP, describe_numbers, fit, resolve
+from keras_psr.cli.fit import HELP, fit, resolve
 from keras_psr.cli.main import main
 from keras_psr.training.config import StyleConfig, SuperResolutionConfig, default_settings
 
@@ -182,9 +182,3 @@ def test_a_bad_config_file_is_one_line(runner, tmp_path, text, message):
     assert result.exit_code == 1
     assert message in result.stderr
     assert result.stderr.count("\n") == 1
-
-
-def test_a_line_of_losses_tells_the_time_left():
-    numbers = {"pixel_loss": 7.9, "loss": 8.0, "total_variation": 0.5, "crops_per_second": 16.0}
-    line = describe_numbers(50, numbers, SuperResolutionConfig(steps=110, batch_size=16))
-    assert line == "step 50/110: loss 8, pixel 7.9, total variation 0.5, 16 crops/s, 0:01:00 left"

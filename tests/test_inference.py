@@ -140,6 +140,7 @@ def test_a_network_of_another_kind_is_refused(tmp_path):
         load(tmp_path / "dense.keras")
 
 
+@pytest.mark.sixteen_bits
 def test_a_network_saved_under_mixed_precision_gives_pictures_too(tmp_path, image):
     tiny(dtype="mixed_bfloat16").save(tmp_path / "mixed.keras")
     difference = load(tmp_path / "mixed.keras")(image).astype(int) - Upscaler(tiny())(image)

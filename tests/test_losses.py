@@ -73,14 +73,15 @@ def test_vgg_is_not_built_without_a_feature_loss(monkeypatch):
     assert PerceptualLoss(phase_period=4, pixel_weight=1, phase_weight=1).vgg is None
 
 
-def test_the_settings_of_vgg_are_passed_on(pictures):
+@pytest.mark.parametrize("dtype", ["float32", pytest.param("bfloat16", marks=pytest.mark.sixteen_bits)])
+def test_the_settings_of_vgg_are_passed_on(dtype, pictures):
     options = {"phase_period": 4, "pixel_weight": 0, "feature_weight": 1}
-    loss = PerceptualLoss(**options, feature_layer="relu1_2", vgg_pooling="average", vgg_dtype="bfloat16")
+    loss = PerceptualLoss(**options, feature_layer="relu1_2", vgg_pooling="average", vgg_dtype=dtype)
     (feature_loss,) = loss.terms(*pictures, step=0).values()
     responses = [
         np.asarray(build_vgg(("relu1_2",))(image)["relu1_2"]) for image in pictures
     ]  # no pooling before relu1_2
-    assert feature_loss.dtype == tf.float32
+    assert loss.vgg(pictures[0])["relu1_2"].dtype == dtype and feature_loss.dtype == tf.float32
     assert float(feature_loss) == pytest.approx(((responses[0] - responses[1]) ** 2).mean(), rel=0.02)
     with pytest.raises(ConfigError, match="must be among"):
         PerceptualLoss(**options, feature_layer="relu6_1")

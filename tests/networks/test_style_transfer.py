@@ -62,6 +62,7 @@ def test_the_output_is_as_large_as_the_input(architecture, height, width):
     assert network(np.zeros((2, height, width, 3), np.float32)).shape == (2, height, width, 3)
 
 
+@pytest.mark.sixteen_bits
 def test_an_unfitted_network_stays_in_the_range_and_computes_in_its_dtype():
     network = tiny(num_filters=8, dtype="mixed_bfloat16")
     output = network(np.random.default_rng(0).uniform(0, 255, (1, 32, 32, 3)).astype(np.float32), training=True)

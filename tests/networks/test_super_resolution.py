@@ -140,7 +140,7 @@ def test_there_is_no_layer_that_would_execute_saved_code(architecture):
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-@pytest.mark.parametrize("dtype", ["float32", "mixed_bfloat16"])
+@pytest.mark.parametrize("dtype", ["float32", pytest.param("mixed_bfloat16", marks=pytest.mark.sixteen_bits)])
 def test_config_round_trip_gives_the_same_function(architecture, dtype):
     network = shaken(tiny(architecture, dtype=dtype))
     again = keras.Model.from_config(network.get_config())
@@ -160,6 +160,7 @@ def test_a_saved_network_loads_in_safe_mode_and_is_the_same_function(architectur
     assert measure_geometry(again).scale == scale
 
 
+@pytest.mark.sixteen_bits
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_mixed_precision_computes_inside_in_bfloat16_and_gives_float32(architecture):
     before = keras.config.dtype_policy().name
@@ -170,6 +171,7 @@ def test_mixed_precision_computes_inside_in_bfloat16_and_gives_float32(architect
     assert network(picture(1, 4, 4, 3), training=False).dtype == tf.float32
 
 
+@pytest.mark.sixteen_bits
 def test_mixed_precision_stays_near_float32():
     image = picture(1, 8, 8, 3)
     full, mixed = (shaken(tiny("residual", dtype=dtype)) for dtype in ("float32", "mixed_bfloat16"))

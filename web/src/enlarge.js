@@ -11,19 +11,44 @@ const PREVIEW_PIXELS = 16e6;
  * @param {ImageBitmap} bitmap
  * @param {Network} network
  * @param {(done: number, total: number) => void} onTile
- * @returns {Promise<{png: Blob, preview: Blob, width: number, height: number}>}
+ * @returns {Promise<{png: Blob, preview: ?Blob, width: number, height: number}>} `preview` only of a large result
  */
 export async function enlarge(bitmap, network, onTile) {
+  const [width, height] = [bitmap.width * network.scale, bitmap.height * network.scale];
+  const reader = new RowReader(bitmap, Math.min(network.tile, bitmap.height));
+  const channels = reader.isTransparent() ? 4 : 3;
+  const png = new PngWriter(width, height, channels);
+  const reduced = width * height > PREVIEW_PIXELS ? new Reducer(width, height, channels) : null;
+  for await (const strip of strips(reader, network, channels, onTile)) {
+    png.write(strip);
+    reduced?.write(strip);
+  }
+  return { png: png.finish(), preview: reduced?.finish() ?? null, width, height };
+}
+
+/**
+ * A frame of a film through a network.
+ * @returns {Promise<ImageData>}
+ */
+export async function enlargeFrame(bitmap, network) {
+  const frame = new ImageData(bitmap.width * network.scale, bitmap.height * network.scale);
+  let at = 0;
+  for await (const strip of strips(new RowReader(bitmap, Math.min(network.tile, bitmap.height)), network, 4)) {
+    frame.data.set(strip, at);
+    at += strip.length;
+  }
+  return frame;
+}
+
+/** The result's rows from the top, as many at once as a row of tiles has: bytes, RGB or RGBA by `channels`. */
+async function* strips(reader, network, channels, onTile = () => {}) {
+  const { bitmap } = reader;
   const { scale, tile } = network;
-  const [width, height] = [bitmap.width * scale, bitmap.height * scale];
+  const width = bitmap.width * scale;
   const rows = spans(bitmap.height, network);
   const columns = spans(bitmap.width, network);
   const rowSources = mirrored(bitmap.height, network);
   const columnSources = mirrored(bitmap.width, network);
-  const reader = new RowReader(bitmap, Math.min(tile, bitmap.height));
-  const channels = reader.isTransparent() ? 4 : 3;
-  const png = new PngWriter(width, height, channels);
-  const reduced = width * height > PREVIEW_PIXELS ? new Reducer(width, height, channels) : null;
   let done = 0;
   for (const row of rows) {
     const sources = rowSources.subarray(row.start, row.start + tile);
@@ -43,11 +68,8 @@ export async function enlarge(bitmap, network, onTile) {
       keep(enlarged, opacity && enlargeChannel(opacity, tile, scale), strip, { row, column, network, width, channels });
       onTile(++done, rows.length * columns.length);
     }
-    png.write(strip);
-    reduced?.write(strip);
+    yield strip;
   }
-  const result = png.finish();
-  return { png: result, preview: reduced ? reduced.finish() : result, width, height };
 }
 
 /** Reads rows of a bitmap through a canvas of a few rows, for some phones have no canvas as large as a photo. */

@@ -4,10 +4,12 @@ import assert from "node:assert/strict";
 import { createServer } from "node:http";
 import { readFileSync } from "node:fs";
 import { basename, extname, join } from "node:path";
-import { after, afterEach, before, test } from "node:test";
+import { after, afterEach, before, test as nodeTest } from "node:test";
 import { setTimeout } from "node:timers/promises";
 
+import { whyNot } from "./browsers.js";
 import {
+  difference,
   makeFolder,
   readFloats,
   readPng,
@@ -22,16 +24,20 @@ const folder = makeFolder();
 const shipped = (variant) => new URL(`../../saved_models/x4/x4_${variant}.tflite`, import.meta.url).pathname;
 const at = (name) => join(folder, name);
 
+const skip = whyNot("chromium");
+const test = (name, code) => nodeTest(name, { skip }, code);
+
 let browser, demo, tiny;
 let watched = []; // pages of the running test, each with its address and what went wrong
 
 before(async () => {
+  if (skip) return;
   reference("pictures", folder);
   reference("models", folder);
   [browser, demo, tiny] = await Promise.all([startChromium(), startDemo(), startDemo("--model", folder)]);
 });
 
-after(() => Promise.all([browser.close(), demo.stop(), tiny.stop()]));
+after(() => skip || Promise.all([browser.close(), demo.stop(), tiny.stop()]));
 
 afterEach(async () => {
   const [pages, errors] = [watched.map(({ page }) => page), watched.flatMap(({ errors }) => errors)];
@@ -77,18 +83,6 @@ async function save(page) {
   const path = at(`page-${download.suggestedFilename()}`);
   await download.saveAs(path);
   return { name: download.suggestedFilename(), image: readPng(path) };
-}
-
-/** The largest difference of colours between RGBA pixels and other numbers, RGB or RGBA. */
-function difference(image, expected, channels) {
-  let most = 0;
-  for (let pixel = 0; pixel < image.width * image.height; pixel++) {
-    for (let channel = 0; channel < 3; channel++) {
-      const wanted = Math.min(255, Math.max(0, expected[pixel * channels + channel]));
-      most = Math.max(most, Math.abs(image.data[pixel * 4 + channel] - wanted));
-    }
-  }
-  return most;
 }
 
 test("it can be used within 2 seconds, and loads neither a model nor LiteRT before it is needed", async () => {
@@ -353,11 +347,25 @@ test("zoom keeps the point under the pointer, and the slider its place", async (
   assert.ok(Math.abs(image + cut - (box.x + box.width / 2)) < 1.5, "the cut stays in the middle of the view");
 });
 
-test("without a GPU it says so, and takes the CPU", async () => {
+test("without a GPU it says so, and does not offer it", async () => {
+  const page = await open({ address: tiny.address });
+  await expectText(page, "#limits", /^No GPU: this browser found none for pages\. $/);
+  assert.ok(await page.isDisabled("#accelerator option[value=gpu]"));
+});
+
+test("a GPU that the page has and its worker has not is said, and the CPU taken", async () => {
   const page = await open({ address: tiny.address });
   await choose(page, "odd.png");
+  await page.evaluate(() => (document.querySelector("#accelerator option[value=gpu]").disabled = false));
   await page.selectOption("#accelerator", "gpu");
   assert.match(await run(page), /on the CPU with \d+ threads\. This browser offers no GPU\./);
+});
+
+test("a file is named by its size, not by a speed that is not so everywhere", async () => {
+  const page = await open();
+  const names = await page.locator("#precision option").allTextContents();
+  assert.match(names[0], /^8 bit, small \(0\.\d MB\)$/);
+  assert.deepEqual(names.filter((name) => /fast/.test(name)), []);
 });
 
 test("WebGPU gives the same, and what it cannot run goes to the CPU", async () => {
@@ -425,6 +433,7 @@ test("a static site works without the headers, and has threads from the second v
     const page = await context.newPage();
     await page.goto(`${address}/keras-psr/`);
     await page.waitForSelector("#model option", { state: "attached" });
+    await expectText(page, "#limits", /One core only, until the page is loaded again\.$/);
     await choose(page, "odd.png");
     assert.match(await run(page), /on the CPU\./);
     await page.reload();
@@ -444,6 +453,7 @@ test("over plain HTTP, as from a phone with --lan, it runs on one core", async (
     const page = await open({ address: tiny.address.replace("localhost", "computer.test"), from: phone });
     await choose(page, "odd.png");
     assert.match(await run(page), /^260 × 202 in .* on the CPU\. $/);
+    await expectText(page, "#limits", /One core only, because this address is not HTTPS\.$/);
     const { errors } = watched.pop();
     assert.deepEqual(
       errors.filter((text) => !text.includes("header has been ignored")),

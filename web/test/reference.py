@@ -37,6 +37,17 @@ def pictures(folder: str) -> None:
     (to / "notes.png").write_text("Dear reader,\n")
     (to / "empty.png").write_bytes(b"")
     Image.new("1", (16000, 16000)).save(to / "huge.png")
+    film(to / "camera.y4m", Image.fromarray(coffee[:, 20:]).resize((320, 240)))
+
+
+def film(path: Path, picture: Image.Image) -> None:
+    """Writes a film of two equal frames, as Chromium's camera of a file wants it."""
+    luma, *chroma = picture.convert("YCbCr").split()
+    luma = np.asarray(luma) * (219 / 255) + 16
+    halves = [np.asarray(plane.resize((160, 120))) * (224 / 255) + 16 for plane in chroma]
+    frame = b"FRAME\n" + b"".join(np.rint(plane).astype(np.uint8).tobytes() for plane in (luma, *halves))
+    path.write_bytes(b"YUV4MPEG2 W320 H240 F30:1 Ip A1:1 C420jpeg\n" + 2 * frame)
+    picture.save(path.with_suffix(".png"))
 
 
 def models(folder: str) -> None:
