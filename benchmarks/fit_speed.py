@@ -17,7 +17,7 @@ import click
 import keras
 import tensorflow as tf
 
-from keras_psr.networks import build_network
+from keras_psr.networks.super_resolution import build_network
 from keras_psr.samples import SampleStream
 from keras_psr.sources import open_sources
 from keras_psr.training.config import SuperResolutionConfig

@@ -20,10 +20,10 @@ import click
 import numpy as np
 import skimage.data
 
+from keras_psr.images.photo import Photo, read_photo, write_photo
+from keras_psr.images.tiling import spans
 from keras_psr.inference import load
 from keras_psr.litert import LiteRTNetwork
-from keras_psr.photos import Photo, read_photo, write_photo
-from keras_psr.tiling import spans
 from keras_psr.upscaling import upscale_photo
 
 CALLS = 5
@@ -46,9 +46,10 @@ def call_command(model: Path, *arguments: object) -> float:
 def tiler_cost(model: Path, image: np.ndarray) -> float:
     """Time of the tiler over that of bare invocations of the same tiles on as many threads; median of pairs."""
     upscaler, network = load(model), LiteRTNetwork(model)
-    tile, halo = network.tile_size(0, 0)[0], network.halo
+    tile, geometry = network.tile_size(0, 0)[0], network.geometry
+    halo = geometry.halo
     extended = np.pad(image, [(halo, halo), (halo, halo), (0, 0)], mode="symmetric")
-    starts = [span.start for span in spans(len(image), tile, halo)]
+    starts = [span.start for span in spans(len(image), tile, geometry)]
     places = list(itertools.product(starts, starts))
     interpreters: queue.Queue = queue.Queue()
     for _ in range(network.workers):

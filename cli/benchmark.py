@@ -8,7 +8,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from keras_psr.cli.shared import say
+from keras_psr.cli.shared import complete_models, say
 
 
 def parse_threads(context: click.Context, parameter: click.Parameter, value: str) -> list[int]:
@@ -23,7 +23,7 @@ def parse_threads(context: click.Context, parameter: click.Parameter, value: str
 
 
 @click.command()
-@click.argument("files", nargs=-1, required=True, metavar="FILE...", type=click.Path(path_type=Path, dir_okay=False))
+@click.argument("files", nargs=-1, required=True, metavar="MODEL...", shell_complete=complete_models())
 @click.option("--threads", callback=parse_threads, default="1,2", show_default=True, help="Numbers of threads.")
 @click.option(
     "--json",
@@ -32,21 +32,24 @@ def parse_threads(context: click.Context, parameter: click.Parameter, value: str
     type=click.File("w", encoding="utf-8"),
     help="Write everything as JSON; - for stdout.",
 )
-def benchmark(files: tuple[Path, ...], threads: list[int], json_file: IO[str] | None) -> None:
+def benchmark(files: tuple[str, ...], threads: list[int], json_file: IO[str] | None) -> None:
     """Time .tflite files with LiteRT: latency of a tile, megapixels of output a second, memory.
 
-    Files are run in turns after a warm-up, so that other load on the machine strikes all alike.
+    MODEL is a .tflite file, or the name of a shipped one: x4, x4_int8. They are run in turns after a warm-up, so that
+    other load on the machine strikes all alike.
 
     \b
     Examples:
+      keras-psr benchmark x4-fast x4-fast_int8
       keras-psr benchmark export/*.tflite
       keras-psr benchmark export/*.tflite --threads 1,2,4 --json -
     """  # noqa: D301 - \b is click's sign for a paragraph that it must not wrap
     from keras_psr.export.benchmark import benchmark as measure
+    from keras_psr.registry import find_tflite
 
     console = Console(stderr=True)
     with console.status("starting") as status:
-        result = measure(files, threads, on_step=status.update)
+        result = measure([find_tflite(file) for file in files], threads, on_step=status.update)
     console.print(build_table(result))
     for line in describe_comparisons(result):
         say(line)

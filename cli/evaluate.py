@@ -15,6 +15,7 @@ from rich.table import Table
 
 from keras_psr.cli.shared import load_any_model, model_option, say, scale_option
 from keras_psr.errors import ConfigError
+from keras_psr.installation import require_everything
 from keras_psr.training.config import FitConfig, StyleConfig
 
 if TYPE_CHECKING:
@@ -96,6 +97,7 @@ def evaluate(
       keras-psr evaluate --scale 2 --data Set14/ --json -
       keras-psr evaluate --model runs/starry-night --data photos/ --iterations 100
     """  # noqa: D301 - \b is click's sign for a paragraph that it must not wrap
+    require_everything("keras-psr evaluate")
     network = load_any_model(model, scale)
     name = model or f"x{network.scale}"
     with show_pictures() as on_picture:

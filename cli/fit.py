@@ -13,6 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Column
 
 from keras_psr.cli.shared import say
+from keras_psr.installation import require_everything
 from keras_psr.training.config import (
     FitConfig,
     StyleConfig,
@@ -43,7 +44,7 @@ HELP = {
     "strategy": "Devices: auto (all GPUs), none (one device), mirrored, or multiworker (machines of TF_CONFIG).",
     "devices": "A device of the mirrored strategy, such as GPU:0. Repeatable.",
     "deterministic": "Use deterministic operations only: the same command gives the same bits.",
-    "precision": "Arithmetic of the hidden layers and of VGG16: float32, bfloat16 or float16.",
+    "precision": "Arithmetic of the hidden layers and of VGG16: auto (the fastest here), float32, bfloat16 or float16.",
     "architecture": "Network: residual, fast, or the paper's johnson2016; of styles, style or johnson2016-style.",
     "num_filters": "Channels of the hidden layers; of styles, those of the first.",
     "num_residual_blocks": "Residual blocks.",
@@ -62,7 +63,10 @@ HELP = {
     "style_normalization": "What the style loss is divided by: energy (the painting's own), mean or paper (nothing).",
     "phase_weight": "Weight of the loss on what repeats with the upsampling lattice.",
     "total_variation_weight": "Weight of the output's total variation.",
-    "warmup_steps": "Steps at the start without the feature loss.",
+    "warmup_steps": "Steps at the start with the pixel loss alone.",
+    "warmup_batch_size": "Crops a step in the warm-up; 0 for the batch size.",
+    "warmup_crop": "Side of the crops in the warm-up, in pixels; 0 for the crop.",
+    "warmup_learning_rate": "Peak of the learning rate in the warm-up; 0 for the learning rate.",
     "vgg_weights": "Weights of VGG16: bundled, imagenet (downloaded by Keras) or a file.",
     "vgg_pooling": "Pooling inside the loss's VGG16: average or max.",
     "shift_pooling": "Move VGG16's pooling grid against the upsampling lattice from step to step, or leave it.",
@@ -134,6 +138,7 @@ def fit(out: Path | None, resume: bool, overwrite: bool, config_file: Path | Non
     """  # noqa: D301 - \b is click's sign for a paragraph that it must not wrap
     if resume and (overwrite or out is None):
         raise click.UsageError("--resume needs the --out that it goes on with, and goes without --overwrite.")
+    require_everything("keras-psr fit")
     config = resolve(options, config_file, resumed=out if resume else None)
     out = out or Path("runs") / f"{name_run(config)}-{datetime.now():%Y%m%d-%H%M%S}"
     for one, folder in split_paintings(config, out):
@@ -149,7 +154,7 @@ def split_paintings(
     """The fits that are asked for: one, or of a folder of paintings one for each, in a run folder of its own."""
     if isinstance(config, SuperResolutionConfig) or not Path(config.style).is_dir():
         return [(config, out)]
-    from keras_psr.image_files import find_images
+    from keras_psr.images.decoding import find_images
 
     return [(replace(config, style=str(path)), out / path.stem) for path in find_images(config.style)]
 

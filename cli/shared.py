@@ -1,10 +1,14 @@
 """What several commands need: plain lines on stderr, and the model that a user means."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+from click.shell_completion import CompletionItem
 
+from keras_psr.cli.result_size import size_options
+from keras_psr.cli.terminal import say as say
 from keras_psr.constants import SCALES
 from keras_psr.errors import ConfigError, ModelError
 
@@ -14,17 +18,38 @@ if TYPE_CHECKING:
 DEFAULT_SCALE = 4
 
 Command = TypeVar("Command", bound=Callable[..., Any])
+Complete = Callable[[click.Context, click.Parameter, str], list[CompletionItem]]
+
+
+def complete_models(*, task: str | None = None, variants: bool = True) -> Complete:
+    """Completes what takes a model in the shell: names of shipped models, run folders, else files.
+
+    Args:
+        task: Of the models, as their cards say it; None for all.
+        variants: Whether names of `.tflite` files such as `x4_int8` are taken.
+    """
+
+    def complete(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        from keras_psr.registry import RUNS_FOLDER, model_names
+
+        runs = [str(path.parent) for path in sorted(Path(RUNS_FOLDER).glob("*/model.keras"))]
+        names = [name for name in [*model_names(task=task, variants=variants), *runs] if name.startswith(incomplete)]
+        return [CompletionItem(name) for name in names] or [CompletionItem(incomplete, type="file")]
+
+    return complete
+
 
 model_option = click.option(
-    "--model",
+    *("-m", "-n", "--model"),
     metavar="MODEL",
     help="A shipped model's name (x4, x4_int8), a run folder, or a .tflite or .keras file.  "
     "[default: the shipped model for the scale]",
+    shell_complete=complete_models(),
 )
 scale_option = click.option(
-    "--scale",
+    *("-s", "--scale"),
     type=click.Choice(SCALES),
-    help=f"Upscaling factor.  [default: the model's; {DEFAULT_SCALE} without --model]",
+    help=f"Upscaling factor of the network.  [default: the model's; {DEFAULT_SCALE} without --model]",
 )
 
 threads_option = click.option(
@@ -35,12 +60,7 @@ threads_option = click.option(
 def result_options(command: Command) -> Command:
     """Adds what `upscaling.upscale_photo` can do beside the network."""
     options = [
-        click.option(
-            "--output-scale",
-            type=click.FloatRange(0, 16, min_open=True),
-            metavar="X",
-            help="Resize the network's result to X times the size of the input, by antialiased bicubic.",
-        ),
+        size_options,
         click.option(
             "--match-histogram",
             is_flag=True,
@@ -59,9 +79,12 @@ def result_options(command: Command) -> Command:
     return command
 
 
-def say(line: str) -> None:
-    """Writes a line for people, on stderr."""
-    click.echo(line, err=True)
+def name_model(model: str) -> str:
+    """What people call a model: the name of a shipped one, of a run folder, or of a file without its ending."""
+    path = Path(model)
+    if path.is_file():
+        return path.parent.resolve().name if path.name == "model.keras" else path.stem
+    return path.resolve().name
 
 
 def load_any_model(model: str | None, scale: int | None, threads: int | None = None) -> "Upscaler":

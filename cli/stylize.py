@@ -1,18 +1,21 @@
 """`keras-psr stylize`: photographs in, paintings out."""
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from keras_psr.cli.batches import Batch, OnPixels, Work, batch_options, work_through
-from keras_psr.cli.shared import result_options, say, threads_option
+from keras_psr.cli.batch_options import Batch, batch_options
+from keras_psr.cli.batch_plan import OnPixels, Work
+from keras_psr.cli.batch_run import work_through
+from keras_psr.cli.result_size import read_size
+from keras_psr.cli.shared import complete_models, name_model, result_options, say, threads_option
 from keras_psr.errors import ModelError
+from keras_psr.installation import require_everything
 from keras_psr.training.config import StyleConfig
 
 if TYPE_CHECKING:
+    from keras_psr.images.photo import Photo
     from keras_psr.inference import Upscaler
-    from keras_psr.photos import Photo
     from keras_psr.style_optimization import Optimizer
 
 DEFAULT_ITERATIONS = 300
@@ -20,9 +23,10 @@ DEFAULT_ITERATIONS = 300
 
 @click.command()
 @click.option(
-    "--model",
+    *("-m", "-n", "--model"),
     metavar="MODEL",
     help="A shipped style's name (starry-night, starry-night_int8), a run folder, or a .tflite or .keras file.",
+    shell_complete=complete_models(task="style transfer"),
 )
 @click.option(
     "--style",
@@ -57,13 +61,13 @@ def stylize(
     style_size: int | None,
     style_weight: float | None,
     threads: int | None,
-    output_scale: float | None,
     **options: Any,
 ) -> None:
     """Paint pictures in a style, with a fitted network or by optimisation.
 
     INPUT is a picture, a folder, which is searched recursively, or a quoted glob. photo.jpg becomes
-    photo_starry-night.png beside it. In folders and globs, pictures whose names end in the suffix already are left out.
+    photo_starry-night.png beside it. In folders and globs, pictures that keras-psr made are left out, and those whose
+    names end in the suffix. - is stdin, whose result goes to stdout unless -o says else.
 
     With --style there is no network: the pixels themselves are changed until they look like the painting. That is how
     to try a painting before fitting a network to it.
@@ -84,7 +88,8 @@ def stylize(
     if model and flags:
         raise click.UsageError(f"{flags[0]} goes with --style, not with --model.")
     names = ("strength", "match_histogram", "preserve_colors")
-    result = {name: options.pop(name) for name in names} | {"output_scale": output_scale}
+    result = {name: options.pop(name) for name in names}
+    size_at = read_size(options)
     passes = iterations or DEFAULT_ITERATIONS if style else 1
 
     def load() -> Work:
@@ -96,10 +101,13 @@ def stylize(
             settings = {"style": style, "style_size": style_size, "style_weight": style_weight}
             painter = build_optimizer(settings, passes, from_noise)
 
-        def process(photo: "Photo", on_pixels: OnPixels) -> "Photo":
-            return upscale_photo(painter, photo, on_pixels=on_pixels, **result)
+        size, name = size_at(1), name_model(model or style or "")
 
-        return Work("stylize", process, 1, output_scale or 1, f"_{name_style(model or style or '')}", passes)
+        def process(photo: "Photo", on_pixels: OnPixels) -> "Photo":
+            factor = size.factor(*photo.pixels.shape[:2])
+            return upscale_photo(painter, photo, output_scale=factor, on_pixels=on_pixels, **result)
+
+        return Work("stylize", name, process, size, f"_{name}", passes)
 
     work_through(Batch(**options), load)
 
@@ -122,6 +130,7 @@ def load_style(model: str, threads: int | None) -> "Upscaler":
 
 def build_optimizer(settings: dict[str, Any], iterations: int, from_noise: bool) -> "Optimizer":
     """Optimisation towards a painting, with the weights of a default fit; each iteration writes a line."""
+    require_everything("keras-psr stylize --style")
     from keras_psr.style_optimization import Optimizer
     from keras_psr.training.config import FitConfig
     from keras_psr.training.style_transfer import build_objective
@@ -133,8 +142,3 @@ def build_optimizer(settings: dict[str, Any], iterations: int, from_noise: bool)
         say(f"iteration {iteration}/{iterations}: objective {objective:.5g}")
 
     return Optimizer(build_objective(config), iterations, from_noise=from_noise, on_iteration=on_iteration)
-
-
-def name_style(model: str) -> str:
-    """What the name of a result ends with: that of the shipped model, run folder, file or painting."""
-    return Path(model).stem if Path(model).is_file() else Path(model).resolve().name

@@ -11,13 +11,12 @@ import numpy as np
 from keras_psr import __version__
 from keras_psr.errors import ConfigError, ModelError
 from keras_psr.export.calibration import CALIBRATION_MIDDLE, calibration_tiles
-from keras_psr.export.convert import CALIBRATED, convert
-from keras_psr.export.verify import verify, verify_style
-from keras_psr.networks import network_scale
-from keras_psr.receptive_field import pixel_grid, receptive_halo
+from keras_psr.export.conversion import CALIBRATED, convert
+from keras_psr.export.verification import verify, verify_style
+from keras_psr.images.atomic import write_whole
+from keras_psr.networks.receptive_field import measure_geometry
 from keras_psr.sources import open_sources
 from keras_psr.tflite_metadata import with_metadata
-from keras_psr.whole_files import write_whole
 
 DEFAULT_MIDDLE = {1: 256, 2: 192, 4: 96, 8: 48}
 """Side of a tile without its halo, in input pixels, by scale, 1 for styles.
@@ -76,17 +75,15 @@ def export_tflite(
     """
     targets = {variant: out / f"{name}_{variant}.tflite" for variant in variants}
     refuse_existing([*targets.values(), out / REPORT_FILE], overwrite=overwrite)
-    scale, halo, grid = network_scale(network), receptive_halo(network), pixel_grid(network)
-    is_style = scale == 1
-    tile = DEFAULT_MIDDLE[scale] + 2 * halo if tile is None else tile
-    if tile <= 2 * halo or tile % grid:
-        multiple = f"a multiple of {grid} and " if grid > 1 else ""
-        raise ConfigError(f"tile must be {multiple}larger than twice the network's halo, {2 * halo}. Received: {tile}.")
+    geometry = measure_geometry(network)
+    is_style = geometry.scale == 1
+    tile = DEFAULT_MIDDLE[geometry.scale] + 2 * geometry.halo if tile is None else tile
+    middle = geometry.middle(tile)
     held_out = open_sources(verification)
     tiles: list[np.ndarray] = []
     if set(variants) & set(CALIBRATED):
-        side = min(tile, CALIBRATION_MIDDLE + 2 * halo)
-        tiles = calibration_tiles(open_sources(calibration), scale=scale, tile=side)
+        side = min(middle, CALIBRATION_MIDDLE) + 2 * geometry.halo
+        tiles = calibration_tiles(open_sources(calibration), scale=geometry.scale, tile=side)
     models = {}
     for variant in variants:
         on_step(f"converting to {variant}")
@@ -96,17 +93,17 @@ def export_tflite(
         network,
         models,
         held_out,
-        scale=scale,
+        geometry,
         tile=tile,
         on_picture=lambda picture, done, total: on_step(f"verifying on {picture} ({done + 1} of {total})"),
     )
     facts = {
         "task": "style transfer" if is_style else "super-resolution",
         "name": name,
-        "scale": scale,
+        "scale": geometry.scale,
         "tile": None if dynamic_shape else tile,
-        "halo": halo,
-        "grid": grid,
+        "halo": geometry.halo,
+        "grid": geometry.grid,
         "colour": "RGB",
         "value_range": [0, 255],
         "licence": licence,

@@ -10,28 +10,36 @@ from keras_psr.errors import KerasPSRError
 
 if TYPE_CHECKING:
     from keras_psr.evaluation import evaluate
+    from keras_psr.images.decoding import read_rgb, write_image
     from keras_psr.inference import Upscaler, load
-    from keras_psr.networks import build_network
+    from keras_psr.networks.super_resolution import build_network
     from keras_psr.training.fit import fit
 
 __version__ = "0.1.0"
 
-__all__ = ["KerasPSRError", "Upscaler", "build_network", "evaluate", "fit", "load"]
+__all__ = ["KerasPSRError", "Upscaler", "build_network", "evaluate", "fit", "load", "read_rgb", "write_image"]
 
 _HOMES = {
     "Upscaler": "keras_psr.inference",
-    "build_network": "keras_psr.networks",
+    "build_network": "keras_psr.networks.super_resolution",
     "evaluate": "keras_psr.evaluation",
     "fit": "keras_psr.training.fit",
     "load": "keras_psr.inference",
+    "read_rgb": "keras_psr.images.decoding",
+    "write_image": "keras_psr.images.decoding",
 }
 
 
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_HOMES[name]), name)
+    try:
+        return getattr(import_module(_HOMES[name]), name)
+    except ModuleNotFoundError as error:
+        from keras_psr.installation import explain
+
+        raise explain(error, f"keras_psr.{name}") from error
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *_HOMES])
+    return sorted([*__all__, "__version__"])

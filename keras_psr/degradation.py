@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 from scipy import fft
 
-from keras_psr.pixels import crop_to_multiple, resize_bicubic, to_uint8
+from keras_psr.images.pixels import crop_to_multiple, resize_bicubic, to_uint8
 
 STEP_PROBABILITY = 0.8
 """Of each of blur, noise and JPEG. Real-ESRGAN: 0.8 for its second blur; its noise and JPEG are always there."""

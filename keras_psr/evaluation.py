@@ -10,9 +10,9 @@ from keras import ops
 from PIL import Image
 
 from keras_psr.errors import ConfigError, DataError, ImageFileError
+from keras_psr.images.metrics import lattice_ratio, mean_scores, psnr_rgb, psnr_y, ssim_y
+from keras_psr.images.pixels import crop_to_multiple, make_low_res, resize_bicubic
 from keras_psr.inference import Upscaler, load
-from keras_psr.metrics import lattice_ratio, mean_scores, psnr_rgb, psnr_y, ssim_y
-from keras_psr.pixels import crop_to_multiple, make_low_res, resize_bicubic
 from keras_psr.sources import open_sources, report_skipped
 from keras_psr.vgg import build_vgg
 

@@ -1,19 +1,20 @@
 """Fitted networks as functions of pictures, for both tasks; importing this imports neither TensorFlow nor Keras."""
 
-import math
 import zipfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from keras_psr.errors import ConfigError, ModelError
+from keras_psr.images.pixels import resize_bicubic, to_uint8, to_uint16
+from keras_psr.images.tiling import upscale_in_tiles
+from keras_psr.installation import require_everything
 from keras_psr.litert import LiteRTNetwork
-from keras_psr.pixels import resize_bicubic, to_uint8, to_uint16
 from keras_psr.registry import find_model, find_runnable
-from keras_psr.tiling import upscale_in_tiles
 
 if TYPE_CHECKING:
     import keras
@@ -48,10 +49,15 @@ class Upscaler:
         """
         self.network = network
         self._tiles = network if isinstance(network, LiteRTNetwork) else KerasNetwork(network)
-        self.scale = self._tiles.scale
+        self.scale = self._tiles.geometry.scale
         self._executor: ThreadPoolExecutor | None = None
         if self._tiles.workers > 1:
             self._executor = ThreadPoolExecutor(self._tiles.workers)
+
+    def __repr__(self) -> str:
+        """Which network it is, and what it does."""
+        does = "paints" if self.scale == 1 else f"enlarges {self.scale} times"
+        return f"<Upscaler {self.network.name}: {does}; call it with uint8 or uint16 pixels (height, width[, 3])>"
 
     @property
     def is_quantized(self) -> bool:
@@ -75,6 +81,11 @@ class Upscaler:
         Raises:
             ConfigError: `image` is of another shape or dtype, or has 16 bits and the network is quantized.
         """
+        if not isinstance(image, np.ndarray):
+            raise ConfigError(
+                f"image must be a NumPy array of pixels. Received: {image!r:.60}. "
+                "Read a file with keras_psr.read_rgb(path)."
+            )
         if image.dtype not in (np.uint8, np.uint16) or image.ndim not in (2, 3) or image.shape[2:] not in ((), (3,)):
             raise ConfigError(
                 "image must be uint8 or uint16, RGB of shape (height, width, 3) or grey of shape (height, width). "
@@ -88,14 +99,14 @@ class Upscaler:
             raise ConfigError(
                 "image has 16 bits for each channel, but the model is quantized to 8. Use its float32 or float16 file."
             )
-        halo = self._tiles.halo if strength == 1 or self.scale == 1 else max(self._tiles.halo, BICUBIC_HALO)
+        geometry = self._tiles.geometry
+        if strength < 1 and self.scale > 1:
+            geometry = replace(geometry, halo=max(geometry.halo, BICUBIC_HALO))
         return upscale_in_tiles(
             lambda tile: self._upscale_tile(tile, strength),
             image,
-            scale=self.scale,
+            geometry,
             tile=self._tiles.tile_size(*image.shape[:2]),
-            halo=halo,
-            grid=self._tiles.grid,
             dtype=image.dtype,
             map_tiles=self._executor.map if self._executor else map,
             on_pixels=on_pixels,
@@ -121,9 +132,7 @@ class KerasNetwork:
     """A Keras model as a function of tiles.
 
     Attributes:
-        scale: Upscaling factor.
-        halo: What a pixel needs around it, in low-resolution pixels.
-        grid: Number of which tiles' sides and places are multiples.
+        geometry: Scale, halo and grid, measured.
         workers: 1, for TensorFlow itself uses all cores.
         is_quantized: False.
     """
@@ -137,21 +146,18 @@ class KerasNetwork:
         Raises:
             ModelError: It has a layer of an unknown kind.
         """
-        from keras_psr.networks import network_scale
-        from keras_psr.receptive_field import pixel_grid, receptive_halo
+        from keras_psr.networks.receptive_field import measure_geometry
 
-        self._network = network
-        self.scale, self.halo, self.grid = network_scale(network), receptive_halo(network), pixel_grid(network)
-        self._tile = max(KERAS_OUTPUT_SIDE // self.scale, 4 * max(self.halo, BICUBIC_HALO))
+        self._network, self.geometry = network, measure_geometry(network)
+        self._tile = max(KERAS_OUTPUT_SIDE // self.geometry.scale, 4 * max(self.geometry.halo, BICUBIC_HALO))
 
     def tile_size(self, height: int, width: int) -> tuple[int, int]:
         """Height and width of the tiles for a picture: the whole, unless that is too large."""
-        around = 2 * max(self.halo, BICUBIC_HALO)
-        tile_height, tile_width = (min(self._tile, length + around) for length in (height, width))
-        return math.ceil(tile_height / self.grid) * self.grid, math.ceil(tile_width / self.grid) * self.grid
+        around, whole_blocks = 2 * max(self.geometry.halo, BICUBIC_HALO), self.geometry.whole_blocks
+        return whole_blocks(min(self._tile, height + around)), whole_blocks(min(self._tile, width + around))
 
     def __call__(self, tile: np.ndarray) -> np.ndarray:
-        """Enlarges a tile: RGB (height, width, 3) in [0, 255] to float32, `scale` times as large, not clipped."""
+        """Enlarges a tile: RGB (height, width, 3) in [0, 255] to float32, enlarged, not clipped."""
         return np.asarray(self._network(tile[None].astype(np.float32), training=False))[0].astype(np.float32)
 
 
@@ -207,12 +213,14 @@ def load_network(path: Path) -> "keras.Model":
 
     Raises:
         ModelError: It is not a Keras model file.
+        InstallationError: Keras is not installed.
     """
     if path.suffix != ".keras" or not zipfile.is_zipfile(path):  # Keras would also open .h5, without `safe_mode`
         raise ModelError(f"{path} is not a .keras file. Give a run folder of `keras-psr fit` or its model.keras.")
+    require_everything(f"The .keras file {path}")
     import keras
 
-    import keras_psr.style_networks  # noqa: F401 - registers the layer that a network of it may have
+    import keras_psr.networks.style_transfer  # noqa: F401 - registers the layer that a network of it may have
 
     try:
         return keras.saving.load_model(path, compile=False, safe_mode=True)

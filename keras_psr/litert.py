@@ -9,6 +9,7 @@ import numpy as np
 from ai_edge_litert.interpreter import Interpreter
 
 from keras_psr.errors import ModelError
+from keras_psr.images.tiling import Geometry
 from keras_psr.tflite_metadata import read_metadata
 
 
@@ -16,9 +17,7 @@ class LiteRTNetwork:
     """A `.tflite` that keras-psr exported; several threads may call it at once.
 
     Attributes:
-        scale: Upscaling factor.
-        halo: What a pixel needs around it, in low-resolution pixels.
-        grid: Number of which tiles' places are multiples.
+        geometry: Scale, halo and grid, which the file states.
         workers: Tiles that are computed at once, each on one core.
         is_quantized: Whether it takes and gives uint8, so that 16-bit pictures are beyond it.
         name: The file's name, for messages.
@@ -47,11 +46,12 @@ class LiteRTNetwork:
         self._output: dict[str, Any] = outputs[0]
         self.is_quantized = self._input["dtype"] == np.uint8
         try:
-            self.scale, self.halo, self._tile = (int(metadata[key]) for key in ("scale", "halo", "tile"))
-            self.grid = int(metadata.get("grid", 1))  # files that were made before there were styles do not say it
+            scale, halo, self._tile = (int(metadata[key]) for key in ("scale", "halo", "tile"))
+            # Files that were made before there were styles do not state a grid.
+            self.geometry = Geometry(scale, halo, int(metadata.get("grid", 1)))
         except (KeyError, TypeError, ValueError) as error:
             raise ModelError(f"{path} does not say its scale, halo and tile. Export it again.") from error
-        side = (self._tile - 2 * self.halo) * self.scale
+        side = (self._tile - 2 * halo) * scale
         shapes = [[int(length) for length in details["shape"]] for details in (self._input, self._output)]
         if shapes != [[1, self._tile, self._tile, 3], [1, side, side, 3]]:
             raise ModelError(
@@ -69,7 +69,7 @@ class LiteRTNetwork:
             tile: RGB of the file's tile size, in [0, 255].
 
         Returns:
-            RGB in [0, 255], the tile without its halo, `scale` times as large; uint8 of a quantized file, else float32.
+            RGB in [0, 255], the tile without its halo, enlarged by the scale; uint8 of a quantized file, else float32.
         """
         interpreter = self._interpreters.get()
         try:

@@ -25,16 +25,11 @@ Responses = dict[str, KerasTensor]
 """VGG16's responses by tap, (batch, height, width, channels), of its compute dtype."""
 
 
-VGG_TERMS = ("feature_loss", "style_loss")
-
-
 class PerceptualLoss:
     """Named terms between a network's output and the original, and their weighted sum, for both tasks.
 
     Terms: `pixel_loss` (L1 or L2), `feature_loss` (VGG16 responses), `style_loss` (their Gram matrices), `phase_loss`
-    (what repeats with the upsampling lattice) and `total_variation`. A term of weight zero is not computed. During the
-    warm-up feature and style loss are left out, and with them the cost of VGG16: SRGAN and ESRGAN start from networks
-    fitted to pixels for the same reason.
+    (what repeats with the upsampling lattice) and `total_variation`. A term of weight zero is not computed.
 
     The style is a painting's, or without one each original's own, which makes the term a texture loss.
     """
@@ -57,7 +52,6 @@ class PerceptualLoss:
         vgg_weights: str = "bundled",
         vgg_pooling: str = "max",
         vgg_dtype: str = "float32",
-        warmup_steps: int = 0,
         shift_pooling: bool = False,
     ) -> None:
         """Builds the terms, and VGG16 if the feature or style loss has a weight.
@@ -79,7 +73,6 @@ class PerceptualLoss:
             vgg_weights: As for `vgg.build_vgg`.
             vgg_pooling: As for `vgg.build_vgg`.
             vgg_dtype: Compute dtype of VGG16; the loss itself is float32.
-            warmup_steps: Steps at the start without the feature and style loss.
             shift_pooling: Move VGG16's pooling grid from step to step (`responses`).
 
         Raises:
@@ -93,7 +86,7 @@ class PerceptualLoss:
         self.pixel_error = mean_absolute_error if pixel_norm == "l1" else mean_squared_error
         self.feature_layer, self.relative_features = feature_layer, relative_features
         self.style_layers, self.style_normalization = tuple(style_layers), style_normalization
-        self.warmup_steps, self.shift_pooling = warmup_steps, shift_pooling
+        self.shift_pooling = shift_pooling
         weights = {
             "pixel_loss": pixel_weight,
             "feature_loss": feature_weight,
@@ -128,14 +121,8 @@ class PerceptualLoss:
             Scalars by term name, in the order of `weights`.
         """
         vgg_terms = {}
-        if self.vgg is not None and not self.warmup_steps:
+        if self.vgg is not None:
             vgg_terms = self.vgg_terms(output, target, self._shift(step), expected)
-        elif self.vgg is not None:
-            vgg_terms = ops.cond(
-                step < self.warmup_steps,
-                lambda: {name: ops.zeros((), "float32") for name in VGG_TERMS if name in self.weights},
-                lambda: self.vgg_terms(output, target, self._shift(step), expected),
-            )
         compute = {
             "pixel_loss": lambda: self.pixel_error(output, target),
             "feature_loss": lambda: vgg_terms["feature_loss"],
@@ -160,7 +147,7 @@ class PerceptualLoss:
             Numbers by term name.
         """
         output, target = (picture[None].astype(np.float32) for picture in (image, original))
-        terms = self.terms(output, target, self.warmup_steps)
+        terms = self.terms(output, target, step=0)
         return {"loss": float(self.total(terms)), **{name: float(term) for name, term in terms.items()}}
 
     def vgg_terms(

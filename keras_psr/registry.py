@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import re
+from difflib import get_close_matches
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,9 @@ from keras_psr.errors import ModelError
 MODEL_FILE = "model.keras"
 CARD_FILE = "card.json"
 RUN_FILE = "config.json"
+
+RUNS_FOLDER = "runs"
+"""Where `keras-psr fit` puts run folders."""
 
 DEFAULT_VARIANT = "float32"
 """The `.tflite` that a shipped model's name stands for: its pixels are the network's own, int8's nearly so."""
@@ -25,6 +30,24 @@ def shipped_models() -> dict[str, dict[str, Any]]:
     """The cards of all shipped models, by name, sorted."""
     cards = sorted(shipped_folder().glob(f"*/{CARD_FILE}"))
     return {path.parent.name: json.loads(path.read_text(encoding="utf-8")) for path in cards}
+
+
+def model_names(*, task: str | None = None, variants: bool = True) -> list[str]:
+    """The names of the shipped models, each followed by those of its `.tflite` files: x4, x4_float16, ...
+
+    Args:
+        task: Of the models, as their cards say it; None for all.
+        variants: Whether to name the files.
+    """
+    names: list[str] = []
+    for name, card in shipped_models().items():
+        if task in (None, card.get("task")):
+            names += [name, *(_variants(name) if variants else [])]
+    return names
+
+
+def _variants(name: str) -> list[str]:
+    return sorted(path.stem for path in (shipped_folder() / name).glob(f"{name}_*.tflite"))
 
 
 def find_model(model: str | Path) -> Path:
@@ -46,13 +69,31 @@ def find_model(model: str | Path) -> Path:
         return path / MODEL_FILE
     if path.is_file():
         return path
-    names = list(shipped_models())
-    if str(model) not in names:
-        raise ModelError(
-            f"No model {str(model)!r}: expected a run folder, a .keras or .tflite file, or a shipped model "
-            f"({', '.join(names) or 'none'})."
-        )
-    return _verified(shipped_folder() / str(model) / MODEL_FILE)
+    if str(model) in shipped_models():
+        return _verified(shipped_folder() / str(model) / MODEL_FILE)
+    base = str(model).rpartition("_")[0]
+    if str(model) in _variants(base):
+        raise ModelError(f"{model} is a .tflite file, which only runs. Give the network itself: {base}.")
+    raise _unknown(str(model), variants=False)
+
+
+def _unknown(model: str, *, variants: bool) -> ModelError:
+    """The error that suggests the nearest name and lists all: with those of `.tflite` files, or without."""
+    names = model_names(variants=False)
+    endings = sorted({file.removeprefix(name) for name in names for file in _variants(name)}) if variants else []
+    plain = {_plain(name): name for name in model_names(variants=variants)}
+    near = get_close_matches(_plain(model), plain, n=1, cutoff=0.7)
+    hint = f" Did you mean {plain[near[0]]}?" if near else ""
+    return ModelError(
+        f"No model {model!r}.{hint} Expected a run folder, a .keras or .tflite file, or a shipped model: "
+        f"{', '.join(names) or 'none'}"
+        f"{'; each also with ' + ', '.join(endings) + f' ({names[-1]}{endings[0]})' if endings else ''}."
+    )
+
+
+def _plain(name: str) -> str:
+    """A name without what people get wrong in it."""
+    return re.sub(r"[^a-z0-9]", "", name.lower())
 
 
 def find_runnable(model: str | Path) -> Path:
@@ -73,10 +114,21 @@ def find_runnable(model: str | Path) -> Path:
         file = shipped_folder() / name / f"{name}_{variant or DEFAULT_VARIANT}.tflite"
         if file.is_file():
             return _verified(file)
-        if variant:
-            variants = sorted(path.stem for path in file.parent.glob(f"{name}_*.tflite"))
-            raise ModelError(f"No model {str(model)!r}: {name} comes as {', '.join([name, *variants])}.")
+    if not Path(model).exists() and str(model) not in shipped_models():
+        raise _unknown(str(model), variants=True)
     return find_model(model)
+
+
+def find_tflite(model: str | Path) -> Path:
+    """As `find_runnable`, for what needs a `.tflite`.
+
+    Raises:
+        ModelError: There is no such model, or no `.tflite` of it.
+    """
+    path = find_runnable(model)
+    if path.suffix != ".tflite":
+        raise ModelError(f"{model} is no .tflite file. Make one: keras-psr export {model} --tflite")
+    return path
 
 
 def fit_settings(model: str | Path) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """The training sample stream: a pure function of (seed, sample index), so that a fit can be resumed and sharded."""
 
+import copy
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -11,11 +12,11 @@ import tensorflow as tf
 from keras_psr.constants import DEGRADATIONS
 from keras_psr.degradation import MAX_BLUR_REACH, degrade
 from keras_psr.errors import ConfigError, DataError, ImageFileError
-from keras_psr.pixels import make_low_res
+from keras_psr.images.pixels import crop_to_multiple, make_low_res
 from keras_psr.sources import Picture, report_skipped
 
 CACHE_BYTES = 2 * 1024**3
-"""Decoded pictures kept in memory; pictures beyond it are decoded anew each time."""
+"""Decoded pictures and their low-resolution versions kept in memory; others are decoded anew each time."""
 
 MAX_DRAWS = 1000
 """Draws for one sample before the pictures count as unusable."""
@@ -29,8 +30,8 @@ class Sample:
 
     Attributes:
         picture: Index of the picture in the stream's list.
-        top: First row of the crop, in pixels.
-        left: First column of the crop, in pixels.
+        top: First row of the crop, in pixels, a multiple of the scale.
+        left: First column of the crop, in pixels, a multiple of the scale.
         orientation: 0 to 7: quarter turns (`orientation % 4`), mirrored from 4 on.
         index: Position in the stream, which decides how it is degraded.
     """
@@ -45,7 +46,9 @@ class Sample:
 class SampleStream:
     """Endless crops of a list of pictures, with the low-resolution input of each.
 
-    Every crop position of every picture is about equally likely: pictures are drawn in proportion to their area.
+    Pictures are shrunk whole, once, and pairs are cut from both versions, so a crop begins at a pixel of the small
+    picture. Every such position of every picture is about equally likely: pictures are drawn in proportion to their
+    area.
     """
 
     def __init__(
@@ -92,8 +95,8 @@ class SampleStream:
         self.degradation, self.surround = degradation, surround
         areas = np.array([picture.height * picture.width for picture in self.pictures], np.float64)
         self._cumulative_area = np.cumsum(areas) / areas.sum()
-        self._cache: dict[int, np.ndarray] = {}
-        self._cached_bytes = 0
+        self._cache: dict[int, tuple[np.ndarray, np.ndarray | None]] = {}
+        self._smallest = crop
         self._unusable: set[int] = set()
         self._lock = Lock()
         self.sample(0)  # fails here if no picture can be read, not later inside TensorFlow
@@ -116,15 +119,23 @@ class SampleStream:
             place, orientation = generator.random(2), int(generator.integers(8))
             pixels = self._decode(picture)
             if pixels is not None:
-                top, left = (int(p * (side - self.crop + 1)) for p, side in zip(place, pixels.shape, strict=False))
+                positions = [(side - self.crop) // self.scale + 1 for side in pixels.shape[:2]]
+                top, left = (self.scale * int(p * number) for p, number in zip(place, positions, strict=True))
                 return Sample(picture, top, left, orientation, index)
         raise DataError(f"{len(self._unusable)} of {len(self.pictures)} pictures cannot be read. Check the source.")
 
-    def crops(self, sample: Sample) -> tuple[np.ndarray, np.ndarray]:
-        """Cuts a sample and makes its low-resolution input.
+    def with_crop(self, crop: int) -> "SampleStream":
+        """Returns the same stream with smaller crops; both share the pictures that are in memory.
 
-        The input is made with a margin, mirrored at the picture's border, so it equals a crop of the whole picture's
-        where nothing is degraded at random.
+        Args:
+            crop: Side of the crops, in pixels: a multiple of the scale, at most this stream's.
+        """
+        other = copy.copy(self)
+        other.crop = crop
+        return other
+
+    def crops(self, sample: Sample) -> tuple[np.ndarray, np.ndarray]:
+        """Cuts a sample: the crop, and the same part of the low-resolution picture.
 
         Args:
             sample: From `sample`.
@@ -138,18 +149,36 @@ class SampleStream:
         pixels = self._decode(sample.picture)
         if pixels is None:
             raise ImageFileError(f"{self.pictures[sample.picture].name} cannot be read any more.")
-        degraded = self.degradation == "photo"
-        low_margin = 2 + (MAX_BLUR_REACH if degraded else int(np.ceil(4 * self.blur_sigma / self.scale)))
+        high_res = _cut(pixels, sample.top, sample.left, self.crop)
+        _, whole = self._cache.get(sample.picture, (None, None))
+        if whole is None:
+            low_res = self._shrink_crop(pixels, sample)
+        else:
+            top, left = (position // self.scale - self.surround for position in (sample.top, sample.left))
+            low_res = _cut(whole, top, left, self._low_crop)
+        return _turn(low_res, sample.orientation), _turn(high_res, sample.orientation)
+
+    @property
+    def _low_crop(self) -> int:
+        """Side of the input, in low-resolution pixels."""
+        return self.crop // self.scale + 2 * self.surround
+
+    def _shrink_crop(self, pixels: np.ndarray, sample: Sample) -> np.ndarray:
+        """Makes the low-resolution input of one sample, with degradations drawn for it alone.
+
+        It is made with a margin, mirrored at the picture's border, so that without degradations it equals a crop of the
+        whole low-resolution picture.
+        """
+        is_degraded = self.degradation == "photo"
+        low_margin = 2 + (MAX_BLUR_REACH if is_degraded else int(np.ceil(4 * self.blur_sigma / self.scale)))
         margin = self.scale * (low_margin + self.surround)
         surrounded = _cut(pixels, sample.top - margin, sample.left - margin, self.crop + 2 * margin)
-        if degraded:
+        if is_degraded:
             # Seeds are padded with zeros: the 1 makes these numbers others than those of `sample`.
             low_res = degrade(surrounded, self.scale, np.random.default_rng((self.seed, sample.index, 1)))
         else:
             low_res = make_low_res(surrounded, self.scale, self.blur_sigma)
-        low_res = low_res[low_margin:-low_margin, low_margin:-low_margin]
-        high_res = surrounded[margin:-margin, margin:-margin]
-        return _turn(low_res, sample.orientation), _turn(high_res, sample.orientation)
+        return low_res[low_margin:-low_margin, low_margin:-low_margin]
 
     def batch(self, first: int, size: int) -> tuple[np.ndarray, np.ndarray]:
         """Samples `first` to `first + size - 1` of the stream, stacked: uint8 (low_res, high_res)."""
@@ -160,28 +189,28 @@ class SampleStream:
         self,
         *,
         batch_size: int,
-        first_step: int,
-        last_step: int,
+        first_sample: int,
+        num_steps: int,
         replicas: range = range(1),
         num_replicas: int = 1,
     ) -> tf.data.Dataset:
-        """The batches of steps `first_step` (included) to `last_step` (excluded), prepared ahead in the background.
+        """Returns the batches of so many steps, prepared ahead in the background.
 
         Args:
             batch_size: Samples a step, over all replicas.
-            first_step: Steps already done.
-            last_step: Steps in all.
+            first_sample: Position of the first batch in the stream.
+            num_steps: Batches.
             replicas: The replicas (devices that share a step) to give their parts, in turn.
             num_replicas: Replicas in all, which divide the batch.
 
         Returns:
             A dataset of uint8 (low_res, high_res) batches of batch_size / num_replicas samples.
         """
-        part, crop, low_crop = batch_size // num_replicas, self.crop, self.crop // self.scale + 2 * self.surround
+        part, crop, low_crop = batch_size // num_replicas, self.crop, self._low_crop
 
         def load(turn: int) -> tuple[np.ndarray, np.ndarray]:
             step, local = divmod(int(turn), len(replicas))
-            return self.batch(step * batch_size + replicas[local] * part, part)
+            return self.batch(first_sample + step * batch_size + replicas[local] * part, part)
 
         def load_tensors(turn: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
             low_res, high_res = tf.numpy_function(load, [turn], (tf.uint8, tf.uint8))
@@ -190,7 +219,7 @@ class SampleStream:
                 tf.ensure_shape(high_res, (part, crop, crop, 3)),
             )
 
-        turns = tf.data.Dataset.range(first_step * len(replicas), last_step * len(replicas))
+        turns = tf.data.Dataset.range(num_steps * len(replicas))
         return turns.map(load_tensors, num_parallel_calls=2, deterministic=True).prefetch(4)
 
     def describe_batch(self, first: int, size: int) -> str:
@@ -207,25 +236,35 @@ class SampleStream:
                 continue
 
     def _decode(self, index: int) -> np.ndarray | None:
-        """The picture's pixels, from memory if they are there; None if it cannot be used, said once."""
-        if index in self._cache or index in self._unusable:
-            return self._cache.get(index)
+        """Returns the picture's pixels, from memory if they are there; None if it cannot be used, said once."""
+        if index in self._cache:
+            return self._cache[index][0]
+        if index in self._unusable:
+            return None
         picture = self.pictures[index]
         try:
             pixels = picture.read()
-            if min(pixels.shape[:2]) < self.crop:
-                raise ImageFileError(f"{pixels.shape[0]}x{pixels.shape[1]} is smaller than the crop of {self.crop}")
+            if min(pixels.shape[:2]) < self._smallest:
+                raise ImageFileError(
+                    f"{pixels.shape[0]}x{pixels.shape[1]} is smaller than the crop of {self._smallest}"
+                )
         except ImageFileError as error:
             with self._lock:
                 if index not in self._unusable:
                     self._unusable.add(index)
                     report_skipped([(picture.name, str(error))])
             return None
-        with self._lock:
-            if index not in self._cache and self._cached_bytes + pixels.nbytes <= CACHE_BYTES:
-                self._cache[index] = pixels
-                self._cached_bytes += pixels.nbytes
+        pixels = crop_to_multiple(pixels, self.scale)
+        self._keep(index, pixels)
         return pixels
+
+    def _keep(self, index: int, pixels: np.ndarray) -> None:
+        """Keeps a picture and its low-resolution version, unless each crop has its own, while there is room."""
+        low_res = None if self.degradation == "photo" else make_low_res(pixels, self.scale, self.blur_sigma)
+        with self._lock:
+            kept = [array for pair in [*self._cache.values(), (pixels, low_res)] for array in pair if array is not None]
+            if index not in self._cache and sum(array.nbytes for array in kept) <= CACHE_BYTES:
+                self._cache[index] = (pixels, low_res)
 
 
 def _cut(pixels: np.ndarray, top: int, left: int, size: int) -> np.ndarray:

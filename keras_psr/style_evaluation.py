@@ -8,10 +8,10 @@ import numpy as np
 
 from keras_psr.constants import STYLE_GRID
 from keras_psr.errors import ConfigError, DataError, ImageFileError
+from keras_psr.images.metrics import lattice_ratio, mean_scores
+from keras_psr.images.pixels import crop_center, resize_bicubic, to_uint8
 from keras_psr.inference import Upscaler
 from keras_psr.losses import PerceptualLoss
-from keras_psr.metrics import lattice_ratio, mean_scores
-from keras_psr.pixels import crop_center, resize_bicubic, to_uint8
 from keras_psr.sources import open_sources, report_skipped
 from keras_psr.style_optimization import optimize, white_noise
 

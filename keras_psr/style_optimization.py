@@ -7,8 +7,8 @@ import tensorflow as tf
 from scipy.optimize import OptimizeResult, minimize
 
 from keras_psr.errors import ConfigError
+from keras_psr.images.pixels import to_uint8
 from keras_psr.losses import PerceptualLoss
-from keras_psr.pixels import to_uint8
 
 SMALLEST_SIDE = 16
 """Of a picture, in pixels: two responses of VGG16's relu4_3."""
@@ -64,7 +64,7 @@ def optimize(
     def objective_and_gradient(image: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         with tf.GradientTape() as tape:
             tape.watch(image)
-            total = loss.total(loss.terms(image, target, loss.warmup_steps, expected))
+            total = loss.total(loss.terms(image, target, 0, expected))
         return total, tape.gradient(total, image)
 
     # Levels in [0, 1]: L-BFGS begins with a step of length 1, which in grey levels would be lost in float32.

@@ -7,8 +7,8 @@ import pytest
 from keras_psr.cli import export as export_command
 from keras_psr.cli.main import main
 from keras_psr.export import benchmark as benchmark_module
-from keras_psr.export.convert import VARIANTS
-from keras_psr.networks import build_network
+from keras_psr.export.conversion import VARIANTS
+from keras_psr.networks.super_resolution import build_network
 from keras_psr.tflite_metadata import read_metadata
 
 

@@ -7,7 +7,7 @@ import signal
 
 import pytest
 
-from keras_psr.cli.fit import HELP, describe_numbers, fit, resolve
+from keras_psr.cli.fit import HELP, fit, resolve
 from keras_psr.cli.main import main
 from keras_psr.training.config import StyleConfig, SuperResolutionConfig, default_settings
 
@@ -134,7 +134,7 @@ def test_an_interrupted_fit_can_be_resumed(fit_tiny, tmp_path, monkeypatch):
     [
         (["--scale", "3"], "scale must be one of 2, 4, 8. Received: 3."),
         (["--pixel-weight", "-1"], "pixel_weight must be 0 or more. Received: -1.0."),
-        (["--precision", "float8"], "precision must be one of float32, bfloat16, float16. Received: float8."),
+        (["--precision", "float8"], "precision must be one of auto, float32, bfloat16, float16. Received: float8."),
         (["--architecture", "unet"], "architecture must be one of johnson2016, residual, fast. Received: 'unet'."),
         (["--data", "nowhere/"], "no such file or folder: nowhere"),
         (["--crop", "100"], "as large as the crop, 100x100"),
@@ -182,9 +182,3 @@ def test_a_bad_config_file_is_one_line(runner, tmp_path, text, message):
     assert result.exit_code == 1
     assert message in result.stderr
     assert result.stderr.count("\n") == 1
-
-
-def test_a_line_of_losses_tells_the_time_left():
-    numbers = {"pixel_loss": 7.9, "loss": 8.0, "total_variation": 0.5, "crops_per_second": 16.0}
-    line = describe_numbers(50, numbers, SuperResolutionConfig(steps=110, batch_size=16))
-    assert line == "step 50/110: loss 8, pixel 7.9, total variation 0.5, 16 crops/s, 0:01:00 left"

@@ -18,6 +18,7 @@ TINY_STYLE = {
     "save_every": 1,
     "style_layers": ["relu1_2"],
     "content_layer": "relu2_2",
+    "precision": "float32",
 }
 
 

@@ -99,7 +99,7 @@ def test_a_second_run_over_a_folder_leaves_results_alone(upscale, photo, tmp_pat
     photo.unlink()
     result = upscale(".")
     assert result.exit_code == 1
-    assert result.stderr == "Error: Nothing to upscale: the names of all 1 pictures end in _x4 already.\n"
+    assert result.stderr == "Error: Nothing to upscale. Left out: 1 result of keras-psr (see --include-results).\n"
 
 
 def test_a_picture_that_is_named_is_upscaled_whatever_its_name(upscale, photo, tmp_path):
@@ -337,7 +337,7 @@ def test_output_scale_names_and_sizes_the_result(light, photo, tmp_path):
 
 
 def test_strength_0_is_bicubic(light, photo, tmp_path):
-    from keras_psr.pixels import resize_bicubic
+    from keras_psr.images.pixels import resize_bicubic
 
     assert light("photo.png", "--strength", "0").exit_code == 0
     expected = resize_bicubic(read_pixels(photo).astype(np.float32), 256, 384)
@@ -378,18 +378,35 @@ def test_16_bits_are_refused_by_a_quantized_model_in_one_line(runner, export_tfl
     )
 
 
-def test_a_terminal_shows_one_bar_over_all_pixels(light, photo, monkeypatch):
+def test_a_terminal_shows_one_bar_over_all_pictures(light, photo, tmp_path, monkeypatch):
     import rich.console
 
-    from keras_psr.cli.batches import Job, show_progress
+    from keras_psr.cli import batch_run
 
     monkeypatch.setattr(rich.console.Console, "is_terminal", True)
-    shown = []
-    monkeypatch.setattr("rich.progress.Progress.update", lambda self, task, **values: shown.append(values["advance"]))
-    with show_progress([Job(photo, photo, network_pixels=5), Job(photo, photo, network_pixels=7)]) as on_pixels:
-        on_pixels(5)
-        on_pixels(7)
-    assert shown == [5, 7]
+    bars = []
+    monkeypatch.setattr(batch_run.BatchBar, "count", bars.append)
+    make_tree(tmp_path / "in", photo)
+    assert light("in", "-o", "out").exit_code == 0
+    task = bars[0].progress.tasks[0]
+    assert len(bars) == 3 and task.total > 3 * 256 * 384
+    assert task.completed == pytest.approx(task.total)
+
+
+def test_the_bar_is_not_full_while_a_file_is_written(light, photo, tmp_path, monkeypatch):
+    from keras_psr.cli import batch_run
+
+    advanced, before_writing, deliver = [], [], batch_run.deliver
+    monkeypatch.setattr(batch_run.BatchBar, "advance", lambda bar, pixels: advanced.append(pixels))
+
+    def see_bar_and_deliver(*args, **options):
+        before_writing.append(sum(advanced))
+        return deliver(*args, **options)
+
+    monkeypatch.setattr(batch_run, "deliver", see_bar_and_deliver)
+    assert light("photo.png").exit_code == 0
+    assert before_writing == [256 * 384]
+    assert sum(advanced) == pytest.approx(256 * 384 * (1 + batch_run.WRITING_SHARE))
 
 
 @pytest.mark.parametrize("source", ["jpg", "png", "webp", "tif"])

@@ -5,7 +5,7 @@ from skimage import data
 
 import keras_psr.degradation
 from keras_psr.degradation import BLUR_SIGMA, MAX_BLUR_REACH, NOISE_SIGMA, ROUND_BLUR_PROBABILITY, SHOT_NOISE, degrade
-from keras_psr.pixels import make_low_res
+from keras_psr.images.pixels import make_low_res
 
 
 def draw(seed):

@@ -195,7 +195,7 @@ def test_no_crop_is_given_twice_and_none_is_lost(num_workers, share, settings, m
     )
     for worker in range(num_workers):
         local = range(worker * share, (worker + 1) * share)
-        dataset = stream.dataset(batch_size=12, first_step=3, last_step=6, replicas=local, num_replicas=replicas)
+        dataset = stream.dataset(batch_size=12, first_sample=36, num_steps=3, replicas=local, num_replicas=replicas)
         shapes = [low_res.shape for low_res, _ in dataset]
         assert shapes == [(12 // replicas, 12, 12, 3)] * (3 * share)
     assert sorted(seen) == list(range(3 * 12, 6 * 12))
@@ -203,9 +203,9 @@ def test_no_crop_is_given_twice_and_none_is_lost(num_workers, share, settings, m
 
 def test_the_parts_of_a_step_are_the_batch_of_one_device(settings):
     stream = SampleStream(open_sources(settings["data"]), scale=4, crop=48)
-    (whole,) = stream.dataset(batch_size=4, first_step=5, last_step=6)
+    (whole,) = stream.dataset(batch_size=4, first_sample=20, num_steps=1)
     parts = [
-        stream.dataset(batch_size=4, first_step=5, last_step=6, replicas=range(worker, worker + 1), num_replicas=2)
+        stream.dataset(batch_size=4, first_sample=20, num_steps=1, replicas=range(worker, worker + 1), num_replicas=2)
         for worker in (0, 1)
     ]
     for position in (0, 1):
@@ -214,10 +214,10 @@ def test_the_parts_of_a_step_are_the_batch_of_one_device(settings):
 
 
 def test_without_several_gpus_auto_is_one_device():
-    strategy = build_strategy("auto", (), 7)
+    strategy = build_strategy("auto", (), [7])
     assert strategy.num_replicas_in_sync == 1 and is_chief(strategy)
     assert not isinstance(strategy, tf.distribute.MirroredStrategy)
-    assert isinstance(build_strategy("mirrored", ("CPU:0",), 7), tf.distribute.MirroredStrategy)
+    assert isinstance(build_strategy("mirrored", ("CPU:0",), [7]), tf.distribute.MirroredStrategy)
 
 
 @pytest.mark.parametrize(
@@ -225,7 +225,7 @@ def test_without_several_gpus_auto_is_one_device():
     [
         (("mirrored", ("GPU:7",), 4), "devices must be among CPU:0. Received: GPU:7."),
         (("none", ("CPU:0",), 4), "devices narrow the strategies auto and mirrored. Received: strategy none."),
-        (("multiworker", (), 4), "needs the environment variable TF_CONFIG, such as .* Received: ''."),
+        (("multiworker", (), [4]), "needs the environment variable TF_CONFIG, such as .* Received: ''."),
     ],
 )
 def test_devices_that_do_not_exist_are_refused(args, message, monkeypatch):
@@ -240,4 +240,4 @@ def test_devices_that_do_not_exist_are_refused(args, message, monkeypatch):
 def test_a_wrong_tf_config_is_refused(text, monkeypatch):
     monkeypatch.setenv("TF_CONFIG", text)
     with pytest.raises(ConfigError, match="such as"):
-        build_strategy("multiworker", (), 4)
+        build_strategy("multiworker", (), [4])

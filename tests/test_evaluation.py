@@ -17,10 +17,10 @@ from keras_psr.evaluation import (
     score_picture,
     summarize,
 )
+from keras_psr.images.metrics import lattice_ratio, psnr_rgb, psnr_y, ssim_y
+from keras_psr.images.pixels import make_low_res, resize_bicubic
 from keras_psr.inference import Upscaler
-from keras_psr.metrics import lattice_ratio, psnr_rgb, psnr_y, ssim_y
-from keras_psr.networks import build_network
-from keras_psr.pixels import make_low_res, resize_bicubic
+from keras_psr.networks.super_resolution import build_network
 from keras_psr.vgg import build_vgg
 
 SCORES = {"psnr_y", "ssim_y", "psnr_rgb", "feature_distance", "lpips_vgg", "lattice_ratio"}

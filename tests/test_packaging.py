@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import keras_psr
+from keras_psr.installation import LEFT_OUT
 
 CHECKOUT = Path(__file__).parents[1]
 PACKAGES = {
@@ -78,3 +79,11 @@ def test_requirements_have_lower_bounds_only():
     for requirement in requirements:
         bound = requirement.split(";")[0]
         assert not any(sign in bound for sign in ("==", "<", "~=", "!=")), requirement
+
+
+def test_running_models_needs_what_requirements_runtime_lists():
+    lines = (CHECKOUT / "requirements-runtime.txt").read_text(encoding="utf-8").splitlines()
+    runtime = {line for line in lines if not line.startswith("#")}
+    everything = {requirement for requirement in requires("keras-psr") or [] if ";" not in requirement}
+    assert runtime < everything
+    assert {requirement.partition(">=")[0] for requirement in everything - runtime} == set(LEFT_OUT.values())

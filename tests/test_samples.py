@@ -8,7 +8,7 @@ from skimage import data
 
 import keras_psr.samples
 from keras_psr.errors import ConfigError, DataError
-from keras_psr.pixels import make_low_res
+from keras_psr.images.pixels import make_low_res
 from keras_psr.samples import Sample, SampleStream
 from keras_psr.sources import Picture, open_source
 
@@ -46,9 +46,9 @@ def test_a_sample_depends_on_seed_and_index_alone():
 
 def test_crops_are_cut_from_the_picture():
     picture = noise(40, 56)
-    low_res, high_res = SampleStream(held(picture), scale=4, crop=24).crops(Sample(0, 5, 30, 0))
+    low_res, high_res = SampleStream(held(picture), scale=4, crop=24).crops(Sample(0, 4, 28, 0))
     assert low_res.shape == (6, 6, 3) and low_res.dtype == high_res.dtype == np.uint8
-    np.testing.assert_array_equal(high_res, picture[5:29, 30:54])
+    np.testing.assert_array_equal(high_res, picture[4:28, 28:52])
 
 
 @pytest.mark.parametrize(("scale", "top", "left"), [(1, 20, 8), (1, 0, 32), (4, 0, 8)])
@@ -60,7 +60,7 @@ def test_the_input_may_show_what_surrounds_the_crop_mirrored_at_the_border(scale
     row, column, size = top // scale, left // scale, 24 // scale + 2 * surround
     np.testing.assert_array_equal(low_res, whole[row : row + size, column : column + size])
     np.testing.assert_array_equal(high_res, picture[top : top + 24, left : left + 24])
-    inputs, targets = next(iter(crops.dataset(batch_size=2, first_step=0, last_step=1)))
+    inputs, targets = next(iter(crops.dataset(batch_size=2, first_sample=0, num_steps=1)))
     assert inputs.shape == (2, size, size, 3) and targets.shape == (2, 24, 24, 3)
 
 
@@ -99,9 +99,10 @@ def test_pictures_are_drawn_in_proportion_to_their_area():
 
 
 def test_positions_and_orientations_are_equally_likely():
-    crops, num_draws = SampleStream(held(noise(26, 25)), scale=4, crop=24), 3000
+    crops, num_draws = SampleStream(held(noise(35, 31)), scale=4, crop=24), 3000
     samples = [crops.sample(index) for index in range(num_draws)]
-    places = np.bincount([2 * sample.top + sample.left for sample in samples])
+    assert {sample.top for sample in samples} == {0, 4, 8} and {sample.left for sample in samples} == {0, 4}
+    places = np.bincount([2 * sample.top // 4 + sample.left // 4 for sample in samples])
     assert len(places) == 3 * 2 and chisquare(places).pvalue > 0.001
     assert chisquare(np.bincount([sample.orientation for sample in samples], minlength=8)).pvalue > 0.001
 
@@ -171,13 +172,35 @@ def test_pictures_are_decoded_once_within_the_bound_of_memory(monkeypatch):
         reads.clear()
         crops = SampleStream([picture(0), picture(1)], scale=4, crop=24)
         crops.batch(0, 20)
-        assert crops._cached_bytes <= cache_bytes
+        assert sum(array.nbytes for pair in crops._cache.values() for array in pair) <= cache_bytes
         return sorted(reads.count(index) for index in (0, 1))
 
-    assert count_reads(2 * 32 * 32 * 3) == [1, 1]
-    once, often = count_reads(32 * 32 * 3)
+    both_versions = (32 * 32 + 8 * 8) * 3
+    assert count_reads(2 * both_versions) == [1, 1]
+    once, often = count_reads(both_versions)
     assert once == 1 and often > 5
-    assert min(count_reads(32 * 32 * 3 - 1)) > 5
+    assert min(count_reads(both_versions - 1)) > 5
+
+
+@pytest.mark.parametrize("options", [{}, {"scale": 2}, {"blur_sigma": 1.0}, {"surround": 5}], ids=str)
+def test_samples_do_not_depend_on_what_is_in_memory(options, monkeypatch):
+    kept = stream(**options)
+    monkeypatch.setattr(keras_psr.samples, "CACHE_BYTES", 0)
+    decoded_anew = stream(**options)
+    for index in range(20):
+        assert_pairs_equal(kept.batch(index, 1), decoded_anew.batch(index, 1))
+    assert kept._cache and not decoded_anew._cache
+
+
+def test_smaller_crops_come_from_the_same_pictures_in_memory():
+    reads, picture = [], noise(64, 64)
+    counted = Picture("counted", 64, 64, lambda: reads.append(0) or picture)
+    large = SampleStream([counted], scale=4, crop=48)
+    small = large.with_crop(24)
+    low_res, high_res = small.batch(0, 8)
+    assert low_res.shape == (8, 6, 6, 3) and high_res.shape == (8, 24, 24, 3) and large.crop == 48
+    assert_pairs_equal((low_res, high_res), SampleStream(held(picture), scale=4, crop=24).batch(0, 8))
+    assert len(reads) == 1
 
 
 def test_a_batch_is_its_samples_stacked():
@@ -235,13 +258,15 @@ def test_degradations_that_cannot_be_are_refused(options, message):
 @pytest.mark.parametrize("first_step", [0, 3])
 def test_the_dataset_is_the_batches_of_its_steps(first_step):
     crops = stream()
-    batches = list(crops.dataset(batch_size=2, first_step=first_step, last_step=6).as_numpy_iterator())
+    batches = list(
+        crops.dataset(batch_size=2, first_sample=2 * first_step, num_steps=6 - first_step).as_numpy_iterator()
+    )
     assert len(batches) == 6 - first_step
     for step, batch in zip(range(first_step, 6), batches, strict=True):
         assert_pairs_equal(batch, stream().batch(2 * step, 2))
 
 
 def test_the_dataset_says_its_shapes():
-    low_res, high_res = stream(scale=2).dataset(batch_size=5, first_step=0, last_step=1).element_spec
+    low_res, high_res = stream(scale=2).dataset(batch_size=5, first_sample=0, num_steps=1).element_spec
     assert low_res.shape == (5, 12, 12, 3) and high_res.shape == (5, 24, 24, 3)
     assert low_res.dtype == high_res.dtype == "uint8"

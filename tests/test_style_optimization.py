@@ -2,13 +2,13 @@ import numpy as np
 import pytest
 
 from keras_psr.errors import ConfigError, DataError
+from keras_psr.images.metrics import lattice_ratio
+from keras_psr.images.photo import Photo
+from keras_psr.images.pixels import keep_colors, rgb_to_y
 from keras_psr.inference import Upscaler
 from keras_psr.losses import PerceptualLoss
-from keras_psr.metrics import lattice_ratio
-from keras_psr.photos import Photo
-from keras_psr.pixels import keep_colors, rgb_to_y
+from keras_psr.networks.style_transfer import build_style_network
 from keras_psr.style_evaluation import BASELINE_ITERATIONS, evaluate_style, square
-from keras_psr.style_networks import build_style_network
 from keras_psr.style_optimization import Optimizer, optimize, white_noise
 from keras_psr.upscaling import upscale_photo
 

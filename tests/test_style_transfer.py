@@ -11,7 +11,7 @@ from skimage import data
 
 from keras_psr.errors import ConfigError, ImageFileError
 from keras_psr.inference import load
-from keras_psr.receptive_field import receptive_halo
+from keras_psr.networks.receptive_field import measure_geometry
 from keras_psr.samples import Sample
 from keras_psr.sources import Picture
 from keras_psr.training.config import FitConfig
@@ -35,6 +35,7 @@ TINY = {
     "style_layers": ["relu1_2", "relu2_2"],
     "content_layer": "relu2_2",
     "style_size": 48,
+    "precision": "float32",
 }
 
 
@@ -77,7 +78,7 @@ def test_a_fit_from_end_to_end(sources, tmp_path):
 
 
 def test_a_resumed_fit_ends_where_a_straight_one_does(sources, tmp_path):
-    settings = {**TINY, **sources, "steps": 4, "save_every": 2, "precision": "float32"}
+    settings = {**TINY, **sources, "steps": 4, "save_every": 2}
 
     class Stop(keras.callbacks.Callback):
         def on_train_batch_begin(self, batch, logs=None):
@@ -96,11 +97,11 @@ def test_a_resumed_fit_ends_where_a_straight_one_does(sources, tmp_path):
 def test_a_fit_comes_nearer_to_the_painting(config):
     trainer, stream = build_trainer(replace(config, learning_rate=0.01, steps=1000)), build_stream(config)
     photographs, originals = stream.batch(0, 2)
-    halo = receptive_halo(trainer.network)
+    halo = measure_geometry(trainer.network).halo
     surround = (photographs.shape[1] - 32) // 2
     assert photographs.shape == (2, 128, 128, 3) and surround >= halo > 16
     np.testing.assert_array_equal(photographs[:, surround:-surround, surround:-surround], originals)
-    one_batch = stream.dataset(batch_size=2, first_step=0, last_step=1)
+    one_batch = stream.dataset(batch_size=2, first_sample=0, num_steps=1)
     losses = trainer.fit(one_batch, epochs=25, verbose=0, shuffle=False).history["loss"]
     assert losses[-1] < 0.7 * losses[0]
 
@@ -185,7 +186,7 @@ def test_a_style_setting_without_a_style_is_refused():
 
 def test_each_normalization_has_the_content_loss_that_belongs_to_it(sources):
     losses = {
-        name: build_loss(FitConfig.from_json({**TINY, **sources, "style_normalization": name, "precision": "float32"}))
+        name: build_loss(FitConfig.from_json({**TINY, **sources, "style_normalization": name}))
         for name in ("energy", "paper")
     }
     image, photograph = data.coffee()[:32, :32], data.coffee()[50:82, :32]
@@ -196,7 +197,7 @@ def test_each_normalization_has_the_content_loss_that_belongs_to_it(sources):
 
 
 def test_the_objective_is_that_of_the_fit_without_the_lattice(config):
-    loss, objective = (build(replace(config, precision="float32")) for build in (build_loss, build_objective))
+    loss, objective = (build(config) for build in (build_loss, build_objective))
     image, photograph = data.coffee()[:48, :48], data.coffee()[50:98, :48]
     of_fit, compared = loss.measure(image, photograph), objective.measure(image, photograph)
     assert of_fit["loss"] == pytest.approx(compared["loss"] + 0.01 * of_fit["phase_loss"])
@@ -205,18 +206,22 @@ def test_the_objective_is_that_of_the_fit_without_the_lattice(config):
 
 def test_the_phase_loss_keeps_a_grid_of_four_pixels_out(config):
     settings = replace(config, learning_rate=0.01, steps=1000)
-    one_batch = build_stream(config).dataset(batch_size=2, first_step=0, last_step=1)
+    one_batch = build_stream(config).dataset(batch_size=2, first_sample=0, num_steps=1)
 
     def fit_with(phase_weight):
         trainer = build_trainer(replace(settings, phase_weight=phase_weight))
         return trainer.fit(one_batch, epochs=25, verbose=0, shuffle=False).history["phase_loss"]
 
-    without, by_default = fit_with(1e-9), fit_with(0.01)
-    assert by_default[0] == pytest.approx(without[0], rel=1e-3) and by_default[-1] < 0.8 * without[-1]
+    # Steps grow out of rounding, so that two machines fit two networks: of the whole sum only a term that outweighs all
+    # others, here by a hundred times, must fall on each of them.
+    without, alone = fit_with(1e-9), fit_with(100.0)
+    assert alone[0] == pytest.approx(without[0], rel=1e-3)
+    assert np.mean(alone[-10:]) < 0.1 * alone[0] and np.mean(alone[-10:]) < 0.6 * np.mean(without[-10:])
 
 
 def test_super_resolution_takes_a_texture_loss(sources, tmp_path):
     settings = {"num_filters": 2, "num_residual_blocks": 1, "crop": 32, "batch_size": 2, "steps": 2, "save_every": 2}
+    settings |= {"precision": "float32"}
     settings |= {"style_weight": 3.0, "style_layers": ["relu1_2"], "feature_weight": 0.0, "phase_weight": 0.0}
     logged = []
     places = {name: sources[name] for name in ("data", "val")}

@@ -111,6 +111,7 @@ def test_nothing_is_trainable(vgg):
     assert vgg.trainable_variables == [] and len(vgg.variables) == 8
 
 
+@pytest.mark.sixteen_bits
 def test_bfloat16_stays_near_float32(vgg, image):
     exact = np.asarray(vgg(image)["relu2_2"])
     rounded = build_vgg(("relu2_2",), dtype="bfloat16")(image)["relu2_2"]

@@ -101,7 +101,13 @@ def load_rounded(path: Path) -> Upscaler:
 
 
 def save_compressed(network: keras.Model, target: Path) -> None:
-    """Saves a .keras file, a ZIP archive that Keras leaves uncompressed."""
+    """Saves a .keras file, a ZIP archive that Keras leaves uncompressed, which plain Keras loads.
+
+    Constraints, which only fits need, are taken from the network's layers: files of older fits name them.
+    """
+    for layer in network.layers:
+        if getattr(layer, "kernel_constraint", None):
+            layer.kernel_constraint = None
     with TemporaryDirectory() as temporary:
         plain = Path(temporary) / MODEL_FILE
         network.save(plain)

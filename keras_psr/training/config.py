@@ -3,14 +3,14 @@
 import difflib
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, NoReturn
 
 from keras_psr.constants import DEGRADATIONS, SCALES, STYLE_GRID, STYLE_NORMALIZATIONS
 from keras_psr.errors import ConfigError
 
-PRECISIONS = ("float32", "bfloat16", "float16")
+PRECISIONS = ("auto", "float32", "bfloat16", "float16")
 OPTIMIZERS = ("muon", "adam")
 STRATEGIES = ("auto", "none", "mirrored", "multiworker")
 
@@ -39,7 +39,8 @@ class FitConfig:
         vgg_pooling: Pooling inside the loss's VGG16: `average`, or `max` (the paper).
         ema_momentum: Decay of the averaged weights that are saved, lowered in short fits so that they average over at
             most a tenth of it; 0 saves the last step's. Not in the paper.
-        precision: `bfloat16`, `float32` or `float16`: the arithmetic in the network's hidden layers and in VGG16.
+        precision: Arithmetic of the network's hidden layers and of VGG16: `float32`, `bfloat16`, `float16`, or `auto`
+            for the fastest that is accurate on the device that computes (`training.precision.choose_precision`).
         save_every: Steps between checkpoints and validations.
         keep: Checkpoints kept, the newest ones.
         init: Model whose weights to start from (`registry.find_model`); empty for none.
@@ -66,7 +67,7 @@ class FitConfig:
     vgg_weights: str = "bundled"
     vgg_pooling: str = "average"
     ema_momentum: float = 0.999
-    precision: str = "bfloat16"
+    precision: str = "auto"
     save_every: int = 500
     keep: int = 2
     init: str = ""
@@ -91,6 +92,14 @@ class FitConfig:
         self._require(self.seed >= 0, "seed", "0 or more")
         self._require(0 <= self.ema_momentum < 1, "ema_momentum", "in [0, 1)")
         self._require(0 < self.learning_rate <= 1, "learning_rate", "in (0, 1]")
+
+    def stages(self) -> "list[Stage]":
+        """Returns the parts of the fit, in order: one, unless a task has more."""
+        return [Stage(self, first_step=0, last_step=self.steps, first_sample=0)]
+
+    def stage_at(self, step: int) -> "Stage":
+        """Returns the stage that takes the gradient step of this number, counted from 0."""
+        return next((stage for stage in self.stages() if step < stage.last_step), self.stages()[-1])
 
     def to_json(self) -> dict[str, Any]:
         """The settings as JSON-ready values, by name."""
@@ -124,6 +133,27 @@ class FitConfig:
         self._require(getattr(self, name) in accepted, name, f"one of {', '.join(map(str, accepted))}")
 
 
+@dataclass(frozen=True)
+class Stage:
+    """A part of a fit with one loss, one size of batch and crop, and one decay of the learning rate.
+
+    Attributes:
+        config: The settings that hold in it.
+        first_step: Gradient steps before it.
+        last_step: Gradient steps done at its end.
+        first_sample: Position of its first sample in the stream.
+    """
+
+    config: FitConfig
+    first_step: int
+    last_step: int
+    first_sample: int
+
+    def position(self, step: int) -> int:
+        """Returns the position in the sample stream after so many steps of the whole fit."""
+        return self.first_sample + (step - self.first_step) * self.config.batch_size
+
+
 @dataclass(frozen=True, kw_only=True)
 class SuperResolutionConfig(FitConfig):
     """The settings of a super-resolution fit.
@@ -137,7 +167,11 @@ class SuperResolutionConfig(FitConfig):
         feature_weight: Weight of the VGG16 feature loss (the paper: 1, alone).
         feature_layer: Response that the feature loss compares (the paper: relu2_2).
         shift_pooling: Move VGG16's pooling grid against the upsampling lattice from step to step; not in the paper.
-        warmup_steps: Steps at the start without the feature and style losses; not in the paper.
+        warmup_steps: Steps at the start with the pixel loss alone, which are several times as cheap; the learning rate
+            decays to zero over them and starts again after them. Not in the paper (SRGAN and ESRGAN start so).
+        warmup_batch_size: Crops a step in the warm-up; 0 for the batch size.
+        warmup_crop: Side of the crops in the warm-up, in pixels; 0 for the crop.
+        warmup_learning_rate: Peak of the learning rate in the warm-up; 0 for the learning rate.
     """
 
     architecture: str = "residual"
@@ -156,6 +190,9 @@ class SuperResolutionConfig(FitConfig):
     feature_layer: str = "relu2_2"
     shift_pooling: bool = True
     warmup_steps: int = 0
+    warmup_batch_size: int = 0
+    warmup_crop: int = 0
+    warmup_learning_rate: float = 0.0
 
     def __post_init__(self) -> None:
         """Checks each value.
@@ -167,15 +204,43 @@ class SuperResolutionConfig(FitConfig):
         self._require_one_of("degradation", DEGRADATIONS)
         self._require_one_of("pixel_norm", ("l1", "l2"))
         super().__post_init__()
-        for name in ("blur_sigma", "warmup_steps"):
+        for name in ("blur_sigma", "warmup_steps", "warmup_batch_size"):
             self._require(getattr(self, name) >= 0, name, "0 or more")
+        self._require(0 <= self.warmup_learning_rate <= 1, "warmup_learning_rate", "in [0, 1]")
         is_photo = self.degradation == "photo"
         self._require(not (is_photo and self.blur_sigma), "blur_sigma", "0 with the degradation photo, which blurs")
         smallest = 6 * self.scale  # one window of functional.phase_error
-        fits = self.crop >= smallest and self.crop % self.scale == 0
-        self._require(fits, "crop", f"a multiple of the scale, {self.scale}, and at least {smallest}")
+        accepted = f"a multiple of the scale, {self.scale}, and at least {smallest}"
+        self._require(self.crop >= smallest and self.crop % self.scale == 0, "crop", accepted)
+        fits = self.warmup_crop >= smallest and self.warmup_crop % self.scale == 0
+        self._require(fits or self.warmup_crop == 0, "warmup_crop", f"0, or {accepted}")
+        has_pixels = self.pixel_weight > 0 or self.warmup_steps == 0
+        self._require(has_pixels, "pixel_weight", "above 0 with warmup_steps, which have no other loss")
         any_weight = self.pixel_weight + self.feature_weight > 0
         self._require(any_weight, "pixel_weight", "above 0 where feature_weight is 0: nothing else to fit to")
+
+    def stages(self) -> list[Stage]:
+        """Returns the warm-up, if there is one, and the fit to all losses, if it comes to that."""
+        if not self.warmup_steps:
+            return super().stages()
+        warmup = replace(
+            self,
+            warmup_steps=0,
+            batch_size=self.warmup_batch_size or self.batch_size,
+            crop=self.warmup_crop or self.crop,
+            learning_rate=self.warmup_learning_rate or self.learning_rate,
+            feature_weight=0.0,
+            style_weight=0.0,
+            phase_weight=0.0,
+            total_variation_weight=0.0,
+        )
+        first = Stage(warmup, first_step=0, last_step=min(self.warmup_steps, self.steps), first_sample=0)
+        if first.last_step == self.steps:
+            return [first]
+        rest = Stage(
+            self, first_step=first.last_step, last_step=self.steps, first_sample=first.position(first.last_step)
+        )
+        return [first, rest]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,14 +9,14 @@ import tensorflow as tf
 from keras_psr.errors import ConfigError, TrainingError
 
 
-def build_strategy(name: str, devices: Sequence[str], batch_size: int) -> tf.distribute.Strategy:
+def build_strategy(name: str, devices: Sequence[str], batch_sizes: Sequence[int]) -> tf.distribute.Strategy:
     """The TensorFlow strategy of a fit. Call it before TensorFlow does anything else: several machines ask for that.
 
     Args:
         name: `auto` takes all GPUs if there are several; `none` one device; `mirrored` all GPUs; `multiworker` the
             machines that the environment variable TF_CONFIG names, with all GPUs of each.
         devices: Narrows `auto` and `mirrored`, such as `("GPU:0", "GPU:2")`; empty for all.
-        batch_size: Samples a step, which the replicas share.
+        batch_sizes: Samples a step, which the replicas share, of each stage of the fit.
 
     Returns:
         The strategy.
@@ -34,10 +34,11 @@ def build_strategy(name: str, devices: Sequence[str], batch_size: int) -> tf.dis
     else:
         strategy = tf.distribute.get_strategy()
     replicas = strategy.num_replicas_in_sync
-    if batch_size % replicas:
-        raise ConfigError(
-            f"batch_size must be a multiple of the number of devices, {replicas}. Received: {batch_size}."
-        )
+    for batch_size in batch_sizes:
+        if batch_size % replicas:
+            raise ConfigError(
+                f"batch_size must be a multiple of the number of devices, {replicas}. Received: {batch_size}."
+            )
     return strategy
 
 

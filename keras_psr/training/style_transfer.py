@@ -9,15 +9,15 @@ import numpy as np
 
 from keras_psr.constants import STYLE_GRID
 from keras_psr.errors import ConfigError, DataError, ImageFileError
-from keras_psr.image_files import read_rgb
+from keras_psr.images.decoding import read_rgb
+from keras_psr.images.pixels import resize_bicubic
+from keras_psr.images.sheets import comparison_sheet
 from keras_psr.inference import Upscaler
 from keras_psr.losses import PerceptualLoss
-from keras_psr.pixels import resize_bicubic
-from keras_psr.receptive_field import receptive_halo
+from keras_psr.networks.receptive_field import measure_geometry
+from keras_psr.networks.style_transfer import build_style_network
 from keras_psr.samples import SampleStream
-from keras_psr.sheets import comparison_sheet
 from keras_psr.sources import Picture, open_sources, report_skipped
-from keras_psr.style_networks import build_style_network
 from keras_psr.training.config import StyleConfig
 
 SMALLEST_PAINTING = 32
@@ -104,7 +104,7 @@ def build_stream(config: StyleConfig) -> SampleStream:
     photographs = open_sources(config.data)
     if config.photograph_size:
         photographs = [reduce_photograph(photograph, config.photograph_size) for photograph in photographs]
-    looks_at = config.crop + 2 * receptive_halo(build_network(config, "float32"))
+    looks_at = config.crop + 2 * measure_geometry(build_network(config, "float32")).halo
     surround = (math.ceil(looks_at / INPUT_MULTIPLE) * INPUT_MULTIPLE - config.crop) // 2
     return SampleStream(photographs, scale=1, crop=config.crop, seed=config.seed, surround=surround)
 

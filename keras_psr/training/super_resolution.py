@@ -3,14 +3,14 @@
 import keras
 import numpy as np
 
-from keras_psr import networks
 from keras_psr.errors import ConfigError, DataError, ImageFileError
 from keras_psr.evaluation import FEATURE_TAP, Scores, interpolations, score_picture, summarize
+from keras_psr.images.pixels import crop_center, crop_to_multiple, make_low_res
+from keras_psr.images.sheets import comparison_sheet
 from keras_psr.inference import Upscaler
 from keras_psr.losses import PerceptualLoss
-from keras_psr.pixels import crop_center, crop_to_multiple, make_low_res
+from keras_psr.networks import super_resolution
 from keras_psr.samples import SampleStream
-from keras_psr.sheets import comparison_sheet
 from keras_psr.sources import open_sources, report_skipped
 from keras_psr.training.config import SuperResolutionConfig
 from keras_psr.vgg import build_vgg
@@ -26,7 +26,7 @@ def build_network(config: SuperResolutionConfig, dtype: str) -> keras.Model:
     Raises:
         ConfigError: The architecture is unknown.
     """
-    return networks.build_network(
+    return super_resolution.build_network(
         config.architecture,
         scale=config.scale,
         num_filters=config.num_filters,
@@ -55,13 +55,12 @@ def build_loss(config: SuperResolutionConfig) -> PerceptualLoss:
         vgg_weights=config.vgg_weights,
         vgg_pooling=config.vgg_pooling,
         vgg_dtype=config.precision,
-        warmup_steps=config.warmup_steps,
         shift_pooling=config.shift_pooling,
     )
 
 
 def build_stream(config: SuperResolutionConfig) -> SampleStream:
-    """The crops to fit to.
+    """The crops to fit to, as large as the largest of any stage.
 
     Raises:
         DataError: There is nothing usable to fit to.
@@ -69,7 +68,7 @@ def build_stream(config: SuperResolutionConfig) -> SampleStream:
     return SampleStream(
         open_sources(config.data),
         scale=config.scale,
-        crop=config.crop,
+        crop=max(stage.config.crop for stage in config.stages()),
         seed=config.seed,
         blur_sigma=config.blur_sigma,
         degradation=config.degradation,

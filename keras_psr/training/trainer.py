@@ -58,6 +58,11 @@ class Trainer(keras.Model):
         several = is_multiworker(tf.distribute.get_strategy())
         return {name: value[None] if several else value for name, value in {"loss": loss, **terms}.items()}
 
+    def use_loss(self, perceptual_loss: PerceptualLoss) -> None:
+        """Goes on with another loss, as the next stage of a fit does."""
+        self.perceptual_loss = perceptual_loss
+        self.train_function = None  # or Keras would go on with the traced step
+
     def state(self) -> dict[str, np.ndarray]:
         """Everything that the next step depends on besides its batch: weights, optimizer and averages, by name."""
         return {name: _read(variable) for name, variable in self._state_variables().items()}

@@ -12,7 +12,7 @@ import numpy as np
 import skimage.data
 
 from keras_psr.evaluation import LPIPS_TAPS, interpolations, score_picture
-from keras_psr.pixels import crop_to_multiple, make_low_res
+from keras_psr.images.pixels import crop_to_multiple, make_low_res
 from keras_psr.vgg import build_vgg
 
 FOLDER = Path(__file__).parent
