@@ -12,7 +12,7 @@ import skimage.data
 from PIL import Image
 
 import keras_psr
-from keras_psr.pixels import resize_bicubic
+from keras_psr.images.pixels import resize_bicubic
 from keras_psr.registry import shipped_models
 
 PUBLIC = Path(__file__).parents[1] / "web" / "public"
