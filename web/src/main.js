@@ -1,6 +1,7 @@
 /** The page: choosing a picture and a model, running it in a worker, showing and saving the result. */
 
 import { canRecord, Live } from "./live.js";
+import { save, toJpeg } from "./saving.js";
 import { hasThreads } from "./threads.js";
 import { showAfter, showBefore } from "./viewer.js";
 import PageWorker from "./worker.js?worker";
@@ -16,7 +17,6 @@ const form = document.getElementById("settings");
 const ENLARGE = "Enlarge";
 const PAINT = "Paint";
 const PRECISIONS = { int8: "8 bit, small", float16: "16 bit", float32: "32 bit, exact" };
-const JPEG_QUALITY = 0.93;
 const PLACES = { gpu: "GPU", cpu: "CPU" };
 
 let models = [];
@@ -274,19 +274,6 @@ async function saveJpeg() {
   }
 }
 
-/** A picture as a JPEG, on white where it is transparent. */
-async function toJpeg(file) {
-  const bitmap = await createImageBitmap(file);
-  const context = new OffscreenCanvas(bitmap.width, bitmap.height).getContext("2d");
-  context.fillStyle = "#fff";
-  context.fillRect(0, 0, bitmap.width, bitmap.height);
-  context.drawImage(bitmap, 0, 0);
-  bitmap.close();
-  const blob = await context.canvas.convertToBlob({ type: "image/jpeg", quality: JPEG_QUALITY });
-  if (blob.type !== "image/jpeg") throw new Error(blob.type);
-  return blob;
-}
-
 /** Hands the result to another app of the device, which its user chooses. */
 async function share() {
   try {
@@ -392,12 +379,6 @@ function setRecording(isRecording) {
 }
 
 const nameLive = (extension) => `camera_${chosenModel().name}.${extension}`;
-
-function save(blob, name) {
-  const url = URL.createObjectURL(blob);
-  Object.assign(document.createElement("a"), { href: url, download: name }).click();
-  setTimeout(() => URL.revokeObjectURL(url), 60_000);
-}
 
 // Events
 

@@ -4,12 +4,15 @@ import { enlarge, enlargeFrame } from "./enlarge.js";
 import { loadNetwork } from "./network.js";
 
 let network;
+let latest = Promise.resolve(); // one message after the other: a network takes one picture at a time
+
+self.onmessage = ({ data }) => (latest = latest.then(() => handle(data)));
 
 /**
  * A message holds the `url` of a file and the `accelerator`, the same in all, and what to do: take a `file` or a `frame`
  * of the camera, with an `adjustment`, or without either tell the network's shape. Each answer has the message's `number`.
  */
-self.onmessage = async ({ data: { number, file, frame, adjustment, url, accelerator } }) => {
+async function handle({ number, file, frame, adjustment, url, accelerator }) {
   const answer = (message, transfer = []) => self.postMessage({ number, ...message }, transfer);
   try {
     network ??= await loadNetwork(url, accelerator);
@@ -21,7 +24,7 @@ self.onmessage = async ({ data: { number, file, frame, adjustment, url, accelera
     const isMemory = error instanceof RangeError || /memory/i.test(error.message);
     answer({ error: isMemory ? `${name} needs more memory than there is. Choose a smaller one.` : error.message });
   }
-};
+}
 
 async function answerFile(file, adjustment, answer) {
   const begin = performance.now();
