@@ -91,8 +91,12 @@ def write_site(folder: Path, model: str | None) -> None:
     if not (page / "index.html").is_file():
         raise ConfigError(f"This installation has no page. {how_to_get_the_page()}")
     models: dict[str, dict[str, Any]] = {}
+    is_own = model is not None and Path(model).exists()
     for path, metadata in find_files(model):
         entry = {key: metadata[key] for key in ("name", "task", "scale")} | {"files": []}
+        picture = f"styles/{metadata['name']}.jpg"  # of what a shipped style makes of a photo
+        if not is_own and (page / picture).is_file():
+            entry["picture"] = picture
         file = {"variant": metadata["variant"], "url": f"models/{path.name}", "bytes": path.stat().st_size}
         models.setdefault(metadata["name"], entry)["files"].append(file)
         (folder / "models").mkdir(parents=True, exist_ok=True)

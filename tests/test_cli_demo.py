@@ -27,6 +27,8 @@ def page(monkeypatch, tmp_path):
     (package / "page" / "litert").mkdir(parents=True)
     (package / "page" / "index.html").write_text("<title>keras-psr</title>")
     (package / "page" / "litert" / "a.wasm").write_bytes(b"\0asm")
+    (package / "page" / "styles").mkdir()
+    (package / "page" / "styles" / "starry-night.jpg").write_bytes(b"\xff\xd8")
     monkeypatch.setattr(demo, "files", lambda name: package)
     return package / "page"
 
@@ -64,6 +66,9 @@ def test_a_site_holds_the_page_and_the_shipped_models(runner, tmp_path):
     (x4,) = (model for model in document["models"] if model["name"] == "x4")
     assert (x4["task"], x4["scale"]) == ("super-resolution", 4)
     assert [file["variant"] for file in x4["files"]] == ["int8", "float16", "float32"]
+    assert {model["name"]: model.get("picture") for model in document["models"] if "picture" in model} == {
+        "starry-night": "styles/starry-night.jpg"
+    }
     assert x4["files"][0]["bytes"] == (shipped_folder() / "x4" / "x4_int8.tflite").stat().st_size
 
 
@@ -92,6 +97,7 @@ def test_own_models_are_shown_instead(runner, tmp_path, own):
     assert set(models) == {"x4", "starry-night"}
     assert [file["variant"] for file in models["x4"]["files"]] == ["int8", "float32"]
     assert models["starry-night"]["scale"] == 1
+    assert "picture" not in models["starry-night"]  # which shows what the shipped one makes
 
 
 @pytest.mark.usefixtures("page")

@@ -19,7 +19,7 @@ PACKAGES = {
     "export": "keras_psr.export",
     "saved_models": "keras_psr.saved_models",
 }
-KINDS = {".py", ".typed", ".npz", ".keras", ".tflite", ".html", ".js", ".css", ".svg", ".wasm"}
+KINDS = {".py", ".typed", ".npz", ".keras", ".tflite", ".html", ".js", ".css", ".svg", ".jpg", ".wasm"}
 NAMES = {"NOTICE", "card.json"}
 
 

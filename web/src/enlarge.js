@@ -1,5 +1,6 @@
 /** A picture through a network, tile by tile, into a PNG. */
 
+import { adjust, changes } from "./adjust.js";
 import { enlargeChannel } from "./bicubic.js";
 import { PngWriter } from "./png.js";
 import { mirrored, spans } from "./tiling.js";
@@ -10,16 +11,17 @@ const PREVIEW_PIXELS = 16e6;
 /**
  * @param {ImageBitmap} bitmap
  * @param {Network} network
+ * @param {object} adjustment as `adjust` takes it; for networks that do not enlarge
  * @param {(done: number, total: number) => void} onTile
  * @returns {Promise<{png: Blob, preview: ?Blob, width: number, height: number}>} `preview` only of a large result
  */
-export async function enlarge(bitmap, network, onTile) {
+export async function enlarge(bitmap, network, adjustment, onTile) {
   const [width, height] = [bitmap.width * network.scale, bitmap.height * network.scale];
   const reader = new RowReader(bitmap, Math.min(network.tile, bitmap.height));
   const channels = reader.isTransparent() ? 4 : 3;
   const png = new PngWriter(width, height, channels);
   const reduced = width * height > PREVIEW_PIXELS ? new Reducer(width, height, channels) : null;
-  for await (const strip of strips(reader, network, channels, onTile)) {
+  for await (const strip of strips(reader, network, adjustment, channels, onTile)) {
     png.write(strip);
     reduced?.write(strip);
   }
@@ -30,10 +32,11 @@ export async function enlarge(bitmap, network, onTile) {
  * A frame of a film through a network.
  * @returns {Promise<ImageData>}
  */
-export async function enlargeFrame(bitmap, network) {
+export async function enlargeFrame(bitmap, network, adjustment) {
+  const reader = new RowReader(bitmap, Math.min(network.tile, bitmap.height));
   const frame = new ImageData(bitmap.width * network.scale, bitmap.height * network.scale);
   let at = 0;
-  for await (const strip of strips(new RowReader(bitmap, Math.min(network.tile, bitmap.height)), network, 4)) {
+  for await (const strip of strips(reader, network, adjustment, 4)) {
     frame.data.set(strip, at);
     at += strip.length;
   }
@@ -41,7 +44,7 @@ export async function enlargeFrame(bitmap, network) {
 }
 
 /** The result's rows from the top, as many at once as a row of tiles has: bytes, RGB or RGBA by `channels`. */
-async function* strips(reader, network, channels, onTile = () => {}) {
+async function* strips(reader, network, adjustment, channels, onTile = () => {}) {
   const { bitmap } = reader;
   const { scale, tile } = network;
   const width = bitmap.width * scale;
@@ -49,6 +52,7 @@ async function* strips(reader, network, channels, onTile = () => {}) {
   const columns = spans(bitmap.width, network);
   const rowSources = mirrored(bitmap.height, network);
   const columnSources = mirrored(bitmap.width, network);
+  const isAdjusted = scale === 1 && changes(adjustment);
   let done = 0;
   for (const row of rows) {
     const sources = rowSources.subarray(row.start, row.start + tile);
@@ -64,7 +68,8 @@ async function* strips(reader, network, channels, onTile = () => {}) {
         places,
         network,
       );
-      const enlarged = await network.run(colours);
+      const given = await network.run(colours);
+      const enlarged = isAdjusted ? adjust(given, colours, network, adjustment) : given;
       keep(enlarged, opacity && enlargeChannel(opacity, tile, scale), strip, { row, column, network, width, channels });
       onTile(++done, rows.length * columns.length);
     }

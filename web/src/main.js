@@ -1,6 +1,7 @@
 /** The page: choosing a picture and a model, running it in a worker, showing and saving the result. */
 
 import { canRecord, Live } from "./live.js";
+import { save, toJpeg } from "./saving.js";
 import { hasThreads } from "./threads.js";
 import { showAfter, showBefore } from "./viewer.js";
 import PageWorker from "./worker.js?worker";
@@ -8,7 +9,8 @@ import PageWorker from "./worker.js?worker";
 const ids =
   "stage empty toolbar tasks task-field model precision accelerator size run " +
   "limits working progress cancel status error download photo camera " +
-  "viewer live film canvas rate recording live-toolbar snap record turn stop";
+  "viewer live film canvas rate recording live-toolbar snap record turn stop " +
+  "sample saving jpeg share styles pictures painting strength strength-text colours";
 const page = Object.fromEntries(ids.split(" ").map((id) => [id, document.getElementById(id)]));
 const form = document.getElementById("settings");
 
@@ -22,6 +24,7 @@ let picture = null; // { file, url, width, height }
 let worker = null; // runs one file on one accelerator, its `key`
 let questions = 0; // asked of workers so far: an answer has its question's number
 const live = new Live(page.canvas, page.film, showRate, () => stopLive("The camera was disconnected."));
+let saved = null; // the result, as a file with a name
 let results = []; // addresses of the result and of what is shown of it
 
 // Choosing a model
@@ -56,6 +59,18 @@ function listModels() {
   const task = form.elements.task.value;
   const listed = models.filter((model) => taskOf(model) === task);
   page.model.replaceChildren(...listed.map((model) => makeOption([model.name, describe(model)])));
+  const shown = listed.filter(({ picture }) => picture);
+  page.styles.hidden = !shown.length;
+  page.pictures.replaceChildren(...shown.map(makePicture));
+  page.painting.hidden = task !== PAINT;
+}
+
+/** A choice of a style by what it made of a photo. */
+function makePicture(model) {
+  const label = document.createElement("label");
+  const radio = Object.assign(document.createElement("input"), { type: "radio", name: "style", value: model.name });
+  label.append(radio, Object.assign(new Image(), { src: model.picture, alt: "" }), describe(model));
+  return label;
 }
 
 /** `x4-fast` becomes "×4 fast", `starry-night` "Starry night". */
@@ -65,7 +80,8 @@ function describe({ name, scale }) {
 }
 
 function listPrecisions() {
-  const { files } = chosenModel();
+  const { files, name } = chosenModel();
+  for (const radio of page.pictures.querySelectorAll("input")) radio.checked = radio.value === name;
   const wanted = page.precision.value;
   page.precision.replaceChildren(
     ...files.map(({ variant, bytes }) =>
@@ -80,7 +96,19 @@ const megabytes = (bytes) => (bytes < 1e5 ? `${Math.ceil(bytes / 1e3)} kB` : `${
 const chosenModel = () => models.find(({ name }) => name === page.model.value);
 const chosenFile = () => chosenModel().files.find(({ variant }) => variant === page.precision.value);
 
+/** What of a painting is taken; enlarging takes all. */
+const adjustment = () =>
+  taskOf(chosenModel()) === PAINT
+    ? { strength: page.strength.value / 100, keepsColours: page.colours.checked }
+    : { strength: 1, keepsColours: false };
+
 // Choosing a picture
+
+async function chooseSample() {
+  const response = await fetch("sample.jpg").catch(() => null);
+  if (!response?.ok) return showError("The sample could not be loaded. Choose a photo, or reload the page.");
+  await choose(new File([await response.blob()], "sample.jpg", { type: "image/jpeg" }));
+}
 
 async function choose(file) {
   stopLive();
@@ -184,7 +212,7 @@ async function prepareWorker() {
         else resolve(data);
       };
       asked.addEventListener("message", listen);
-      asked.postMessage({ ...message, number, url, accelerator }, transfer);
+      asked.postMessage({ ...message, adjustment: adjustment(), number, url, accelerator }, transfer);
     });
 }
 
@@ -198,7 +226,10 @@ async function finish({ png, preview, width, height, seconds, accelerator, threa
   forgetResult();
   results = [png, preview ?? png].map((blob) => URL.createObjectURL(blob));
   const name = `${picture.file.name.replace(/\.[^.]*$/, "")}_${chosenModel().name}.png`;
-  Object.assign(page.download, { href: results[0], download: name, hidden: false });
+  saved = new File([png], name, { type: "image/png" });
+  page.saving.hidden = false;
+  page.share.hidden = !navigator.canShare?.({ files: [saved] });
+  Object.assign(page.download, { href: results[0], download: name });
   page.download.textContent = `Download PNG (${megabytes(png.size)})`;
   const speed = (width * height) / 1e6 / seconds;
   const place = PLACES[accelerator] + (threads > 1 ? ` with ${threads} threads` : "");
@@ -230,7 +261,26 @@ function stopWorker() {
 function forgetResult() {
   results.forEach((url) => URL.revokeObjectURL(url));
   results = [];
-  page.download.hidden = true;
+  saved = null;
+  page.saving.hidden = true;
+}
+
+async function saveJpeg() {
+  const { name } = saved;
+  try {
+    save(await toJpeg(saved), name.replace(/png$/, "jpg"));
+  } catch {
+    showError("This browser cannot make a JPEG of so large a picture. Download the PNG.");
+  }
+}
+
+/** Hands the result to another app of the device, which its user chooses. */
+async function share() {
+  try {
+    await navigator.share({ files: [saved] });
+  } catch (error) {
+    if (error.name !== "AbortError") showError(`It could not be shared (${error.message}). Download it instead.`);
+  }
 }
 
 function setWorking(isWorking) {
@@ -330,12 +380,6 @@ function setRecording(isRecording) {
 
 const nameLive = (extension) => `camera_${chosenModel().name}.${extension}`;
 
-function save(blob, name) {
-  const url = URL.createObjectURL(blob);
-  Object.assign(document.createElement("a"), { href: url, download: name }).click();
-  setTimeout(() => URL.revokeObjectURL(url), 60_000);
-}
-
 // Events
 
 for (const button of document.querySelectorAll("[data-picks]")) {
@@ -359,6 +403,14 @@ document.addEventListener("drop", (event) => {
 });
 page.tasks.addEventListener("change", () => (listModels(), listPrecisions()));
 page.model.addEventListener("change", listPrecisions);
+page.pictures.addEventListener("change", ({ target }) => {
+  page.model.value = target.value;
+  listPrecisions();
+});
+page.strength.addEventListener("input", () => (page["strength-text"].value = `${page.strength.value} %`));
+page.sample.addEventListener("click", chooseSample);
+page.jpeg.addEventListener("click", saveJpeg);
+page.share.addEventListener("click", share);
 form.addEventListener("submit", (event) => {
   event.preventDefault();
   if (!live.isOpen) run();
@@ -368,7 +420,8 @@ page.cancel.addEventListener("click", cancel);
 for (const button of document.querySelectorAll("[data-starts=live]")) {
   button.addEventListener("click", () => startLive());
 }
-form.addEventListener("change", () => {
+form.addEventListener("change", ({ target }) => {
+  if (target.closest("#painting")) return; // each picture asks for that anew
   if (live.isOpen) showLive().catch(failLive);
 });
 page.stop.addEventListener("click", () => stopLive());
@@ -405,7 +458,7 @@ const loaded =
     ? loadModels()
     : showError("This browser is too old: it needs Chrome 92, Firefox 105, Safari 16.4 or newer.");
 
-showLimits();
+Promise.resolve(loaded).then(showLimits); // the models first: asking for a GPU takes some browsers a while
 
 /** Resolves when the service worker keeps what is loaded from then on, or when there is none. */
 const isControlled = (async () => {

@@ -144,6 +144,16 @@ test("it paints, and takes another style without stopping", async () => {
   assert.ok(levels.size > 100, "a picture, not a plain area");
 });
 
+test("another choice while the model is being loaded is no trouble", async () => {
+  const page = await open();
+  await page.locator("[data-starts=live]:visible").click();
+  await page.waitForSelector("#live", { state: "visible" });
+  await page.selectOption("#model", "x4-fast"); // the same: its worker goes on
+  await page.selectOption("#precision", "float32");
+  await page.selectOption("#precision", "int8");
+  await showsPictures(page);
+});
+
 test("a clip is recorded, of one size, and plays", async () => {
   const page = await open();
   await start(page);

@@ -44,7 +44,7 @@ for (const [id, start] of [
       await page.click("#run");
       await page.until(() => document.getElementById("working").hidden, 240_000);
       assert.equal(await page.text("#error"), "");
-      assert.ok(await page.evaluate(() => !document.getElementById("compare").hidden));
+      await page.until(() => !document.getElementById("compare").hidden);
       return page.text("#status");
     }
 
@@ -159,6 +159,17 @@ for (const [id, start] of [
       await other.stop();
       await open(other.address, "odd.png");
       assert.match(await run(), /^260 × 202 in /);
+    });
+
+    test("it shows a camera live, and switches it off", { skip: id === "webkit" && "its cameras cannot be feigned" }, async () => {
+      await page.go(demo.address);
+      await page.until(() => document.querySelector("#model option"));
+      await page.click("#empty [data-starts=live]");
+      await page.until(() => /pictures\/s/.test(document.getElementById("rate").value), 60_000);
+      await page.evaluate(() => void (window.track = document.getElementById("film").srcObject.getVideoTracks()[0]));
+      await page.screenshot(`${SCREENSHOTS}/${id}-live.png`);
+      await page.click("#stop");
+      assert.equal(await page.evaluate(() => window.track.readyState), "ended");
     });
 
     test("it fits a narrow window", async () => {

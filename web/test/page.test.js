@@ -136,6 +136,86 @@ test("a style keeps the size, and a task has its own models", async () => {
   assert.ok(difference(image, readFloats(at("floats")), 3) <= 0.51);
 });
 
+test("strength and the photo's colours are as by keras-psr stylize", async () => {
+  const page = await open({ address: tiny.address });
+  await choose(page, "odd.png");
+  assert.ok(await page.isHidden("#strength"), "they belong to painting");
+  await page.getByText("Paint", { exact: true }).click();
+  await page.fill("#strength", "60");
+  assert.equal(await page.textContent("#strength-text"), "60 %");
+  await page.check("#colours");
+  await run(page);
+  const { image } = await save(page);
+  reference("painted", at("soft-lines_float32.tflite"), at("odd.png"), "0.6", at("expected.png"));
+  const expected = readPng(at("expected.png"));
+  assert.ok(difference(image, expected.data, 4) <= 1);
+  const photo = readPng(at("odd.png"));
+  assert.ok(difference(image, photo.data, 4) > 5, "it is painted");
+});
+
+test("a style is chosen by its picture", async () => {
+  const page = await open();
+  assert.ok(await page.isHidden("#styles"));
+  await page.getByText("Paint", { exact: true }).click();
+  await page.getByRole("radio", { name: "The scream" }).check();
+  assert.equal(await page.inputValue("#model"), "the-scream");
+  await page.selectOption("#model", "great-wave");
+  assert.ok(await page.getByRole("radio", { name: "Great wave" }).isChecked());
+  const widths = await page.evaluate(async () => {
+    const pictures = [...document.querySelectorAll("#pictures img")];
+    await Promise.all(pictures.map((picture) => picture.decode()));
+    return pictures.map((picture) => picture.naturalWidth);
+  });
+  assert.ok(widths.length >= 3 && widths.every((width) => width > 100));
+  await page.screenshot({ path: `${SCREENSHOTS}/styles.png` });
+});
+
+test("a sample can be tried at once, and saved as a JPEG", async () => {
+  const page = await open({ address: tiny.address });
+  await page.click("text=Try a sample");
+  await expectText(page, "#size", /^360 × 240 → 720 × 480/);
+  await run(page);
+  const [download] = await Promise.all([page.waitForEvent("download"), page.click("#jpeg")]);
+  assert.equal(download.suggestedFilename(), "sample_x2-tiny.jpg");
+  await download.saveAs(at("sample.jpg"));
+  assert.deepEqual([...readFileSync(at("sample.jpg")).subarray(0, 3)], [0xff, 0xd8, 0xff]);
+  const { image } = await save(page);
+  const viewer = await page.context().newPage();
+  const pixels = await viewer.evaluate(
+    async (source) => {
+      const picture = Object.assign(new Image(), { src: source });
+      await picture.decode();
+      const context = new OffscreenCanvas(720, 480).getContext("2d");
+      context.drawImage(picture, 0, 0);
+      return [picture.naturalWidth, picture.naturalHeight, ...context.getImageData(200, 100, 64, 64).data];
+    },
+    `data:image/jpeg;base64,${readFileSync(at("sample.jpg"), "base64")}`,
+  );
+  assert.deepEqual(pixels.splice(0, 2), [720, 480]);
+  let sum = 0;
+  for (let y = 0; y < 64; y++) {
+    for (let x = 0; x < 256; x++) sum += Math.abs(pixels[y * 256 + x] - image.data[((100 + y) * 720 + 200) * 4 + x]);
+  }
+  assert.ok(sum / 64 / 256 < 8, `${sum / 64 / 256} grey levels between the JPEG and the PNG`);
+});
+
+test("where the browser can share files, the result is shared", async () => {
+  const page = await open({ address: tiny.address });
+  await page.evaluate(() => {
+    navigator.canShare = ({ files }) => files[0].type === "image/png";
+    navigator.share = async ({ files }) => (globalThis.shared = [files[0].name, files[0].size]);
+  });
+  await choose(page, "odd.png");
+  await run(page);
+  await page.click("text=Share");
+  const [name, size] = await page.evaluate(() => globalThis.shared);
+  assert.equal(name, "odd_x2-tiny.png");
+  assert.ok(size > 1000);
+  await page.evaluate(() => (navigator.share = () => Promise.reject(new DOMException("no", "NotAllowedError"))));
+  await page.click("text=Share");
+  await expectText(page, "#error", /^It could not be shared \(no\)\. Download it instead\.$/);
+});
+
 test("opacity is kept, and colours do not bleed from what is transparent", async () => {
   const page = await open({ address: tiny.address });
   await choose(page, "disc.png");

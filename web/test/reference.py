@@ -87,6 +87,12 @@ def upscaled(model: str, picture: str, out: str) -> None:
     write_photo(Path(out), upscale_photo(load(model), read_photo(Path(picture))))
 
 
+def painted(model: str, picture: str, strength: str, out: str) -> None:
+    """Writes what `keras-psr stylize --strength --preserve-colors` writes."""
+    photo = upscale_photo(load(model), read_photo(Path(picture)), strength=float(strength), preserve_colors=True)
+    write_photo(Path(out), photo)
+
+
 def tiles(out: str) -> None:
     """Writes the spans and the mirrored places of many sizes, and a bicubically enlarged tile."""
     shapes = ((128, 16, 1), (9, 4, 1), (12, 0, 1), (48, 8, 4))
@@ -102,5 +108,5 @@ def tiles(out: str) -> None:
 
 
 if __name__ == "__main__":
-    functions = {"pictures": pictures, "models": models, "floats": floats, "upscaled": upscaled, "tiles": tiles}
+    functions = {"painted": painted, "pictures": pictures, "models": models, "floats": floats, "upscaled": upscaled, "tiles": tiles}
     functions[sys.argv[1]](*sys.argv[2:])

@@ -24,6 +24,8 @@ const PREFERENCES = {
   "datareporting.policy.dataSubmissionEnabled": false,
   "extensions.update.enabled": false,
   "marionette.port": 0,
+  "media.navigator.permission.disabled": true, // a feigned camera, of which it does not ask
+  "media.navigator.streams.fake": true,
   "services.settings.server": "",
   "toolkit.telemetry.enabled": false,
 };
