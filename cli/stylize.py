@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from keras_psr.cli.batches import Batch, OnPixels, Work, batch_options, work_through
-from keras_psr.cli.shared import result_options, say, threads_option
+from keras_psr.cli.shared import device_option, result_options, say, threads_option
 from keras_psr.errors import ModelError
 from keras_psr.training.config import StyleConfig
 
@@ -48,6 +48,7 @@ DEFAULT_ITERATIONS = 300
 @click.option("--preserve-colors", is_flag=True, help="Keep the colours of the picture: only brightness is painted.")
 @result_options
 @threads_option
+@device_option
 @batch_options(suffix="_ and the name of the model or painting", file_format="png")
 def stylize(
     model: str | None,
@@ -57,6 +58,7 @@ def stylize(
     style_size: int | None,
     style_weight: float | None,
     threads: int | None,
+    device: str,
     output_scale: float | None,
     **options: Any,
 ) -> None:
@@ -91,7 +93,7 @@ def stylize(
         from keras_psr.upscaling import upscale_photo
 
         if model:
-            painter: Upscaler | Optimizer = load_style(model, threads)
+            painter: Upscaler | Optimizer = load_style(model, threads, device)
         else:
             settings = {"style": style, "style_size": style_size, "style_weight": style_weight}
             painter = build_optimizer(settings, passes, from_noise)
@@ -104,7 +106,7 @@ def stylize(
     work_through(Batch(**options), load)
 
 
-def load_style(model: str, threads: int | None) -> "Upscaler":
+def load_style(model: str, threads: int | None, device: str) -> "Upscaler":
     """Loads a style network.
 
     Raises:
@@ -112,7 +114,7 @@ def load_style(model: str, threads: int | None) -> "Upscaler":
     """
     from keras_psr.inference import load
 
-    stylizer = load(model, threads=threads)
+    stylizer = load(model, threads=threads, device=device, on_device=say)
     if stylizer.scale != 1:
         raise ModelError(
             f"{model} enlarges {stylizer.scale} times and has no style. Use keras-psr upscale --model {model}."

@@ -5,7 +5,7 @@ from typing import Any
 import click
 
 from keras_psr.cli.batches import Batch, Work, batch_options, work_through
-from keras_psr.cli.shared import load_model, model_option, result_options, scale_option, threads_option
+from keras_psr.cli.shared import device_option, load_model, model_option, result_options, scale_option, threads_option
 
 
 @click.command()
@@ -13,6 +13,7 @@ from keras_psr.cli.shared import load_model, model_option, result_options, scale
 @scale_option
 @result_options
 @threads_option
+@device_option
 @batch_options(suffix="_x4, for scale 4", file_format="png")
 def upscale(
     model: str | None,
@@ -21,6 +22,7 @@ def upscale(
     match_histogram: bool,
     strength: float,
     threads: int | None,
+    device: str,
     **batch: Any,
 ) -> None:
     """Upscale pictures with a fitted network.
@@ -41,7 +43,7 @@ def upscale(
     def load() -> Work:
         from keras_psr.upscaling import upscale_photo
 
-        upscaler = load_model(model, scale, threads)
+        upscaler = load_model(model, scale, threads, device)
         options: dict[str, Any] = {
             "output_scale": output_scale,
             "strength": strength,

@@ -10,7 +10,7 @@ from keras_psr.errors import DataError
 from keras_psr.evaluation import FEATURE_TAP, score_picture
 from keras_psr.export.benchmark import measure_latency
 from keras_psr.export.delegates import measure_xnnpack
-from keras_psr.export.runner import TileUpscaler
+from keras_psr.litert import TileInterpreter
 from keras_psr.metrics import psnr_rgb, ssim_y
 from keras_psr.pixels import crop_to_multiple, make_low_res, to_uint8
 from keras_psr.receptive_field import pixel_grid, receptive_halo
@@ -136,7 +136,7 @@ def _runners(
     def upscale(image: np.ndarray) -> np.ndarray:
         return np.clip(np.asarray(network(image[None].astype(np.float32), training=False))[0], 0, 255)
 
-    return {"keras": upscale, **{name: TileUpscaler(content, num_threads=2) for name, content in models.items()}}
+    return {"keras": upscale, **{name: TileInterpreter(content, num_threads=2) for name, content in models.items()}}
 
 
 def _measure_files(models: Mapping[str, bytes]) -> dict[str, dict[str, Any]]:

@@ -11,9 +11,9 @@ from keras_psr.errors import ConfigError, DataError, ModelError
 from keras_psr.export import benchmark as benchmark_module
 from keras_psr.export import tflite
 from keras_psr.export.benchmark import benchmark, measure_latency
-from keras_psr.export.runner import TileUpscaler
 from keras_psr.export.saved_model import save_saved_model
 from keras_psr.export.tflite import export_tflite, write_file
+from keras_psr.litert import TileInterpreter
 from keras_psr.metrics import psnr_y, ssim_y
 from keras_psr.networks import build_network
 from keras_psr.pixels import crop_to_multiple, make_low_res, to_uint8
@@ -85,7 +85,7 @@ def test_report_numbers_recomputed(exported, network):
 
     for variant in ("float32", "int8"):
         row = report["files"][variant]
-        run = TileUpscaler((out / f"tiny_{variant}.tflite").read_bytes())
+        run = TileInterpreter((out / f"tiny_{variant}.tflite").read_bytes())
         output = upscale_in_tiles(run, low_res, scale=4, tile=TILE, halo=halo)
         rounded, expected = to_uint8(output), to_uint8(whole)
         drop = psnr_y(expected, original, 4) - psnr_y(rounded, original, 4)
