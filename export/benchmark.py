@@ -147,7 +147,7 @@ def _compare(files: list[dict[str, Any]]) -> list[dict[str, Any]]:
     kinds: dict[tuple[str, int], dict[str, dict[str, Any]]] = {}
     for row in files:
         metadata = _metadata(row["file"])
-        if metadata:
+        if {"model_sha256", "tile", "variant"} <= set(metadata):
             kinds.setdefault((metadata["model_sha256"], metadata["tile"]), {})[metadata["variant"]] = row
     return [
         {

@@ -10,9 +10,10 @@ import threading
 from collections.abc import Iterator
 
 LOG_LINE = re.compile(
-    r"(VERBOSE|DEBUG|INFO|WARNING|ERROR): |[IWEF]\d{4} |└|=== Source Location Trace|third_party/|\s*$", re.ASCII
+    r"(verbose|debug|info|warning|error): |[iwef]\d{4} |└|=== Source Location Trace|third_party/|\s+at |\s*$",
+    re.ASCII | re.IGNORECASE,
 )
-"""What LiteRT's lines begin with."""
+"""What lines of LiteRT, and of Dawn, through which it reaches Vulkan, begin with."""
 
 _TURN = threading.RLock()
 

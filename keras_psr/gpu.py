@@ -39,6 +39,9 @@ Take: TypeAlias = Callable[[np.ndarray], Any]
 Slot: TypeAlias = tuple[Sequence[Any], Sequence[Any]]
 Requests: TypeAlias = "queue.SimpleQueue[tuple[np.ndarray, Future[np.ndarray]] | None]"
 
+_SERVED: dict[threading.Thread, Requests] = {}
+"""The threads that ran a file on a GPU, whether they have ended or not."""
+
 
 class GpuError(Exception):
     """There is no GPU, or it cannot run a file, or it failed; the text says why."""
@@ -71,7 +74,7 @@ class GpuNetwork:
         thread = threading.Thread(target=_serve, args=(content, exact, started, self._requests), daemon=True)
         thread.start()
         self.adapter, self.is_hardware, self.shape = started.result()
-        self._close = weakref.finalize(self, _end, thread, self._requests)
+        self._thread, self._end = thread, weakref.finalize(self, self._requests.put, None)
 
     def __call__(self, tile: np.ndarray, take: Take = np.asarray) -> Any:
         """Enlarges a tile.
@@ -86,7 +89,7 @@ class GpuNetwork:
         Raises:
             GpuError: The GPU failed, or `close` has been called.
         """
-        if not self._close.alive:
+        if not self._end.alive:
             raise GpuError("it has been closed")
         future: Future[np.ndarray] = Future()
         self._requests.put((tile[None].astype(np.float32, copy=False), future))
@@ -101,7 +104,8 @@ class GpuNetwork:
 
     def close(self) -> None:
         """Gives the GPU's memory back; nothing can be computed afterwards."""
-        self._close()
+        self._end()
+        self._thread.join()
 
 
 class _CompiledFile:
@@ -114,15 +118,18 @@ class _CompiledFile:
             GpuError: As for `GpuNetwork`.
         """
         self._content = content  # LiteRT goes on reading it
-        failure: Exception | None = None
+        self._model: Any = None
+        self._slots: deque[Slot] = deque()
+        failure, is_explained = "", True
         with captured_log() as log:
             try:
                 self._load(exact)
                 self.finish(self.start(np.zeros(self.shape, np.float32)))  # the first run is slow, and logs
-            except (RuntimeError, ValueError, GpuError) as error:
-                failure = error
+            except (GpuError, RuntimeError, ValueError) as error:
+                failure, is_explained = " ".join(str(error).split()), isinstance(error, GpuError)
+                self.close()
         if failure:
-            raise GpuError(_find_reason(log, failure)) from failure
+            raise GpuError(failure if is_explained else _find_reason(log) or failure)
         self.adapter, self.is_hardware = _find_adapter(log)
 
     def _load(self, exact: bool) -> None:
@@ -135,7 +142,6 @@ class _CompiledFile:
         self._model = litert.CompiledModel.from_buffer(self._content, options=options)
         if not self._model.is_fully_accelerated():
             raise GpuError("the GPU does not take all of the file's operators")
-        self._slots: deque[Slot] = deque()
         for _ in range(IN_FLIGHT):
             self._slots.append((self._model.create_input_buffers(0), self._model.create_output_buffers(0)))
         inputs, outputs = (buffers[0].get_tensor_details() for buffers in self._slots[0])
@@ -156,8 +162,9 @@ class _CompiledFile:
         return result.reshape(self._output_shape[1:])
 
     def close(self) -> None:
-        """Gives the memory back; LiteRT logs that."""
-        del self._slots, self._model
+        """Gives the memory back, which LiteRT logs."""
+        self._slots.clear()
+        self._model = None
 
 
 def _serve(
@@ -169,8 +176,15 @@ def _serve(
     except BaseException as error:
         started.set_exception(error)
         return
-    _silence_the_end()
+    _SERVED[threading.current_thread()] = requests
     started.set_result((compiled.adapter, compiled.is_hardware, compiled.shape))
+    _take_tiles(compiled, requests)
+    with captured_log():
+        compiled.close()
+
+
+def _take_tiles(compiled: _CompiledFile, requests: Requests) -> None:
+    """Computes tiles, and hands each to whoever waits for it, until there is None instead of a tile."""
     running: deque[tuple[Slot, Future[np.ndarray]]] = deque()
     while True:
         if running and (len(running) == IN_FLIGHT or requests.empty()):
@@ -180,12 +194,10 @@ def _serve(
             continue
         request = requests.get()
         if request is None:
-            break
+            return
         tile, future = request
         with _failures_told_to(future):
             running.append((compiled.start(tile), future))
-    with captured_log():
-        compiled.close()
 
 
 @contextmanager
@@ -197,17 +209,14 @@ def _failures_told_to(future: "Future[np.ndarray]") -> Iterator[None]:
         future.set_exception(GpuError(" ".join(str(error).split()) or type(error).__name__))
 
 
-def _end(thread: threading.Thread, requests: Requests) -> None:
-    """Ends a GPU's thread, which gives everything back."""
-    requests.put(None)
-    if thread is not threading.current_thread():
+@atexit.register
+def _end_all() -> None:
+    """Ends the GPUs' threads before Python ends, and keeps what LiteRT logs after that from the console."""
+    for thread, requests in _SERVED.items():
+        requests.put(None)
         thread.join()
-
-
-def _silence_the_end() -> None:
-    """Keeps the lines that LiteRT logs after the end of Python from the console; once for all GPUs."""
-    atexit.unregister(silence_standard_error)
-    atexit.register(silence_standard_error)
+    if _SERVED:
+        silence_standard_error()
 
 
 def _find_adapter(log: Sequence[str]) -> tuple[str, bool]:
@@ -221,8 +230,9 @@ def _find_adapter(log: Sequence[str]) -> tuple[str, bool]:
     return "GPU of an unknown kind", False
 
 
-def _find_reason(log: Sequence[str], error: Exception) -> str:
-    """Why there is no GPU network: LiteRT logs the reason, and raises only the place in its source."""
+def _find_reason(log: Sequence[str]) -> str | None:
+    """Why LiteRT failed: it logs the reason, and raises only the place in its source."""
     reasons = [found["reason"] for found in map(ERROR_LINE.match, log) if found]
-    text = reasons[0] if reasons and not isinstance(error, GpuError) else str(error)
-    return " ".join(text.split())
+    if any("adapters" in reason for reason in reasons):  # `No adapters found`, `No supported adapters`
+        return "there is no GPU"
+    return " ".join(reasons[0].split()) if reasons else None

@@ -238,7 +238,7 @@ class LiteRTNetwork:
         with self._lock:
             if self._gpu is gpu:
                 self._gpu = None
-                self.device = f"The GPU {gpu.adapter} failed ({error}). The CPU goes on; nothing is lost."
+                self.device = f"The GPU {gpu.adapter} failed ({error}). The CPU goes on; nothing is lost"
                 self._on_device(self.device)
 
 
@@ -255,10 +255,7 @@ def is_exact(metadata: dict[str, Any]) -> bool:
 
 def no_gpu(name: str, error: GpuError) -> str:
     """What is said to somebody who asked for a GPU if none runs the file of a name."""
-    return (
-        f"--device gpu: no GPU can run {name} ({error}). Looked for {LOOKED_FOR}. Install its driver, or use "
-        "--device cpu."
-    )
+    return f"--device gpu cannot run {name}: {error}. Looked for {LOOKED_FOR}. Install the driver, or use --device cpu."
 
 
 def available_cores() -> int:
