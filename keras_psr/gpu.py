@@ -109,7 +109,11 @@ class GpuNetwork:
 
 
 class _CompiledFile:
-    """LiteRT's model on the GPU, with buffers for `IN_FLIGHT` tiles; the thread that makes it uses it."""
+    """LiteRT's model on the GPU; the thread that makes it uses it.
+
+    Attributes:
+        slots: Buffers for input and output that no tile on the GPU uses; at first `IN_FLIGHT`.
+    """
 
     def __init__(self, content: bytes, exact: bool) -> None:
         """Compiles it.
@@ -119,12 +123,14 @@ class _CompiledFile:
         """
         self._content = content  # LiteRT goes on reading it
         self._model: Any = None
-        self._slots: deque[Slot] = deque()
+        self.slots: deque[Slot] = deque()
         failure, is_explained = "", True
         with captured_log() as log:
             try:
                 self._load(exact)
-                self.finish(self.start(np.zeros(self.shape, np.float32)))  # the first run is slow, and logs
+                slot = self.start(np.zeros(self.shape, np.float32))  # the first run is slow, and logs
+                self.finish(slot)
+                self.slots.append(slot)
             except (GpuError, RuntimeError, ValueError) as error:
                 failure, is_explained = " ".join(str(error).split()), isinstance(error, GpuError)
                 self.close()
@@ -143,27 +149,27 @@ class _CompiledFile:
         if not self._model.is_fully_accelerated():
             raise GpuError("the GPU does not take all of the file's operators")
         for _ in range(IN_FLIGHT):
-            self._slots.append((self._model.create_input_buffers(0), self._model.create_output_buffers(0)))
-        inputs, outputs = (buffers[0].get_tensor_details() for buffers in self._slots[0])
+            self.slots.append((self._model.create_input_buffers(0), self._model.create_output_buffers(0)))
+        inputs, outputs = (buffers[0].get_tensor_details() for buffers in self.slots[0])
         self.shape, self._output_shape = tuple(inputs["shape"]), tuple(outputs["shape"])
         self._input_type, self._output_type = np.dtype(inputs["dtype"]), np.dtype(outputs["dtype"])
 
     def start(self, tile: np.ndarray) -> Slot:
         """Gives the GPU a tile, (1, height, width, 3), without waiting for the result."""
-        slot = self._slots[0]
+        slot = self.slots[0]
         slot[0][0].write(tile.astype(self._input_type, copy=False))
         self._model.run_by_index(0, *slot)
-        return self._slots.popleft()
+        self.slots.popleft()
+        return slot
 
     def finish(self, slot: Slot) -> np.ndarray:
         """Waits for a tile's result, (height, width, 3), and gives it as uint8 or float32."""
-        self._slots.append(slot)
         result = slot[1][0].read(math.prod(self._output_shape), self._output_type)
         return result.reshape(self._output_shape[1:])
 
     def close(self) -> None:
         """Gives the memory back, which LiteRT logs."""
-        self._slots.clear()
+        self.slots.clear()
         self._model = None
 
 
@@ -191,6 +197,7 @@ def _take_tiles(compiled: _CompiledFile, requests: Requests) -> None:
             slot, future = running.popleft()
             with _failures_told_to(future):
                 future.set_result(compiled.finish(slot))
+            compiled.slots.append(slot)
             continue
         request = requests.get()
         if request is None:

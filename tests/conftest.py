@@ -119,11 +119,3 @@ def software_gpu(tmp_path_factory):
         patch.setenv("VK_DRIVER_FILES", str(folder / "swiftshader.json"))
         patch.setenv("XDG_RUNTIME_DIR", str(folder))
         yield
-
-
-@pytest.fixture
-def no_gpu(monkeypatch):
-    """Hides all GPUs from Vulkan."""
-    if sys.platform != "linux":
-        pytest.skip("GPUs can be hidden from Vulkan only, which LiteRT uses on Linux")
-    monkeypatch.setenv("VK_DRIVER_FILES", "/nowhere.json")
