@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 
-from keras_psr.cli.shared import load_any_model, model_option, say, scale_option
+from keras_psr.cli.shared import device_option, load_any_model, model_option, say, scale_option
 from keras_psr.errors import ConfigError
 from keras_psr.installation import require_everything
 from keras_psr.tasks.config import FitConfig, StyleConfig
@@ -48,6 +48,7 @@ OnPicture = Callable[[str, int, int], None]
 @click.command()
 @model_option
 @scale_option
+@device_option
 @click.option(
     "--data",
     metavar="SRC",
@@ -75,6 +76,7 @@ OnPicture = Callable[[str, int, int], None]
 def evaluate(
     model: str | None,
     scale: int | None,
+    device: str,
     data: tuple[str, ...],
     style: str | None,
     iterations: int | None,
@@ -98,7 +100,7 @@ def evaluate(
       keras-psr evaluate --model runs/starry-night --data photos/ --iterations 100
     """  # noqa: D301 - \b is click's sign for a paragraph that it must not wrap
     require_everything("keras-psr evaluate")
-    network = load_any_model(model, scale)
+    network = load_any_model(model, scale, device=device)
     name = model or f"x{network.scale}"
     with show_pictures() as on_picture:
         if network.scale == 1:

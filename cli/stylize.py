@@ -8,7 +8,7 @@ from keras_psr.cli.batch_options import Batch, batch_options
 from keras_psr.cli.batch_plan import OnPixels, Work
 from keras_psr.cli.batch_run import work_through
 from keras_psr.cli.result_size import read_size
-from keras_psr.cli.shared import complete_models, name_model, result_options, say, threads_option
+from keras_psr.cli.shared import complete_models, device_option, name_model, result_options, say, threads_option
 from keras_psr.errors import ModelError
 from keras_psr.installation import require_everything
 from keras_psr.tasks.config import StyleConfig
@@ -52,6 +52,7 @@ DEFAULT_ITERATIONS = 300
 @click.option("--preserve-colors", is_flag=True, help="Keep the colours of the picture: only brightness is painted.")
 @result_options
 @threads_option
+@device_option
 @batch_options(suffix="_ and the name of the model or painting", file_format="png")
 def stylize(
     model: str | None,
@@ -61,6 +62,7 @@ def stylize(
     style_size: int | None,
     style_weight: float | None,
     threads: int | None,
+    device: str,
     **options: Any,
 ) -> None:
     """Paint pictures in a style, with a fitted network or by optimisation.
@@ -96,7 +98,7 @@ def stylize(
         from keras_psr.upscaling import upscale_photo
 
         if model:
-            painter: Upscaler | Optimizer = load_style(model, threads)
+            painter: Upscaler | Optimizer = load_style(model, threads, device)
         else:
             settings = {"style": style, "style_size": style_size, "style_weight": style_weight}
             painter = build_optimizer(settings, passes, from_noise)
@@ -112,7 +114,7 @@ def stylize(
     work_through(Batch(**options), load)
 
 
-def load_style(model: str, threads: int | None) -> "Upscaler":
+def load_style(model: str, threads: int | None, device: str) -> "Upscaler":
     """Loads a style network.
 
     Raises:
@@ -120,7 +122,7 @@ def load_style(model: str, threads: int | None) -> "Upscaler":
     """
     from keras_psr.inference import load
 
-    stylizer = load(model, threads=threads)
+    stylizer = load(model, threads=threads, device=device, on_device=say)
     if stylizer.scale != 1:
         raise ModelError(
             f"{model} enlarges {stylizer.scale} times and has no style. Use keras-psr upscale --model {model}."

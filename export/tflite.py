@@ -11,6 +11,7 @@ import numpy as np
 from keras_psr import __version__
 from keras_psr.data.sources import open_sources
 from keras_psr.errors import ConfigError, ModelError
+from keras_psr.export import delegates
 from keras_psr.export.calibration import CALIBRATION_MIDDLE, calibration_tiles
 from keras_psr.export.conversion import CALIBRATED, convert
 from keras_psr.export.verification import verify, verify_style
@@ -44,6 +45,7 @@ def export_tflite(
     calibration: Sequence[str] = ("sample",),
     verification: Sequence[str] = ("sample:val",),
     max_drop: float = 0.1,
+    check_gpu: bool = False,
     overwrite: bool = False,
     on_step: Callable[[str], None] = lambda description: None,
 ) -> dict[str, Any]:
@@ -61,12 +63,13 @@ def export_tflite(
         calibration: Sources of pictures for the ranges of quantized activations.
         verification: Sources of pictures to measure on.
         max_drop: Most that a file may lose, in dB of PSNR on Y; a style's must reach `MIN_STYLE_PSNR` instead.
+        check_gpu: Also run each file on the GPU, if there is one, and look for operators that GPUs refuse.
         overwrite: Replace files that exist.
         on_step: Called with a description before each step.
 
     Returns:
         The report, as written: the metadata that all files share, and `files`, {variant: what `verify` measured, with
-        `file` and `accepted`}.
+        `file` and `accepted`, and `gpu`, what `delegates.check_gpu` gives, if asked for}.
 
     Raises:
         ConfigError: A file exists, or an argument is not accepted.
@@ -120,6 +123,9 @@ def export_tflite(
         if not accepted:
             targets[variant].unlink(missing_ok=True)
         files[variant] = measured[variant] | {"bytes": len(content), "file": target.name, "accepted": accepted}
+        if check_gpu:
+            on_step(f"checking {target.name} on the GPU")
+            files[variant]["gpu"] = delegates.check_gpu(content, exact=variant != "float16")
     sources = {"calibration": list(calibration), "verification": list(verification)}
     limit = {"min_psnr": MIN_STYLE_PSNR} if is_style else {"max_drop": max_drop}
     report = {**facts, **sources, **limit, "files": files}

@@ -10,10 +10,10 @@ from keras_psr.data.sources import Picture
 from keras_psr.errors import DataError
 from keras_psr.export.benchmark import measure_latency
 from keras_psr.export.delegates import measure_xnnpack
-from keras_psr.export.runner import TileUpscaler
 from keras_psr.images.metrics import psnr_rgb, ssim_y
 from keras_psr.images.pixels import crop_to_multiple, make_low_res, to_uint8
 from keras_psr.images.tiling import Geometry, upscale_in_tiles
+from keras_psr.litert import TileInterpreter
 from keras_psr.losses.vgg import build_vgg
 from keras_psr.tasks.super_resolution.evaluation import FEATURE_TAP, score_picture
 
@@ -129,7 +129,7 @@ def _runners(
     def upscale(image: np.ndarray) -> np.ndarray:
         return np.clip(np.asarray(network(image[None].astype(np.float32), training=False))[0], 0, 255)
 
-    return {"keras": upscale, **{name: TileUpscaler(content, num_threads=2) for name, content in models.items()}}
+    return {"keras": upscale, **{name: TileInterpreter(content, num_threads=2) for name, content in models.items()}}
 
 
 def _measure_files(models: Mapping[str, bytes]) -> dict[str, dict[str, Any]]:

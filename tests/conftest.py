@@ -1,5 +1,8 @@
+import ctypes
+import json
 import os
 import sys
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
@@ -107,3 +110,26 @@ def export_tflite(tmp_path_factory, random_network):
         return path
 
     return export
+
+
+SWIFTSHADER = [Path("/usr/lib/chromium"), Path("/usr/lib/chromium-browser"), Path("/opt/google/chrome")]
+"""Where Chromium and Chrome keep SwiftShader, which is Vulkan on the CPU."""
+
+
+@pytest.fixture(scope="session")
+def software_gpu(tmp_path_factory):
+    """Makes SwiftShader the only GPU, so that tests of GPUs run on machines without one."""
+    library = next((path / "libvk_swiftshader.so" for path in SWIFTSHADER if path.is_dir()), None)
+    if library is None or not library.is_file():
+        pytest.skip("no software Vulkan: install chromium, which holds libvk_swiftshader.so")
+    try:
+        ctypes.CDLL("libvulkan.so.1")
+    except OSError:
+        pytest.skip("no libvulkan.so.1: install libvulkan1")
+    folder = tmp_path_factory.mktemp("vulkan")
+    driver = {"file_format_version": "1.0.0", "ICD": {"library_path": str(library), "api_version": "1.0.5"}}
+    (folder / "swiftshader.json").write_text(json.dumps(driver))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("VK_DRIVER_FILES", str(folder / "swiftshader.json"))
+        patch.setenv("XDG_RUNTIME_DIR", str(folder))
+        yield

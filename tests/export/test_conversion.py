@@ -10,8 +10,8 @@ from keras_psr.errors import ConfigError, DataError, ModelError
 from keras_psr.export.calibration import calibration_tiles
 from keras_psr.export.conversion import VARIANTS, convert, refuse_others_than_builtins, with_quantization_of
 from keras_psr.export.delegates import find_gpu_refusals, list_operators, measure_xnnpack
-from keras_psr.export.runner import TileUpscaler
 from keras_psr.images.pixels import to_uint8
+from keras_psr.litert import TileInterpreter
 from keras_psr.networks.receptive_field import measure_geometry
 from keras_psr.networks.style_transfer import build_style_network
 from keras_psr.networks.super_resolution import build_network
@@ -66,7 +66,7 @@ def enlarge(network, image):
 def test_every_variant_gives_the_networks_pixels(models, network, image, variant, largest, mean):
     expected = run_keras(network, image)
     assert np.ptp(expected - enlarge(network, image)) > 20
-    difference = np.abs(TileUpscaler(models[variant])(image).astype(np.float32) - expected)
+    difference = np.abs(TileInterpreter(models[variant])(image).astype(np.float32) - expected)
     assert difference.max() < largest and difference.mean() < mean
 
 
@@ -101,7 +101,7 @@ def test_int8_clips_to_black_and_white(network, tiles):
     loud.get_layer("exit").kernel.assign(loud.get_layer("exit").kernel.value * 30)
     expected = to_uint8(run_keras(loud, tiles[0]))
     assert (expected == 0).mean() > 0.02 and (expected == 255).mean() > 0.02
-    result = TileUpscaler(convert(loud, "int8", TILE, tiles))(tiles[0])
+    result = TileInterpreter(convert(loud, "int8", TILE, tiles))(tiles[0])
     assert result.min() == 0 and result.max() == 255
     assert np.abs(result.astype(int) - expected).mean() < 4
 
@@ -124,7 +124,7 @@ def test_a_style_in_int8_has_the_pixels_range_at_its_end_and_no_rescaling():
     tiles = calibration_tiles(open_sources(["sample"]), scale=1, tile=tile, count=6)
     content = convert(network, "int8", tile, tiles)
     expected = run_keras(network, tiles[0])
-    assert np.ptp(expected) > 20 and np.abs(TileUpscaler(content)(tiles[0]) - expected).mean() < 1
+    assert np.ptp(expected) > 20 and np.abs(TileInterpreter(content)(tiles[0]) - expected).mean() < 1
     names = [name for name, _ in list_operators(content)]
     assert names[-3:] == ["DEPTH_TO_SPACE", "STRIDED_SLICE", "QUANTIZE"]
     assert "MUL" not in names and names.count("ADD") == 1  # that of the residual block
@@ -135,7 +135,7 @@ def test_johnson2016_in_int8_is_one_partition_without_batch_norm(tiles):
     content = convert(network, "int8", TILE, tiles[-4:])
     assert measure_xnnpack(content).partitions == 1
     expected = run_keras(network, tiles[0])
-    assert np.abs(TileUpscaler(content)(tiles[0]) - expected).mean() < 2
+    assert np.abs(TileInterpreter(content)(tiles[0]) - expected).mean() < 2
 
 
 @pytest.mark.parametrize("scale", [2, 4, 8])
@@ -148,7 +148,7 @@ def test_fast_is_one_partition_whose_transposed_convolution_reads_2x2_pixels(sca
     assert np.ptp(expected - enlarge(network, tiles[0])) > 20
     for variant, mean in (("float32", 1e-4), ("float16", 0.02), ("dynamic", 0.5), ("int8", 1), ("int16x8", 0.3)):
         content = convert(network, variant, TILE, tiles)
-        assert np.abs(TileUpscaler(content)(tiles[0]).astype(np.float32) - expected).mean() < mean, variant
+        assert np.abs(TileInterpreter(content)(tiles[0]).astype(np.float32) - expected).mean() < mean, variant
         assert [2, 2, 8] in [list(kernel)[1:] for kernel in list_kernels(content)]
         assert variant == "int16x8" or measure_xnnpack(content).partitions == 1, variant
 
@@ -162,22 +162,22 @@ def list_kernels(content):
 def test_quantization_measured_on_smaller_tiles(network, tiles):
     small = calibration_tiles(open_sources(["sample"]), scale=4, tile=28, count=8)
     content = convert(network, "int8", TILE, small)
-    assert TileUpscaler(content).shape == (1, TILE, TILE, 3)
+    assert TileInterpreter(content).shape == (1, TILE, TILE, 3)
     direct = convert(network, "int8", TILE, tiles)
     other = convert(network, "int8", TILE, tiles[-1:])
-    assert TileUpscaler(other)(tiles[0]).tolist() != TileUpscaler(direct)(tiles[0]).tolist()
+    assert TileInterpreter(other)(tiles[0]).tolist() != TileInterpreter(direct)(tiles[0]).tolist()
     moved = with_quantization_of(other, direct)
-    assert TileUpscaler(moved)(tiles[0]).tolist() == TileUpscaler(direct)(tiles[0]).tolist()
+    assert TileInterpreter(moved)(tiles[0]).tolist() == TileInterpreter(direct)(tiles[0]).tolist()
 
 
 def test_conversion_is_deterministic(network, tiles, models):
-    assert TileUpscaler(convert(network, "int8", TILE, tiles))(tiles[0]).tolist() == (
-        TileUpscaler(models["int8"])(tiles[0]).tolist()
+    assert TileInterpreter(convert(network, "int8", TILE, tiles))(tiles[0]).tolist() == (
+        TileInterpreter(models["int8"])(tiles[0]).tolist()
     )
 
 
 def test_an_open_size(network, image):
-    upscaler = TileUpscaler(convert(network, "float32", None))
+    upscaler = TileInterpreter(convert(network, "float32", None))
     for part in (image, image[:10, :17]):
         expected = np.clip(np.asarray(network(part[None].astype(np.float32)))[0], 0, 255)
         assert np.abs(upscaler(part) - expected).max() < 0.001

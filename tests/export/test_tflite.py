@@ -12,12 +12,12 @@ from keras_psr.errors import ConfigError, DataError, ModelError
 from keras_psr.export import benchmark as benchmark_module
 from keras_psr.export import tflite
 from keras_psr.export.benchmark import benchmark, measure_latency
-from keras_psr.export.runner import TileUpscaler
 from keras_psr.export.saved_model import save_saved_model
 from keras_psr.export.tflite import export_tflite, write_file
 from keras_psr.images.metrics import psnr_y, ssim_y
 from keras_psr.images.pixels import crop_to_multiple, make_low_res, to_uint8
 from keras_psr.images.tiling import upscale_in_tiles
+from keras_psr.litert import TileInterpreter
 from keras_psr.losses.vgg import build_vgg
 from keras_psr.networks.receptive_field import measure_geometry
 from keras_psr.networks.style_transfer import build_style_network
@@ -92,7 +92,7 @@ def test_report_numbers_recomputed(exported, network):
 
     for variant in ("float32", "int8"):
         row = report["files"][variant]
-        run = TileUpscaler((out / f"tiny_{variant}.tflite").read_bytes())
+        run = TileInterpreter((out / f"tiny_{variant}.tflite").read_bytes())
         output = upscale_in_tiles(run, low_res, geometry, tile=TILE)
         rounded, expected = to_uint8(output), to_uint8(whole)
         drop = psnr_y(expected, original, 4) - psnr_y(rounded, original, 4)

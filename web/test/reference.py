@@ -108,5 +108,12 @@ def tiles(out: str) -> None:
 
 
 if __name__ == "__main__":
-    functions = {"painted": painted, "pictures": pictures, "models": models, "floats": floats, "upscaled": upscaled, "tiles": tiles}
+    functions = {
+        "painted": painted,
+        "pictures": pictures,
+        "models": models,
+        "floats": floats,
+        "upscaled": upscaled,
+        "tiles": tiles,
+    }
     functions[sys.argv[1]](*sys.argv[2:])
