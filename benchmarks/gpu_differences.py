@@ -10,10 +10,10 @@ import click
 import numpy as np
 import skimage.data
 
-from keras_psr.gpu import GpuError, GpuNetwork
-from keras_psr.litert import TileInterpreter, is_exact
-from keras_psr.registry import shipped_folder
-from keras_psr.tflite_metadata import read_metadata
+from keras_psr.inference.gpu import GpuError, GpuNetwork
+from keras_psr.inference.litert import TileInterpreter, is_exact
+from keras_psr.inference.registry import shipped_folder
+from keras_psr.inference.tflite_metadata import read_metadata
 
 
 def make_tile(side: int) -> np.ndarray:

@@ -21,10 +21,10 @@ import skimage.data
 
 from keras_psr.images.photo import Photo, read_photo, write_photo
 from keras_psr.images.tiling import spans
-from keras_psr.inference import load
-from keras_psr.litert import TileInterpreter
-from keras_psr.registry import find_runnable
-from keras_psr.upscaling import upscale_photo
+from keras_psr.inference.litert import TileInterpreter
+from keras_psr.inference.photos import upscale_photo
+from keras_psr.inference.registry import find_runnable
+from keras_psr.inference.upscaler import load
 
 CALLS = 5
 BATCH = 200

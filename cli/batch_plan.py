@@ -263,7 +263,7 @@ def measure(job: Job, work: Work, max_pixels: float) -> None:
         ImageFileError: It is no picture.
     """
     from keras_psr.images.decoding import SAVE_OPTIONS, image_size
-    from keras_psr.upscaling import output_size
+    from keras_psr.inference.photos import output_size
 
     height, width = image_size(job.file)
     computed = height * width * work.size.scale**2

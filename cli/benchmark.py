@@ -46,7 +46,7 @@ def benchmark(files: tuple[str, ...], threads: list[int], device: str, json_file
       keras-psr benchmark export/*.tflite --threads 1,2,4 --json -
     """  # noqa: D301 - \b is click's sign for a paragraph that it must not wrap
     from keras_psr.export.benchmark import benchmark as measure
-    from keras_psr.registry import find_tflite
+    from keras_psr.inference.registry import find_tflite
 
     console = Console(stderr=True)
     with console.status("starting") as status:

@@ -132,8 +132,8 @@ def find_files(model: str | None) -> list[tuple[Path, dict[str, Any]]]:
     Raises:
         ModelError: There is no such model, or it is damaged or without a fixed tile, or there is none at all.
     """
-    from keras_psr.registry import find_runnable, shipped_folder, shipped_models
-    from keras_psr.tflite_metadata import read_metadata
+    from keras_psr.inference.registry import find_runnable, shipped_folder, shipped_models
+    from keras_psr.inference.tflite_metadata import read_metadata
 
     if model and Path(model).is_file():
         paths = [Path(model)]

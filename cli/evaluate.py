@@ -19,7 +19,7 @@ from keras_psr.installation import require_everything
 from keras_psr.tasks.config import FitConfig, StyleConfig
 
 if TYPE_CHECKING:
-    from keras_psr.inference import Upscaler
+    from keras_psr.inference.upscaler import Upscaler
 
 COLUMNS = {
     "psnr_y": ("PSNR", ".2f"),
@@ -129,7 +129,7 @@ def score_style(
     Raises:
         ConfigError: Nobody knows which painting that was.
     """
-    from keras_psr.registry import fit_settings
+    from keras_psr.inference.registry import fit_settings
     from keras_psr.tasks.style_transfer.evaluation import evaluate_style
     from keras_psr.tasks.style_transfer.task import build_objective
 

@@ -100,8 +100,8 @@ def export(
     require_everything("keras-psr export")
     from keras_psr.export.saved_model import SAVED_MODEL_FILE, save_saved_model
     from keras_psr.export.tflite import export_tflite, refuse_existing
-    from keras_psr.inference import load_network
-    from keras_psr.registry import file_sha256, find_model, shipped_folder, shipped_models
+    from keras_psr.inference.registry import file_sha256, find_model, shipped_folder, shipped_models
+    from keras_psr.inference.upscaler import load_network
 
     path = find_model(model or f"x{DEFAULT_SCALE}")
     network = load_network(path)

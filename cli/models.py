@@ -12,7 +12,7 @@ from rich.table import Table
 
 from keras_psr.cli.shared import complete_models
 from keras_psr.errors import ModelError
-from keras_psr.registry import CARD_FILE, MODEL_FILE, RUN_FILE, find_runnable, model_names, shipped_models
+from keras_psr.inference.registry import CARD_FILE, MODEL_FILE, RUN_FILE, find_runnable, model_names, shipped_models
 
 TITLES = {
     "super-resolution": "super-resolution: PSNR of luma in dB (and over bicubic); more is better",
@@ -76,7 +76,7 @@ def find_card(name: str, cards: dict[str, dict[str, Any]]) -> dict[str, Any]:
     if name in cards and not Path(name).exists():
         return cards[name]
     if name.endswith(".tflite"):
-        from keras_psr.tflite_metadata import read_metadata
+        from keras_psr.inference.tflite_metadata import read_metadata
 
         return read_metadata(name)
     path = find_runnable(name)

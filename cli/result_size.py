@@ -35,7 +35,7 @@ class ResultSize:
         """The factor of a picture's sides.
 
         Raises:
-            ConfigError: It is beyond what `upscaling.upscale_photo` does.
+            ConfigError: It is beyond what `photos.upscale_photo` does.
         """
         bounds = [wanted / side for wanted, side in ((self.width, width), (self.height, height)) if wanted]
         factor = min(bounds) if bounds else self.output_scale or self.scale

@@ -13,7 +13,7 @@ from keras_psr.constants import SCALES
 from keras_psr.errors import ConfigError, ModelError
 
 if TYPE_CHECKING:
-    from keras_psr.inference import Upscaler
+    from keras_psr.inference.upscaler import Upscaler
 
 DEFAULT_SCALE = 4
 
@@ -30,7 +30,7 @@ def complete_models(*, task: str | None = None, variants: bool = True) -> Comple
     """
 
     def complete(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
-        from keras_psr.registry import RUNS_FOLDER, model_names
+        from keras_psr.inference.registry import RUNS_FOLDER, model_names
 
         runs = [str(path.parent) for path in sorted(Path(RUNS_FOLDER).glob("*/model.keras"))]
         names = [name for name in [*model_names(task=task, variants=variants), *runs] if name.startswith(incomplete)]
@@ -66,7 +66,7 @@ device_option = click.option(
 
 
 def result_options(command: Command) -> Command:
-    """Adds what `upscaling.upscale_photo` can do beside the network."""
+    """Adds what `photos.upscale_photo` can do beside the network."""
     options = [
         size_options,
         click.option(
@@ -101,7 +101,7 @@ def load_any_model(
     """Loads the model of `--model` and `--scale`, whatever its task.
 
     Args:
-        model: What `inference.load` takes; None for the shipped model of the scale.
+        model: What `upscaler.load` takes; None for the shipped model of the scale.
         scale: The scale that the user asked for, if any.
         threads: Tiles to compute at once; None for one on each core.
         device: `auto`, `cpu` or `gpu`; a line says what it came to.
@@ -113,7 +113,7 @@ def load_any_model(
         ConfigError: The model is of another scale, or there is no GPU.
         ModelError: It cannot be loaded.
     """
-    from keras_psr.inference import load
+    from keras_psr.inference.upscaler import load
 
     name = model or f"x{scale or DEFAULT_SCALE}"
     upscaler = load(name, threads=threads, device=device, on_device=say)

@@ -15,7 +15,7 @@ from keras_psr.tasks.config import StyleConfig
 
 if TYPE_CHECKING:
     from keras_psr.images.photo import Photo
-    from keras_psr.inference import Upscaler
+    from keras_psr.inference.upscaler import Upscaler
     from keras_psr.tasks.style_transfer.optimization import Optimizer
 
 DEFAULT_ITERATIONS = 300
@@ -95,7 +95,7 @@ def stylize(
     passes = iterations or DEFAULT_ITERATIONS if style else 1
 
     def load() -> Work:
-        from keras_psr.upscaling import upscale_photo
+        from keras_psr.inference.photos import upscale_photo
 
         if model:
             painter: Upscaler | Optimizer = load_style(model, threads, device)
@@ -120,7 +120,7 @@ def load_style(model: str, threads: int | None, device: str) -> "Upscaler":
     Raises:
         ModelError: It cannot be loaded, or enlarges pictures.
     """
-    from keras_psr.inference import load
+    from keras_psr.inference.upscaler import load
 
     stylizer = load(model, threads=threads, device=device, on_device=say)
     if stylizer.scale != 1:

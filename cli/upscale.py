@@ -59,7 +59,7 @@ def upscale(
     size_at = read_size(options)
 
     def load() -> Work:
-        from keras_psr.upscaling import upscale_photo
+        from keras_psr.inference.photos import upscale_photo
 
         upscaler = load_model(model, scale, threads, device)
         size = size_at(upscaler.scale)

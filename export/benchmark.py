@@ -10,9 +10,9 @@ import numpy as np
 
 from keras_psr.errors import ConfigError, ModelError
 from keras_psr.export.delegates import measure_xnnpack
-from keras_psr.gpu import GpuError, GpuNetwork
-from keras_psr.litert import TileInterpreter, is_exact, no_gpu
-from keras_psr.tflite_metadata import read_metadata
+from keras_psr.inference.gpu import GpuError, GpuNetwork
+from keras_psr.inference.litert import TileInterpreter, is_exact, no_gpu
+from keras_psr.inference.tflite_metadata import read_metadata
 
 WARM_UP = 3
 """Runs before timing starts: the first ones allocate, pack weights and wake the CPU."""

@@ -11,8 +11,8 @@ from keras_psr.errors import ConfigError, ModelError
 from keras_psr.export.delegates import list_operators, operator_name
 from keras_psr.export.tile_graph import TileGraph
 from keras_psr.export.whole_graph import apply_rearranged
+from keras_psr.inference.tflite_metadata import pack, unpack
 from keras_psr.networks.receptive_field import measure_geometry
-from keras_psr.tflite_metadata import pack, unpack
 
 VARIANTS = ("float32", "float16", "dynamic", "int8", "int16x8")
 CALIBRATED = ("int8", "int16x8")

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
-from keras_psr.gpu import GpuError, GpuNetwork
-from keras_psr.litert import TileInterpreter
-from keras_psr.tflite_metadata import read_flatbuffer, unpack
+from keras_psr.inference.gpu import GpuError, GpuNetwork
+from keras_psr.inference.litert import TileInterpreter
+from keras_psr.inference.tflite_metadata import read_flatbuffer, unpack
 
 BUILTIN_NAMES = {code: name for name, code in vars(schema.BuiltinOperator).items() if not name.startswith("_")}
 

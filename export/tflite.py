@@ -16,8 +16,8 @@ from keras_psr.export.calibration import CALIBRATION_MIDDLE, calibration_tiles
 from keras_psr.export.conversion import CALIBRATED, convert
 from keras_psr.export.verification import verify, verify_style
 from keras_psr.images.atomic import write_whole
+from keras_psr.inference.tflite_metadata import with_metadata
 from keras_psr.networks.receptive_field import measure_geometry
-from keras_psr.tflite_metadata import with_metadata
 
 DEFAULT_MIDDLE = {1: 256, 2: 192, 4: 96, 8: 48}
 """Side of a tile without its halo, in input pixels, by scale, 1 for styles.

@@ -13,7 +13,7 @@ from keras_psr.export.delegates import measure_xnnpack
 from keras_psr.images.metrics import psnr_rgb, ssim_y
 from keras_psr.images.pixels import crop_to_multiple, make_low_res, to_uint8
 from keras_psr.images.tiling import Geometry, upscale_in_tiles
-from keras_psr.litert import TileInterpreter
+from keras_psr.inference.litert import TileInterpreter
 from keras_psr.losses.vgg import build_vgg
 from keras_psr.tasks.super_resolution.evaluation import FEATURE_TAP, score_picture
 

@@ -10,7 +10,7 @@ from keras_psr.errors import KerasPSRError
 
 if TYPE_CHECKING:
     from keras_psr.images.decoding import read_rgb, write_image
-    from keras_psr.inference import Upscaler, load
+    from keras_psr.inference.upscaler import Upscaler, load
     from keras_psr.networks.super_resolution import build_network
     from keras_psr.tasks.super_resolution.evaluation import evaluate
     from keras_psr.training.fit import fit
@@ -20,11 +20,11 @@ __version__ = "0.1.0"
 __all__ = ["KerasPSRError", "Upscaler", "build_network", "evaluate", "fit", "load", "read_rgb", "write_image"]
 
 _HOMES = {
-    "Upscaler": "keras_psr.inference",
+    "Upscaler": "keras_psr.inference.upscaler",
     "build_network": "keras_psr.networks.super_resolution",
     "evaluate": "keras_psr.tasks.super_resolution.evaluation",
     "fit": "keras_psr.training.fit",
-    "load": "keras_psr.inference",
+    "load": "keras_psr.inference.upscaler",
     "read_rgb": "keras_psr.images.decoding",
     "write_image": "keras_psr.images.decoding",
 }

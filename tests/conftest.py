@@ -94,8 +94,8 @@ def export_tflite(tmp_path_factory, random_network):
     import skimage.data
 
     from keras_psr.export.conversion import convert
+    from keras_psr.inference.tflite_metadata import with_metadata
     from keras_psr.networks.receptive_field import measure_geometry
-    from keras_psr.tflite_metadata import with_metadata
 
     photograph = skimage.data.coffee()
     calibration = [photograph[top : top + 48, 200:248] for top in range(0, 192, 48)]

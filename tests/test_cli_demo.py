@@ -15,7 +15,7 @@ import pytest
 
 from keras_psr.cli import demo
 from keras_psr.cli.main import main
-from keras_psr.tflite_metadata import pack, schema, with_metadata
+from keras_psr.inference.tflite_metadata import pack, schema, with_metadata
 
 FACTS = {"name": "x4", "task": "super-resolution", "variant": "int8", "scale": 4, "tile": 128, "halo": 16}
 
@@ -52,7 +52,7 @@ def own(tmp_path):
 
 @pytest.mark.usefixtures("page")
 def test_a_site_holds_the_page_and_the_shipped_models(runner, tmp_path):
-    from keras_psr.registry import shipped_folder
+    from keras_psr.inference.registry import shipped_folder
 
     result = runner.invoke(main, ["demo", "--out", str(tmp_path / "site")])
     assert result.exit_code == 0, result.stderr
@@ -129,12 +129,12 @@ def test_an_unknown_model_is_one_line(runner, tmp_path):
 
 @pytest.mark.usefixtures("page")
 def test_a_damaged_shipped_file_is_not_offered(runner, tmp_path, monkeypatch):
-    from keras_psr.registry import shipped_folder
+    from keras_psr.inference.registry import shipped_folder
 
     shutil.copytree(shipped_folder() / "x4", tmp_path / "shipped" / "x4")
     path = tmp_path / "shipped" / "x4" / "x4_int8.tflite"
     path.write_bytes(path.read_bytes()[:-1] + b"?")
-    monkeypatch.setattr("keras_psr.registry.shipped_folder", lambda: tmp_path / "shipped")
+    monkeypatch.setattr("keras_psr.inference.registry.shipped_folder", lambda: tmp_path / "shipped")
     result = runner.invoke(main, ["demo", "--out", str(tmp_path / "site")])
     assert result.exit_code == 1 and "is damaged" in result.stderr
 

@@ -9,8 +9,8 @@ from keras_psr.cli import export as export_command
 from keras_psr.cli.main import main
 from keras_psr.export import benchmark as benchmark_module
 from keras_psr.export.conversion import VARIANTS
+from keras_psr.inference.tflite_metadata import read_metadata
 from keras_psr.networks.super_resolution import build_network
-from keras_psr.tflite_metadata import read_metadata
 
 
 @pytest.fixture(scope="module")

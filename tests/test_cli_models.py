@@ -30,7 +30,7 @@ def shipped(monkeypatch, tmp_path):
     """An installation whose only model is CARD's."""
     (tmp_path / "x4").mkdir()
     (tmp_path / "x4" / "card.json").write_text(json.dumps(CARD))
-    monkeypatch.setattr("keras_psr.registry.shipped_folder", lambda: tmp_path)
+    monkeypatch.setattr("keras_psr.inference.registry.shipped_folder", lambda: tmp_path)
 
 
 STYLE_CARD = CARD | {"task": "style-transfer", "scale": 1, "scores": {"objective": 0.8123, "as after iterations": 120}}
@@ -49,7 +49,7 @@ def test_the_table_shows_each_model(runner):
 
 
 def test_many_models_of_two_tasks_fit_80_columns_with_a_line_each(runner, monkeypatch, tmp_path):
-    monkeypatch.setattr("keras_psr.registry.shipped_folder", lambda: tmp_path)
+    monkeypatch.setattr("keras_psr.inference.registry.shipped_folder", lambda: tmp_path)
     sets = {name: CARD["scores"]["Set5"] for name in ("Set5", "Set14", "BSD100")}
     cards = {name: CARD | {"scores": sets} for name in ("x2", "x2-fast", "x4", "x4-fast", "x4-photo", "x8")}
     cards |= {name: STYLE_CARD for name in ("starry-night", "great-wave", "the-scream")}
@@ -103,14 +103,14 @@ def test_an_unknown_name_is_one_line(runner):
 
 
 def test_without_models_the_next_step_is_told(runner, monkeypatch, tmp_path):
-    monkeypatch.setattr("keras_psr.registry.shipped_folder", lambda: tmp_path)
+    monkeypatch.setattr("keras_psr.inference.registry.shipped_folder", lambda: tmp_path)
     result = runner.invoke(main, ["models"])
     assert (result.exit_code, result.stdout) == (0, "")
     assert "keras-psr fit --scale 4" in result.stderr
 
 
 def test_the_models_of_this_installation_are_listed(runner):
-    from keras_psr.registry import shipped_models
+    from keras_psr.inference.registry import shipped_models
 
     result = runner.invoke(main, ["models"], env={"COLUMNS": "120"})
     assert result.exit_code == 0, result.stderr
@@ -119,7 +119,7 @@ def test_the_models_of_this_installation_are_listed(runner):
 
 
 def test_the_metadata_of_a_tflite_file_is_shown(runner, tmp_path):
-    from keras_psr.tflite_metadata import pack, schema, with_metadata
+    from keras_psr.inference.tflite_metadata import pack, schema, with_metadata
 
     model = schema.ModelT()
     model.version, model.buffers = 3, [schema.BufferT()]

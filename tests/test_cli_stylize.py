@@ -201,7 +201,7 @@ def test_evaluate_refuses_style_options_for_other_networks(run, tiny_run, photo,
 def test_export_and_what_it_wrote(run, style_run, photo, tmp_path, monkeypatch):
     from keras_psr import load
     from keras_psr.export import benchmark
-    from keras_psr.tflite_metadata import read_metadata
+    from keras_psr.inference.tflite_metadata import read_metadata
 
     monkeypatch.setattr(benchmark, "SECONDS", 0.02)
     flags = ["--tile", 96, "--calibration", "photo.png", "--verify", "photo.png", "--out", tmp_path]

@@ -182,7 +182,7 @@ def test_without_a_model_the_shipped_one_for_the_scale_is_taken(runner, photo, m
         asked.append(name)
         raise ModelError("none")
 
-    monkeypatch.setattr("keras_psr.inference.load", load)
+    monkeypatch.setattr("keras_psr.inference.upscaler.load", load)
     runner.invoke(main, ["upscale", str(photo)])
     runner.invoke(main, ["upscale", str(photo), "--scale", "8"])
     assert asked == ["x4", "x8"]
@@ -224,8 +224,8 @@ def test_tensorflow_is_not_imported(photo, export_tflite, tmp_path, model):
         card = {"sha256": {path.name: hashlib.sha256(path.read_bytes()).hexdigest()}}
         (path.parent / "card.json").write_text(json.dumps(card))
     code = (
-        "import sys, pathlib, keras_psr.registry; from keras_psr.cli.main import main\n"
-        "keras_psr.registry.shipped_folder = lambda: pathlib.Path('shipped')\n"
+        "import sys, pathlib, keras_psr.inference.registry; from keras_psr.cli.main import main\n"
+        "keras_psr.inference.registry.shipped_folder = lambda: pathlib.Path('shipped')\n"
         "main(sys.argv[1:], standalone_mode=False)\n"
         "print({'tensorflow', 'keras', 'scipy', 'skimage'} & set(sys.modules))"
     )

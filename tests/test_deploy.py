@@ -14,11 +14,11 @@ from PIL import Image
 from keras_psr.data.sources import open_sources
 from keras_psr.export.calibration import calibration_tiles
 from keras_psr.export.conversion import convert
-from keras_psr.inference import Upscaler
+from keras_psr.inference.tflite_metadata import with_metadata
+from keras_psr.inference.upscaler import Upscaler
 from keras_psr.networks.receptive_field import measure_geometry
 from keras_psr.networks.style_transfer import build_style_network
 from keras_psr.networks.super_resolution import build_network
-from keras_psr.tflite_metadata import with_metadata
 
 DEPLOY = Path(__file__).parents[1] / "docs" / "deploy.md"
 TILE = 40

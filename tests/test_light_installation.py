@@ -19,8 +19,8 @@ from keras_psr import installation
 from keras_psr.cli.main import COMMANDS
 from keras_psr.errors import InstallationError, KerasPSRError
 from keras_psr.images.decoding import read_rgb
+from keras_psr.inference.registry import find_runnable, shipped_folder
 from keras_psr.installation import LEFT_OUT, describe_missing, explain, is_installed, require_everything
-from keras_psr.registry import find_runnable, shipped_folder
 
 IS_FULL = is_installed("tensorflow")
 

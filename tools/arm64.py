@@ -27,9 +27,9 @@ from rich.table import Table
 
 from keras_psr.data.sources import open_source
 from keras_psr.images.photo import Photo, read_photo, write_photo
-from keras_psr.litert import available_cores
-from keras_psr.registry import find_runnable, shipped_folder
-from keras_psr.tflite_metadata import read_metadata
+from keras_psr.inference.litert import available_cores
+from keras_psr.inference.registry import find_runnable, shipped_folder
+from keras_psr.inference.tflite_metadata import read_metadata
 
 CHECKOUT = Path(__file__).parents[1]
 EMULATORS = ("qemu-aarch64-static", "qemu-aarch64")

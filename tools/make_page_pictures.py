@@ -13,7 +13,7 @@ from PIL import Image
 
 import keras_psr
 from keras_psr.images.pixels import resize_bicubic
-from keras_psr.registry import shipped_models
+from keras_psr.inference.registry import shipped_models
 
 PUBLIC = Path(__file__).parents[1] / "web" / "public"
 HEIGHT, WIDTH = 240, 360

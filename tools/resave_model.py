@@ -15,9 +15,9 @@ import numpy as np
 from ship_model import save_compressed
 
 from keras_psr.images.atomic import write_whole
-from keras_psr.inference import load_keras, load_network
-from keras_psr.registry import CARD_FILE, MODEL_FILE, file_sha256, shipped_folder, shipped_models
-from keras_psr.tflite_metadata import read_metadata, with_metadata
+from keras_psr.inference.registry import CARD_FILE, MODEL_FILE, file_sha256, shipped_folder, shipped_models
+from keras_psr.inference.tflite_metadata import read_metadata, with_metadata
+from keras_psr.inference.upscaler import load_keras, load_network
 
 
 def resave_network(name: str, target: Path) -> None:

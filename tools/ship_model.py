@@ -17,8 +17,8 @@ import keras
 import numpy as np
 
 from keras_psr.export.tflite import REPORT_FILE, export_tflite
-from keras_psr.inference import Upscaler, load_keras
-from keras_psr.registry import CARD_FILE, MODEL_FILE, file_sha256, shipped_folder, shipped_models
+from keras_psr.inference.registry import CARD_FILE, MODEL_FILE, file_sha256, shipped_folder, shipped_models
+from keras_psr.inference.upscaler import Upscaler, load_keras
 from keras_psr.tasks.super_resolution.evaluation import PROTOCOL, evaluate
 from keras_psr.training.callbacks import LOG_EVERY
 from keras_psr.training.run_folder import describe_environment

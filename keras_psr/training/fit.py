@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from keras_psr.data.samples import SampleStream
 from keras_psr.errors import ConfigError, TrainingError
-from keras_psr.inference import Upscaler, load_keras
+from keras_psr.inference.upscaler import Upscaler, load_keras
 from keras_psr.tasks.config import FitConfig, Stage, StyleConfig, SuperResolutionConfig
 from keras_psr.training import style_transfer, super_resolution
 from keras_psr.training.callbacks import CountSteps, Log, OnLog, Progress, SaveAndValidate, StopOnDivergence

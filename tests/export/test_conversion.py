@@ -11,7 +11,7 @@ from keras_psr.export.calibration import calibration_tiles
 from keras_psr.export.conversion import VARIANTS, convert, refuse_others_than_builtins, with_quantization_of
 from keras_psr.export.delegates import find_gpu_refusals, list_operators, measure_xnnpack
 from keras_psr.images.pixels import to_uint8
-from keras_psr.litert import TileInterpreter
+from keras_psr.inference.litert import TileInterpreter
 from keras_psr.networks.receptive_field import measure_geometry
 from keras_psr.networks.style_transfer import build_style_network
 from keras_psr.networks.super_resolution import build_network

@@ -17,12 +17,12 @@ from keras_psr.export.tflite import export_tflite, write_file
 from keras_psr.images.metrics import psnr_y, ssim_y
 from keras_psr.images.pixels import crop_to_multiple, make_low_res, to_uint8
 from keras_psr.images.tiling import upscale_in_tiles
-from keras_psr.litert import TileInterpreter
+from keras_psr.inference.litert import TileInterpreter
+from keras_psr.inference.tflite_metadata import read_metadata
 from keras_psr.losses.vgg import build_vgg
 from keras_psr.networks.receptive_field import measure_geometry
 from keras_psr.networks.style_transfer import build_style_network
 from keras_psr.networks.super_resolution import build_network
-from keras_psr.tflite_metadata import read_metadata
 
 TILE = 48
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from keras_psr.errors import ConfigError
-from keras_psr.inference import KerasNetwork, Upscaler, load_keras
+from keras_psr.inference.upscaler import KerasNetwork, Upscaler, load_keras
 from keras_psr.networks.receptive_field import measure_geometry
 from keras_psr.networks.style_transfer import STYLE_ARCHITECTURES, EqualPhases, ReflectionPadding2D, build_style_network
 

@@ -19,7 +19,7 @@ from PIL import Image
 from keras_psr.data.samples import SampleStream
 from keras_psr.data.sources import open_sources
 from keras_psr.errors import ConfigError
-from keras_psr.inference import load_network
+from keras_psr.inference.upscaler import load_network
 from keras_psr.training.devices import build_strategy, describe_devices, is_chief, warn_of_unused_gpu
 from keras_psr.training.run_folder import RunFolder
 

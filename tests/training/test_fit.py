@@ -16,7 +16,7 @@ import keras_psr.training.callbacks
 from keras_psr.data.samples import SampleStream
 from keras_psr.data.sources import open_sources
 from keras_psr.errors import ConfigError, DataError, ModelError, TrainingError
-from keras_psr.inference import load, load_network
+from keras_psr.inference.upscaler import load, load_network
 from keras_psr.tasks.config import FitConfig, Stage, SuperResolutionConfig, read_config_file
 from keras_psr.tasks.super_resolution.task import build_stream
 from keras_psr.training.callbacks import Progress

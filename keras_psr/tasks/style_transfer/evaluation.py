@@ -11,7 +11,7 @@ from keras_psr.data.sources import open_sources, report_skipped
 from keras_psr.errors import ConfigError, DataError, ImageFileError
 from keras_psr.images.metrics import lattice_ratio, mean_scores
 from keras_psr.images.pixels import crop_center, resize_bicubic, to_uint8
-from keras_psr.inference import Upscaler
+from keras_psr.inference.upscaler import Upscaler
 from keras_psr.losses.perceptual import PerceptualLoss
 from keras_psr.tasks.style_transfer.optimization import optimize, white_noise
 

@@ -103,7 +103,7 @@ def white_noise(shape: tuple[int, ...], seed: int = 0) -> np.ndarray:
 
 
 class Optimizer:
-    """Optimisation as a function of pictures, to be used where an `inference.Upscaler` is.
+    """Optimisation as a function of pictures, to be used where an `upscaler.Upscaler` is.
 
     Attributes:
         scale: 1.

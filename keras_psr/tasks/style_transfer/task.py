@@ -14,7 +14,7 @@ from keras_psr.errors import ConfigError, DataError, ImageFileError
 from keras_psr.images.decoding import read_rgb
 from keras_psr.images.pixels import resize_bicubic
 from keras_psr.images.sheets import comparison_sheet
-from keras_psr.inference import Upscaler
+from keras_psr.inference.upscaler import Upscaler
 from keras_psr.losses.perceptual import PerceptualLoss
 from keras_psr.losses.terms import feature_loss, painting_grams, phase_loss, style_loss, total_variation_loss
 from keras_psr.networks.receptive_field import measure_geometry

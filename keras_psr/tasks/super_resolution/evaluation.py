@@ -13,7 +13,7 @@ from keras_psr.data.sources import open_sources, report_skipped
 from keras_psr.errors import ConfigError, DataError, ImageFileError
 from keras_psr.images.metrics import lattice_ratio, mean_scores, psnr_rgb, psnr_y, ssim_y
 from keras_psr.images.pixels import crop_to_multiple, make_low_res, resize_bicubic
-from keras_psr.inference import Upscaler, load
+from keras_psr.inference.upscaler import Upscaler, load
 from keras_psr.losses.vgg import build_vgg
 
 FEATURE_TAP = "relu2_2"
@@ -44,7 +44,7 @@ def evaluate(
     """Scores a network, bicubic and Lanczos on pictures that it has not seen.
 
     Args:
-        model: The network, or what `inference.load` takes.
+        model: The network, or what `upscaler.load` takes.
         data: One or more sources of originals (`sources.open_sources`).
         vgg_weights: As for `vgg.build_vgg`.
         on_picture: Called before each picture with its name, how many are done, and how many there are.

@@ -8,7 +8,7 @@ from keras_psr.data.sources import open_sources, report_skipped
 from keras_psr.errors import ConfigError, DataError, ImageFileError
 from keras_psr.images.pixels import crop_center, crop_to_multiple, make_low_res
 from keras_psr.images.sheets import comparison_sheet
-from keras_psr.inference import Upscaler
+from keras_psr.inference.upscaler import Upscaler
 from keras_psr.losses.perceptual import PerceptualLoss
 from keras_psr.losses.terms import feature_loss, phase_loss, pixel_loss, style_loss, total_variation_loss
 from keras_psr.losses.vgg import build_vgg, pooling_stride

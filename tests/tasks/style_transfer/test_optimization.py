@@ -5,12 +5,12 @@ from keras_psr.errors import ConfigError, DataError
 from keras_psr.images.metrics import lattice_ratio
 from keras_psr.images.photo import Photo
 from keras_psr.images.pixels import keep_colors, rgb_to_y
-from keras_psr.inference import Upscaler
+from keras_psr.inference.photos import upscale_photo
+from keras_psr.inference.upscaler import Upscaler
 from keras_psr.losses.perceptual import PerceptualLoss
 from keras_psr.networks.style_transfer import build_style_network
 from keras_psr.tasks.style_transfer.evaluation import BASELINE_ITERATIONS, evaluate_style, square
 from keras_psr.tasks.style_transfer.optimization import Optimizer, optimize, white_noise
-from keras_psr.upscaling import upscale_photo
 
 
 @pytest.fixture(scope="module")

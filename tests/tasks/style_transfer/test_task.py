@@ -12,7 +12,7 @@ from skimage import data
 from keras_psr.data.samples import Sample
 from keras_psr.data.sources import Picture
 from keras_psr.errors import ConfigError, ImageFileError
-from keras_psr.inference import load
+from keras_psr.inference.upscaler import load
 from keras_psr.networks.receptive_field import measure_geometry
 from keras_psr.tasks.config import FitConfig
 from keras_psr.tasks.style_transfer.task import (

@@ -10,7 +10,7 @@ from skimage import data
 from keras_psr.errors import DataError, ModelError
 from keras_psr.images.metrics import lattice_ratio, psnr_rgb, psnr_y, ssim_y
 from keras_psr.images.pixels import make_low_res, resize_bicubic
-from keras_psr.inference import Upscaler
+from keras_psr.inference.upscaler import Upscaler
 from keras_psr.losses.vgg import build_vgg
 from keras_psr.networks.super_resolution import build_network
 from keras_psr.tasks.super_resolution.evaluation import (

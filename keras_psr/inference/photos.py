@@ -16,7 +16,7 @@ STRIP = 256
 
 
 class PictureFunction(Protocol):
-    """What `inference.Upscaler` is: a function of pictures, `scale` times as large."""
+    """What `upscaler.Upscaler` is: a function of pictures, `scale` times as large."""
 
     @property
     def scale(self) -> int:
@@ -52,14 +52,14 @@ def upscale_photo(
     enlarged by bicubic, for somebody may want them.
 
     Args:
-        upscaler: The network (`inference.Upscaler`), or `style_optimization.Optimizer`.
+        upscaler: The network (`upscaler.Upscaler`), or `style_transfer.optimization.Optimizer`.
         photo: The photograph.
         output_scale: Factor of the result's sides, reached by bicubic, antialiased where it shrinks, after the network;
             None for the network's own.
         strength: Share of the network in the result, in [0, 1]; the rest is bicubic.
         match_histogram: Give each channel the distribution of levels that it has in the photograph.
         preserve_colors: Take only the luma from the network; for networks that do not enlarge.
-        on_pixels: As for `inference.Upscaler`.
+        on_pixels: As for `upscaler.Upscaler`.
 
     Returns:
         The enlarged photograph.

@@ -13,9 +13,9 @@ import numpy as np
 from keras_psr.errors import ConfigError, ModelError
 from keras_psr.images.pixels import resize_bicubic, to_uint8, to_uint16
 from keras_psr.images.tiling import upscale_in_tiles
+from keras_psr.inference.litert import LiteRTNetwork, check_device
+from keras_psr.inference.registry import find_model, find_runnable
 from keras_psr.installation import require_everything
-from keras_psr.litert import LiteRTNetwork, check_device
-from keras_psr.registry import find_model, find_runnable
 
 if TYPE_CHECKING:
     import keras

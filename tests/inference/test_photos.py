@@ -6,8 +6,8 @@ import pytest
 from keras_psr.errors import ConfigError
 from keras_psr.images.photo import Photo
 from keras_psr.images.pixels import match_histogram, resize_bicubic
-from keras_psr.inference import Upscaler, load
-from keras_psr.upscaling import output_size, upscale_photo
+from keras_psr.inference.photos import output_size, upscale_photo
+from keras_psr.inference.upscaler import Upscaler, load
 
 
 @pytest.fixture(scope="module")

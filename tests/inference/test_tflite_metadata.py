@@ -5,7 +5,7 @@ import pytest
 from ai_edge_litert import schema_py_generated as schema
 
 from keras_psr.errors import ModelError
-from keras_psr.tflite_metadata import pack, read_metadata, unpack, with_metadata
+from keras_psr.inference.tflite_metadata import pack, read_metadata, unpack, with_metadata
 
 
 def make_empty_model():
@@ -57,7 +57,7 @@ def test_a_missing_file_is_refused(tmp_path):
 
 
 def test_reading_needs_no_tensorflow(tmp_path):
-    code = "import sys, keras_psr.tflite_metadata; print({'tensorflow', 'keras'} & set(sys.modules))"
+    code = "import sys, keras_psr.inference.tflite_metadata; print({'tensorflow', 'keras'} & set(sys.modules))"
     result = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
     assert result.stdout == "set()\n"
 

@@ -17,7 +17,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from keras_psr.console import captured_log, silence_standard_error
+from keras_psr.inference.litert_log import captured_log, silence_standard_error
 
 IN_FLIGHT = 2
 """Tiles that the GPU is given before the first of them is awaited, so that it always has one to go on with."""

@@ -5,7 +5,7 @@ import subprocess
 import sys
 import threading
 
-from keras_psr.console import captured_log
+from keras_psr.inference.litert_log import captured_log
 
 
 def write_as_library(number, text):
@@ -57,7 +57,7 @@ def test_no_descriptor_is_leaked():
 def test_without_a_console_nothing_happens():
     code = (
         "import os; os.close(1); os.close(2)\n"
-        "from keras_psr.console import captured_log\n"
+        "from keras_psr.inference.litert_log import captured_log\n"
         "with captured_log() as lines: pass\n"
         "os._exit(0 if lines == [] else 3)"
     )

@@ -12,9 +12,9 @@ import pytest
 from keras_psr import gpu as gpu_module
 from keras_psr.cli.main import main
 from keras_psr.errors import ConfigError
-from keras_psr.gpu import GpuError, GpuNetwork
-from keras_psr.inference import load
-from keras_psr.litert import LiteRTNetwork, TileInterpreter
+from keras_psr.inference.gpu import GpuError, GpuNetwork
+from keras_psr.inference.litert import LiteRTNetwork, TileInterpreter
+from keras_psr.inference.upscaler import load
 
 
 def make_picture(height, width, dtype=np.uint8):

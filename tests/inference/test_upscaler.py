@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from keras_psr.errors import ConfigError, ModelError
-from keras_psr.inference import Upscaler, load, load_network
+from keras_psr.inference.upscaler import Upscaler, load, load_network
 from keras_psr.networks.super_resolution import build_network
 
 
@@ -62,7 +62,7 @@ def test_a_picture_larger_than_a_tile_is_what_it_is_in_one_piece(saved, monkeypa
     image = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
     whole = Upscaler(network)
     assert whole._tiles.tile_size(height, width)[0] >= height + 2 * whole._tiles.geometry.halo
-    monkeypatch.setattr("keras_psr.inference.KERAS_OUTPUT_SIDE", 4)
+    monkeypatch.setattr("keras_psr.inference.upscaler.KERAS_OUTPUT_SIDE", 4)
     tiled = Upscaler(network)
     assert tiled._tiles.tile_size(height, width)[0] < height
     difference = tiled(image).astype(int) - whole(image)

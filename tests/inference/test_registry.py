@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from skimage import data
 
-import keras_psr.registry
+import keras_psr.inference.registry
 from keras_psr.errors import ModelError
 from keras_psr.images.metrics import lattice_ratio
-from keras_psr.inference import load
-from keras_psr.registry import file_sha256, find_model, find_runnable, shipped_folder, shipped_models
-from keras_psr.tflite_metadata import read_metadata
+from keras_psr.inference.registry import file_sha256, find_model, find_runnable, shipped_folder, shipped_models
+from keras_psr.inference.tflite_metadata import read_metadata
+from keras_psr.inference.upscaler import load
 
 
 @pytest.fixture
@@ -26,7 +26,7 @@ def shipped(tmp_path, monkeypatch):
         (folder / name / "card.json").write_text(json.dumps(card))
     (folder / "x8" / "model.keras").write_bytes(b"eighr")
     (folder / "unfinished").mkdir()
-    monkeypatch.setattr(keras_psr.registry, "shipped_folder", lambda: folder)
+    monkeypatch.setattr(keras_psr.inference.registry, "shipped_folder", lambda: folder)
     return folder
 
 
@@ -59,7 +59,7 @@ def test_unknown_names_are_refused_with_the_known(name, shipped, tmp_path, monke
 
 
 def test_without_shipped_models_the_message_says_none(tmp_path, monkeypatch):
-    monkeypatch.setattr(keras_psr.registry, "shipped_folder", lambda: tmp_path)
+    monkeypatch.setattr(keras_psr.inference.registry, "shipped_folder", lambda: tmp_path)
     assert shipped_models() == {}
     with pytest.raises(ModelError, match=r"No model 'x4': expected .* \(none\)\."):
         find_model("x4")
