@@ -15,7 +15,8 @@ from keras_psr.data.samples import SampleStream
 from keras_psr.errors import ConfigError, TrainingError
 from keras_psr.inference.upscaler import Upscaler, load_keras
 from keras_psr.tasks.config import FitConfig, Stage, StyleConfig, SuperResolutionConfig
-from keras_psr.training import style_transfer, super_resolution
+from keras_psr.tasks.style_transfer import task as style_transfer
+from keras_psr.tasks.super_resolution import task as super_resolution
 from keras_psr.training.callbacks import CountSteps, Log, OnLog, Progress, SaveAndValidate, StopOnDivergence
 from keras_psr.training.devices import build_strategy, is_chief, is_multiworker, warn_of_unused_gpu
 from keras_psr.training.optimizer import build_optimizer
@@ -52,7 +53,7 @@ def fit(
         on_log: Called with the step and numbers, such as losses and validation scores, whenever some are logged.
         command: What `config.json` notes as the command.
         callbacks: Further Keras callbacks; each gradient step is a batch.
-        **settings: Fields of `training.config.SuperResolutionConfig`, such as `scale=4`, `data="photos/"` and
+        **settings: Fields of `tasks.config.SuperResolutionConfig`, such as `scale=4`, `data="photos/"` and
             `steps=3000`; or of `StyleConfig`, with `style`.
 
     Returns:
