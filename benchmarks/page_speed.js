@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np, skimage.data
 from PIL import Image
 import keras_psr
-from keras_psr.photos import read_photo, write_photo
+from keras_psr.images.photo import read_photo, write_photo
 from keras_psr.upscaling import upscale_photo
 folder, variant, threads = sys.argv[1], sys.argv[2], int(sys.argv[3])
 coffee = skimage.data.coffee()

@@ -20,7 +20,7 @@ from keras_psr.errors import ConfigError, DataError, KerasPSRError
 
 if TYPE_CHECKING:
     from keras_psr.cli.result_size import ResultSize
-    from keras_psr.photos import Photo
+    from keras_psr.images.photo import Photo
 
 STDIN, STDOUT = Path("stdin"), Path("stdout")
 """What people are shown as the source or the target of a job."""
@@ -132,7 +132,7 @@ class Inputs:
 
 def find_inputs(inputs: Sequence[str]) -> Inputs:
     """Finds the pictures of all inputs but stdin."""
-    from keras_psr.image_files import find_images_and_others
+    from keras_psr.images.decoding import find_images_and_others
 
     found = Inputs()
     for text in inputs:
@@ -165,7 +165,7 @@ def choose(found: Inputs, batch: Batch, suffix: str) -> tuple[list[Path], list[s
     Returns:
         The pictures to work on, and for people what was left out of folders and globs, by reason.
     """
-    from keras_psr.image_files import describe_endings
+    from keras_psr.images.decoding import describe_endings
 
     output, chosen, written, results = batch.folder, [], 0, 0
     for path, root in found.roots.items():
@@ -275,7 +275,7 @@ def measure(job: Job, work: Work, max_pixels: float) -> None:
         ConfigError: It is too large for its format or for `max_pixels`.
         ImageFileError: It is no picture.
     """
-    from keras_psr.image_files import SAVE_OPTIONS, image_size
+    from keras_psr.images.decoding import SAVE_OPTIONS, image_size
     from keras_psr.upscaling import output_size
 
     height, width = image_size(job.file)

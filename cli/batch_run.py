@@ -195,7 +195,7 @@ def process_file(
 
 def write_result(job: Job, work: Work, quality: int | None, part: Path, count: Callable[[float], None]) -> None:
     """Computes a result and writes it to a file of any name."""
-    from keras_psr.photos import fit_to_format, read_photo, write_photo
+    from keras_psr.images.photo import fit_to_format, read_photo, write_photo
 
     computed = 0
 
@@ -295,7 +295,7 @@ def write_report(failures: Sequence[str], plan: Sequence[Job], batch: Batch) -> 
     Raises:
         KerasPSRError: The file cannot be written.
     """
-    from keras_psr.whole_files import write_whole
+    from keras_psr.images.atomic import write_whole
 
     failures = [*failures, *(job.error for job in plan if job.status == "failed")]
     text = json.dumps({"failures": failures, "pictures": [job.to_json() for job in plan]}, indent=2) + "\n"

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from keras_psr.whole_files import UNFINISHED
+from keras_psr.images.atomic import UNFINISHED
 
 LOCK = ".lock"
 """Ends the name of the file whose lock is the claim. The operating system frees the lock when the process ends."""
@@ -132,7 +132,7 @@ def _unlock(lock_file: Path, lock: FileLock | None) -> None:
 
 
 def _remove_parts(lock_file: Path, token: str) -> None:
-    """Removes the parts with a token, or all of a name; also those that `whole_files.write_whole` makes of them."""
+    """Removes the parts with a token, or all of a name; also those that `atomic.write_whole` makes of them."""
     key = lock_file.name.removeprefix(UNFINISHED).removesuffix(LOCK)
     for part in list(lock_file.parent.glob(f"{UNFINISHED}*{key}.{token}*")):
         if part != lock_file:

@@ -13,6 +13,7 @@ from rich.table import Table
 from keras_psr.cli.shared import DEFAULT_SCALE, complete_models, say
 from keras_psr.cli.signals import run_interruptibly
 from keras_psr.errors import KerasPSRError
+from keras_psr.installation import require_everything
 
 QUANTIZE = {
     "none": "float32",
@@ -66,7 +67,11 @@ DEFAULT_VARIANTS = ("float32", "float16", "int8")
 @click.option(
     "--max-drop", type=float, default=0.1, show_default=True, help="Most that a file may lose, in dB of PSNR."
 )
-@click.option("--check", type=click.Choice(["gpu"]), help="Name the operators that a GPU delegate would refuse.")
+@click.option(
+    "--check",
+    type=click.Choice(["gpu"]),
+    help="Run each file on the GPU, if there is one, and name the operators that GPUs refuse.",
+)
 @click.option("--overwrite", is_flag=True, help="Replace files that exist.")
 def export(
     model: str | None,
@@ -92,6 +97,7 @@ def export(
     """  # noqa: D301 - \b is click's sign for a paragraph that it must not wrap
     if not (tflite or saved_model):
         raise click.UsageError("Say what to write: --tflite, --saved-model or both.")
+    require_everything("keras-psr export")
     from keras_psr.export.saved_model import SAVED_MODEL_FILE, save_saved_model
     from keras_psr.export.tflite import export_tflite, refuse_existing
     from keras_psr.inference import load_network
@@ -118,12 +124,13 @@ def export(
                 model_sha256=file_sha256(path),
                 licence=shipped_models()[path.parent.name].get("licence") if shipped else None,
                 dynamic_shape=dynamic_shape,
+                check_gpu=check == "gpu",
                 on_step=on_step,
                 **settings,
             )
         )
     Console(stderr=True).print(build_table(report))
-    for line in describe_delegates(report, out, check):
+    for line in describe_delegates(report):
         say(line)
     rejected = [row for row in report["files"].values() if not row["accepted"]]
     if rejected:
@@ -204,16 +211,24 @@ def describe_drop(row: dict[str, Any]) -> tuple[str, str, str]:
     )
 
 
-def describe_delegates(report: dict[str, Any], out: Path, check: str | None) -> list[str]:
-    """Lines on the operators that delegates leave out."""
-    from keras_psr.export.delegates import find_gpu_refusals
-
+def describe_delegates(report: dict[str, Any]) -> list[str]:
+    """Lines on the operators that delegates leave out, and on what a GPU made of each file."""
     lines = []
     for row in report["files"].values():
         for reason in dict.fromkeys(row["operators_outside_xnnpack"].values()):
             names = [name for name, why in row["operators_outside_xnnpack"].items() if why == reason]
             lines.append(f"{row['file']}: outside XNNPACK: {', '.join(names)}: {reason}.")
-        if check == "gpu":
-            refusals = find_gpu_refusals((out / row["file"]).read_bytes())
-            lines.append(f"{row['file']}: GPU: {'; '.join(refusals) or 'takes every operator'}.")
+        if "gpu" in row:
+            lines.append(f"{row['file']}: GPU: {describe_gpu(row['gpu'])}.")
     return lines
+
+
+def describe_gpu(check: dict[str, Any]) -> str:
+    """What a GPU made of a file, or the rules where there is none."""
+    rules = "; ".join(check["refusals"]) or "takes every operator"
+    if check["adapter"] is None:
+        return f"{rules}, by the rules for operators; not run ({check['reason']})"
+    return (
+        f"{rules}; run on {check['adapter']}{'' if check['is_hardware'] else ', no real GPU'}: "
+        f"{check['milliseconds']:.1f} ms for a tile, within {check['max_difference']:.2g} grey levels of the CPU"
+    )

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from keras_psr.photos import Photo
+    from keras_psr.images.photo import Photo
 
 SIGNATURE = "keras-psr"
 """Begins the EXIF entry of what was made by a model of ours."""
@@ -45,7 +45,7 @@ def is_signed(path: Path, model: str = "") -> bool:
     from PIL import ExifTags, Image
 
     from keras_psr.errors import ImageFileError
-    from keras_psr.image_files import open_image
+    from keras_psr.images.decoding import open_image
 
     try:
         with open_image(path) as image:

@@ -56,6 +56,14 @@ threads_option = click.option(
     "--threads", type=click.IntRange(1), help="Tiles computed at once, by a .tflite.  [default: all cores]"
 )
 
+device_option = click.option(
+    "--device",
+    type=click.Choice(("auto", "cpu", "gpu")),
+    default="auto",
+    show_default=True,
+    help="What computes. auto takes a GPU for a float .tflite where that gives the CPU's pixels and is faster.",
+)
+
 
 def result_options(command: Command) -> Command:
     """Adds what `upscaling.upscale_photo` can do beside the network."""
@@ -87,25 +95,28 @@ def name_model(model: str) -> str:
     return path.resolve().name
 
 
-def load_any_model(model: str | None, scale: int | None, threads: int | None = None) -> "Upscaler":
+def load_any_model(
+    model: str | None, scale: int | None, threads: int | None = None, device: str = "auto"
+) -> "Upscaler":
     """Loads the model of `--model` and `--scale`, whatever its task.
 
     Args:
         model: What `inference.load` takes; None for the shipped model of the scale.
         scale: The scale that the user asked for, if any.
         threads: Tiles to compute at once; None for one on each core.
+        device: `auto`, `cpu` or `gpu`; a line says what it came to.
 
     Returns:
         The network as a function of pictures.
 
     Raises:
-        ConfigError: The model is of another scale.
+        ConfigError: The model is of another scale, or there is no GPU.
         ModelError: It cannot be loaded.
     """
     from keras_psr.inference import load
 
     name = model or f"x{scale or DEFAULT_SCALE}"
-    upscaler = load(name, threads=threads)
+    upscaler = load(name, threads=threads, device=device, on_device=say)
     if scale not in (None, upscaler.scale):
         does = "transfers a style" if upscaler.scale == 1 else f"enlarges {upscaler.scale} times"
         raise ConfigError(
@@ -114,14 +125,14 @@ def load_any_model(model: str | None, scale: int | None, threads: int | None = N
     return upscaler
 
 
-def load_model(model: str | None, scale: int | None, threads: int | None = None) -> "Upscaler":
+def load_model(model: str | None, scale: int | None, threads: int | None = None, device: str = "auto") -> "Upscaler":
     """Loads a network that enlarges, as `load_any_model` does.
 
     Raises:
         ConfigError: The model is of another scale.
         ModelError: It cannot be loaded, or transfers a style.
     """
-    upscaler = load_any_model(model, scale, threads)
+    upscaler = load_any_model(model, scale, threads, device)
     if upscaler.scale == 1:
         raise ModelError(f"{model} transfers a style and does not enlarge. Use keras-psr stylize --model {model}.")
     return upscaler

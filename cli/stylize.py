@@ -8,14 +8,15 @@ from keras_psr.cli.batch_options import Batch, batch_options
 from keras_psr.cli.batch_plan import OnPixels, Work
 from keras_psr.cli.batch_run import work_through
 from keras_psr.cli.result_size import read_size
-from keras_psr.cli.shared import complete_models, name_model, result_options, say, threads_option
+from keras_psr.cli.shared import complete_models, device_option, name_model, result_options, say, threads_option
 from keras_psr.errors import ModelError
-from keras_psr.training.config import StyleConfig
+from keras_psr.installation import require_everything
+from keras_psr.tasks.config import StyleConfig
 
 if TYPE_CHECKING:
+    from keras_psr.images.photo import Photo
     from keras_psr.inference import Upscaler
-    from keras_psr.photos import Photo
-    from keras_psr.style_optimization import Optimizer
+    from keras_psr.tasks.style_transfer.optimization import Optimizer
 
 DEFAULT_ITERATIONS = 300
 
@@ -51,6 +52,7 @@ DEFAULT_ITERATIONS = 300
 @click.option("--preserve-colors", is_flag=True, help="Keep the colours of the picture: only brightness is painted.")
 @result_options
 @threads_option
+@device_option
 @batch_options(suffix="_ and the name of the model or painting", file_format="png")
 def stylize(
     model: str | None,
@@ -60,6 +62,7 @@ def stylize(
     style_size: int | None,
     style_weight: float | None,
     threads: int | None,
+    device: str,
     **options: Any,
 ) -> None:
     """Paint pictures in a style, with a fitted network or by optimisation.
@@ -95,7 +98,7 @@ def stylize(
         from keras_psr.upscaling import upscale_photo
 
         if model:
-            painter: Upscaler | Optimizer = load_style(model, threads)
+            painter: Upscaler | Optimizer = load_style(model, threads, device)
         else:
             settings = {"style": style, "style_size": style_size, "style_weight": style_weight}
             painter = build_optimizer(settings, passes, from_noise)
@@ -111,7 +114,7 @@ def stylize(
     work_through(Batch(**options), load)
 
 
-def load_style(model: str, threads: int | None) -> "Upscaler":
+def load_style(model: str, threads: int | None, device: str) -> "Upscaler":
     """Loads a style network.
 
     Raises:
@@ -119,7 +122,7 @@ def load_style(model: str, threads: int | None) -> "Upscaler":
     """
     from keras_psr.inference import load
 
-    stylizer = load(model, threads=threads)
+    stylizer = load(model, threads=threads, device=device, on_device=say)
     if stylizer.scale != 1:
         raise ModelError(
             f"{model} enlarges {stylizer.scale} times and has no style. Use keras-psr upscale --model {model}."
@@ -129,9 +132,10 @@ def load_style(model: str, threads: int | None) -> "Upscaler":
 
 def build_optimizer(settings: dict[str, Any], iterations: int, from_noise: bool) -> "Optimizer":
     """Optimisation towards a painting, with the weights of a default fit; each iteration writes a line."""
-    from keras_psr.style_optimization import Optimizer
-    from keras_psr.training.config import FitConfig
-    from keras_psr.training.style_transfer import build_objective
+    require_everything("keras-psr stylize --style")
+    from keras_psr.tasks.config import FitConfig
+    from keras_psr.tasks.style_transfer.optimization import Optimizer
+    from keras_psr.tasks.style_transfer.task import build_objective
 
     config = FitConfig.from_json({name: value for name, value in settings.items() if value})
     assert isinstance(config, StyleConfig)

@@ -10,6 +10,7 @@ from keras_psr.cli.batch_run import work_through
 from keras_psr.cli.result_size import read_size
 from keras_psr.cli.shared import (
     DEFAULT_SCALE,
+    device_option,
     load_model,
     model_option,
     name_model,
@@ -19,7 +20,7 @@ from keras_psr.cli.shared import (
 )
 
 if TYPE_CHECKING:
-    from keras_psr.photos import Photo
+    from keras_psr.images.photo import Photo
 
 
 @click.command()
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 @scale_option
 @result_options
 @threads_option
+@device_option
 @batch_options(suffix="_x4, for scale 4", file_format="png")
 def upscale(
     model: str | None,
@@ -34,6 +36,7 @@ def upscale(
     match_histogram: bool,
     strength: float,
     threads: int | None,
+    device: str,
     **options: Any,
 ) -> None:
     """Upscale pictures with a fitted network.
@@ -58,7 +61,7 @@ def upscale(
     def load() -> Work:
         from keras_psr.upscaling import upscale_photo
 
-        upscaler = load_model(model, scale, threads)
+        upscaler = load_model(model, scale, threads, device)
         size = size_at(upscaler.scale)
 
         def process(photo: "Photo", on_pixels: OnPixels) -> "Photo":

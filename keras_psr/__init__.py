@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 from keras_psr.errors import KerasPSRError
 
 if TYPE_CHECKING:
-    from keras_psr.evaluation import evaluate
-    from keras_psr.image_files import read_rgb, write_image
+    from keras_psr.images.decoding import read_rgb, write_image
     from keras_psr.inference import Upscaler, load
-    from keras_psr.networks import build_network
+    from keras_psr.networks.super_resolution import build_network
+    from keras_psr.tasks.super_resolution.evaluation import evaluate
     from keras_psr.training.fit import fit
 
 __version__ = "0.1.0"
@@ -21,19 +21,24 @@ __all__ = ["KerasPSRError", "Upscaler", "build_network", "evaluate", "fit", "loa
 
 _HOMES = {
     "Upscaler": "keras_psr.inference",
-    "build_network": "keras_psr.networks",
-    "evaluate": "keras_psr.evaluation",
+    "build_network": "keras_psr.networks.super_resolution",
+    "evaluate": "keras_psr.tasks.super_resolution.evaluation",
     "fit": "keras_psr.training.fit",
     "load": "keras_psr.inference",
-    "read_rgb": "keras_psr.image_files",
-    "write_image": "keras_psr.image_files",
+    "read_rgb": "keras_psr.images.decoding",
+    "write_image": "keras_psr.images.decoding",
 }
 
 
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_HOMES[name]), name)
+    try:
+        return getattr(import_module(_HOMES[name]), name)
+    except ModuleNotFoundError as error:
+        from keras_psr.installation import explain
+
+        raise explain(error, f"keras_psr.{name}") from error
 
 
 def __dir__() -> list[str]:

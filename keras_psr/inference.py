@@ -1,19 +1,21 @@
 """Fitted networks as functions of pictures, for both tasks; importing this imports neither TensorFlow nor Keras."""
 
-import math
 import zipfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from keras_psr.errors import ConfigError, ModelError
-from keras_psr.litert import LiteRTNetwork
-from keras_psr.pixels import resize_bicubic, to_uint8, to_uint16
+from keras_psr.images.pixels import resize_bicubic, to_uint8, to_uint16
+from keras_psr.images.tiling import upscale_in_tiles
+from keras_psr.installation import require_everything
+from keras_psr.litert import LiteRTNetwork, check_device
 from keras_psr.registry import find_model, find_runnable
-from keras_psr.tiling import upscale_in_tiles
 
 if TYPE_CHECKING:
     import keras
@@ -36,19 +38,21 @@ class Upscaler:
         scale: Its upscaling factor; 1 of a network that transfers a style.
     """
 
-    def __init__(self, network: "keras.Model | LiteRTNetwork") -> None:
+    def __init__(self, network: "keras.Model | LiteRTNetwork", *, device: str = "auto") -> None:
         """Wraps a network.
 
         Args:
             network: A functional Keras model from (batch, height, width, 3) to an enlarged picture, RGB in [0, 255]; or
                 a `.tflite`.
+            device: What computes a Keras model: `auto`, `cpu` or `gpu`.
 
         Raises:
             ModelError: A layer of the Keras model is of an unknown kind, so nobody knows how far it looks.
+            ConfigError: `device` is `gpu`, and TensorFlow sees none.
         """
         self.network = network
-        self._tiles = network if isinstance(network, LiteRTNetwork) else KerasNetwork(network)
-        self.scale = self._tiles.scale
+        self._tiles = network if isinstance(network, LiteRTNetwork) else KerasNetwork(network, device)
+        self.scale = self._tiles.geometry.scale
         self._executor: ThreadPoolExecutor | None = None
         if self._tiles.workers > 1:
             self._executor = ThreadPoolExecutor(self._tiles.workers)
@@ -57,6 +61,11 @@ class Upscaler:
         """Which network it is, and what it does."""
         does = "paints" if self.scale == 1 else f"enlarges {self.scale} times"
         return f"<Upscaler {self.network.name}: {does}; call it with uint8 or uint16 pixels (height, width[, 3])>"
+
+    @property
+    def device(self) -> str:
+        """A line that says what computes."""
+        return self._tiles.device
 
     @property
     def is_quantized(self) -> bool:
@@ -98,14 +107,14 @@ class Upscaler:
             raise ConfigError(
                 "image has 16 bits for each channel, but the model is quantized to 8. Use its float32 or float16 file."
             )
-        halo = self._tiles.halo if strength == 1 or self.scale == 1 else max(self._tiles.halo, BICUBIC_HALO)
+        geometry = self._tiles.geometry
+        if strength < 1 and self.scale > 1:
+            geometry = replace(geometry, halo=max(geometry.halo, BICUBIC_HALO))
         return upscale_in_tiles(
             lambda tile: self._upscale_tile(tile, strength),
             image,
-            scale=self.scale,
+            geometry,
             tile=self._tiles.tile_size(*image.shape[:2]),
-            halo=halo,
-            grid=self._tiles.grid,
             dtype=image.dtype,
             map_tiles=self._executor.map if self._executor else map,
             on_pixels=on_pixels,
@@ -113,8 +122,10 @@ class Upscaler:
 
     def _upscale_tile(self, tile: np.ndarray, strength: float) -> np.ndarray:
         """One tile, in the dtype and kind of the picture."""
+        if tile.dtype == np.uint8 and tile.ndim == 3 and strength == 1:
+            return self._tiles(tile, to_uint8)
         levels = tile.astype(np.float32) / 257 if tile.dtype == np.uint16 else tile
-        enlarged = self._tiles(levels if tile.ndim == 3 else np.stack([levels] * 3, axis=-1))
+        enlarged = self._tiles(levels if tile.ndim == 3 else np.stack([levels] * 3, axis=-1), np.array)
         if tile.ndim == 2:
             enlarged = enlarged.mean(axis=-1, dtype=np.float32)
         if strength < 1:
@@ -124,78 +135,112 @@ class Upscaler:
             enlarged = strength * np.clip(enlarged.astype(np.float32), 0, 255) + (1 - strength) * bicubic
         if tile.dtype == np.uint16:
             return to_uint16(enlarged)
-        return enlarged if enlarged.dtype == np.uint8 else to_uint8(enlarged)
+        return to_uint8(enlarged)
 
 
 class KerasNetwork:
     """A Keras model as a function of tiles.
 
     Attributes:
-        scale: Upscaling factor.
-        halo: What a pixel needs around it, in low-resolution pixels.
-        grid: Number of which tiles' sides and places are multiples.
+        geometry: Scale, halo and grid, measured.
         workers: 1, for TensorFlow itself uses all cores.
         is_quantized: False.
+        device: A line that says what computes.
     """
 
     workers = 1
     is_quantized = False
 
-    def __init__(self, network: "keras.Model") -> None:
+    def __init__(self, network: "keras.Model", device: str = "auto") -> None:
         """Finds out how far a network looks.
+
+        Args:
+            network: The Keras model.
+            device: `auto` leaves the choice to TensorFlow; `cpu`; or `gpu`, which TensorFlow must see.
 
         Raises:
             ModelError: It has a layer of an unknown kind.
+            ConfigError: TensorFlow sees no GPU.
         """
-        from keras_psr.networks import network_scale
-        from keras_psr.receptive_field import pixel_grid, receptive_halo
+        import tensorflow as tf
 
-        self._network = network
-        self.scale, self.halo, self.grid = network_scale(network), receptive_halo(network), pixel_grid(network)
-        self._tile = max(KERAS_OUTPUT_SIDE // self.scale, 4 * max(self.halo, BICUBIC_HALO))
+        from keras_psr.networks.receptive_field import measure_geometry
+
+        self._network, self._device = network, device
+        gpus = tf.config.list_physical_devices("GPU")
+        if device == "gpu" and not gpus:
+            raise ConfigError(
+                "--device gpu: TensorFlow, which runs .keras files, sees no GPU. A .tflite runs on any: "
+                "keras-psr export MODEL --tflite. Or use --device cpu."
+            )
+        self.device = f"TensorFlow computes on the {'GPU' if gpus and device != 'cpu' else 'CPU'}"
+        self.geometry = measure_geometry(network)
+        self._tile = max(KERAS_OUTPUT_SIDE // self.geometry.scale, 4 * max(self.geometry.halo, BICUBIC_HALO))
+
+    def _on_device(self) -> AbstractContextManager[object]:
+        import tensorflow as tf
+
+        return tf.device("CPU:0") if self._device == "cpu" else nullcontext()
 
     def tile_size(self, height: int, width: int) -> tuple[int, int]:
         """Height and width of the tiles for a picture: the whole, unless that is too large."""
-        around = 2 * max(self.halo, BICUBIC_HALO)
-        tile_height, tile_width = (min(self._tile, length + around) for length in (height, width))
-        return math.ceil(tile_height / self.grid) * self.grid, math.ceil(tile_width / self.grid) * self.grid
+        around, whole_blocks = 2 * max(self.geometry.halo, BICUBIC_HALO), self.geometry.whole_blocks
+        return whole_blocks(min(self._tile, height + around)), whole_blocks(min(self._tile, width + around))
 
-    def __call__(self, tile: np.ndarray) -> np.ndarray:
-        """Enlarges a tile: RGB (height, width, 3) in [0, 255] to float32, `scale` times as large, not clipped."""
-        return np.asarray(self._network(tile[None].astype(np.float32), training=False))[0].astype(np.float32)
+    def __call__(self, tile: np.ndarray, take: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+        """Enlarges a tile, as `LiteRTNetwork` does, but with its halo and not clipped."""
+        with self._on_device():
+            return take(np.asarray(self._network(tile[None].astype(np.float32), training=False))[0].astype(np.float32))
 
 
-def load(model: str | Path, *, threads: int | None = None) -> Upscaler:
+def load(
+    model: str | Path,
+    *,
+    threads: int | None = None,
+    device: str = "auto",
+    on_device: Callable[[str], None] = lambda line: None,
+) -> Upscaler:
     """Loads a fitted network.
 
     Args:
         model: A shipped model's name (`x4`), the name of one of its `.tflite` files (`x4_int8`), a run folder, or a
             `.tflite` or `.keras` file. A name alone means the model's float32 `.tflite`, which gives the network's own
             pixels without TensorFlow, and its `.keras` file if it has none.
-        threads: Tiles of a `.tflite` to compute at once; None for one on each core.
+        threads: Tiles of a `.tflite` that the CPU computes at once; None for one on each core.
+        device: `auto` takes a GPU for a float `.tflite` if there is a real one that gives the CPU's pixels and is
+            faster (`litert.LiteRTNetwork`); or `cpu` or `gpu`. It needs neither CUDA nor TensorFlow.
+        on_device: Called with a line that says which it is, and again if a GPU fails and the CPU goes on.
 
     Returns:
         The network as a function of pictures.
 
     Raises:
         ModelError: There is no such model, or it does not go from picture to picture.
+        ConfigError: `device` is unknown, or `gpu` and there is none.
     """
     path = find_runnable(model)
-    return Upscaler(LiteRTNetwork(path, threads)) if path.suffix == ".tflite" else load_keras(path)
+    if path.suffix == ".tflite":
+        return Upscaler(LiteRTNetwork(path, threads, device, on_device))
+    upscaler = load_keras(path, device=device)
+    on_device(upscaler.device)
+    return upscaler
 
 
-def load_keras(model: str | Path) -> Upscaler:
+def load_keras(model: str | Path, *, device: str = "auto") -> Upscaler:
     """Loads a fitted network as a Keras model, to fit or export it further.
 
     Args:
         model: A shipped model's name (`x4`), a run folder, or a `.keras` file.
+        device: `auto`, `cpu` or `gpu`: what TensorFlow computes on.
 
     Returns:
         The network as a function of pictures; its `network` is a Keras model.
 
     Raises:
         ModelError: There is no such model, or it does not go from picture to picture.
+        ConfigError: `device` is unknown, or `gpu` and TensorFlow sees none.
     """
+    check_device(device)
     path = find_model(model)
     network = load_network(path)
     if network.output_shape != (None, None, None, 3) or network.input_shape != (None, None, None, 3):
@@ -203,7 +248,7 @@ def load_keras(model: str | Path) -> Upscaler:
             f"{path} is not a network of keras-psr: it goes from {network.input_shape} to {network.output_shape}, "
             "expected (None, None, None, 3) for both."
         )
-    return Upscaler(network)
+    return Upscaler(network, device=device)
 
 
 def load_network(path: Path) -> "keras.Model":
@@ -217,12 +262,14 @@ def load_network(path: Path) -> "keras.Model":
 
     Raises:
         ModelError: It is not a Keras model file.
+        InstallationError: Keras is not installed.
     """
     if path.suffix != ".keras" or not zipfile.is_zipfile(path):  # Keras would also open .h5, without `safe_mode`
         raise ModelError(f"{path} is not a .keras file. Give a run folder of `keras-psr fit` or its model.keras.")
+    require_everything(f"The .keras file {path}")
     import keras
 
-    import keras_psr.style_networks  # noqa: F401 - registers the layer that a network of it may have
+    import keras_psr.networks.style_transfer  # noqa: F401 - registers the layer that a network of it may have
 
     try:
         return keras.saving.load_model(path, compile=False, safe_mode=True)

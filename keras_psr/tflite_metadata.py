@@ -56,13 +56,14 @@ def with_metadata(content: bytes, metadata: dict[str, Any]) -> bytes:
         ModelError: `content` is not a TFLite model.
     """
     model = unpack(content)
-    entries = [entry for entry in model.metadata or [] if entry.name != METADATA_NAME.encode()]
-    buffer = schema.BufferT()
-    buffer.data = np.frombuffer(json.dumps(metadata).encode(), np.uint8)
-    model.buffers.append(buffer)
-    entry = schema.MetadataT()
-    entry.name, entry.buffer = METADATA_NAME.encode(), len(model.buffers) - 1
-    model.metadata = [*entries, entry]
+    entries = model.metadata or []
+    entry = next((entry for entry in entries if entry.name == METADATA_NAME.encode()), None)
+    if entry is None:
+        entry = schema.MetadataT()
+        entry.name, entry.buffer = METADATA_NAME.encode(), len(model.buffers)
+        model.buffers.append(schema.BufferT())
+        model.metadata = [*entries, entry]
+    model.buffers[entry.buffer].data = np.frombuffer(json.dumps(metadata).encode(), np.uint8)
     return pack(model)
 
 

@@ -7,9 +7,9 @@ from typing import Protocol
 import numpy as np
 
 from keras_psr.errors import ConfigError
-from keras_psr.photos import Photo
-from keras_psr.pixels import keep_colors, resize_bicubic
-from keras_psr.pixels import match_histogram as match
+from keras_psr.images.photo import Photo
+from keras_psr.images.pixels import keep_colors, resize_bicubic
+from keras_psr.images.pixels import match_histogram as match
 
 STRIP = 256
 """Rows that are computed at once in float32."""

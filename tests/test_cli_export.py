@@ -1,3 +1,4 @@
+import io
 import json
 
 import keras
@@ -8,8 +9,8 @@ from keras_psr.cli import export as export_command
 from keras_psr.cli.main import main
 from keras_psr.errors import ModelError
 from keras_psr.export import benchmark as benchmark_module
-from keras_psr.export.convert import VARIANTS
-from keras_psr.networks import build_network
+from keras_psr.export.conversion import VARIANTS
+from keras_psr.networks.super_resolution import build_network
 from keras_psr.tflite_metadata import read_metadata
 
 
@@ -70,7 +71,8 @@ def test_export_a_run_and_benchmark_it(runner, tmp_path):
     assert [step.split(" of ")[0] for step in steps] == ["1", "2", "3", "4", "4"]
     assert steps[2] == "3 of 4: converting to int8" and "verifying" in steps[3]
     assert "small_int8.tflite: outside XNNPACK: 2 QUANTIZE: XNNPACK does not convert" in result.stderr
-    assert "small_float32.tflite: GPU: takes every operator." in result.stderr
+    assert "small_float32.tflite: GPU: takes every operator" in result.stderr
+    assert json.loads((tmp_path / "report.json").read_text())["files"]["float32"]["gpu"]["refusals"] == []
     assert read_metadata(tmp_path / "small_int8.tflite")["tile"] == 40
 
     again = runner.invoke(main, arguments)
@@ -131,6 +133,22 @@ def test_bad_threads(runner, threads):
     result = runner.invoke(main, ["benchmark", "x.tflite", "--threads", threads])
     assert result.exit_code == 2
     assert "expected numbers from 1 on with commas between" in " ".join(result.stderr.split())
+
+
+def test_numbers_of_the_benchmark_are_never_cut():
+    from rich.console import Console
+
+    from keras_psr.cli.benchmark import build_table
+
+    times = {"median_ms": 12345.6, "p95_ms": 23456.7, "megapixels_per_second": 1234.56}
+    row = {"file": f"export/{'long-name' * 9}_float32.tflite", "peak_memory_mb": 1234.0, "xnnpack_partitions": 12}
+    row |= {"threads": {"1": times, "16": times}, "gpu": times}
+    console = Console(width=80, record=True, file=io.StringIO())
+    console.print(build_table({"files": [row]}))
+    text = console.export_text()
+    assert max(map(len, text.splitlines())) <= 80 and "…" not in text
+    assert all(text.count(number) == 3 for number in ("12345.6", "23456.7", "1234.56"))
+    assert text.count("1234 ") == 2 and "16 threads" in text and "GPU" in text
 
 
 def test_benchmark_says_when_int8_is_slower():

@@ -5,7 +5,7 @@ import pytest
 from PIL import ExifTags, Image
 
 from keras_psr.cli.own_results import is_signed, sign
-from keras_psr.photos import Photo, fit_to_format, read_photo, write_photo
+from keras_psr.images.photo import Photo, fit_to_format, read_photo, write_photo
 
 PIXELS = np.zeros((4, 5, 3), np.uint8)
 

@@ -371,7 +371,8 @@ def test_what_another_run_gave_up_is_done(light, photo, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("error", [TypeError("bad\nentry"), OverflowError(), KeyError("x"), RecursionError("deep")])
 @pytest.mark.parametrize(
-    "place", ["image_files.image_size", "photos.read_photo", "upscaling.upscale_photo", "photos.write_photo"]
+    "place",
+    ["images.decoding.image_size", "images.photo.read_photo", "upscaling.upscale_photo", "images.photo.write_photo"],
 )
 def test_an_exception_of_any_kind_fails_one_picture_and_the_rest_goes_on(
     light, photo, tmp_path, monkeypatch, error, place
@@ -379,7 +380,7 @@ def test_an_exception_of_any_kind_fails_one_picture_and_the_rest_goes_on(
     from importlib import import_module
 
     make_tree(tmp_path / "in", photo)
-    module, name = place.split(".")
+    module, _, name = place.rpartition(".")
     module = import_module(f"keras_psr.{module}")
     function, calls = getattr(module, name), []
 
@@ -403,7 +404,7 @@ def test_an_exception_of_any_kind_fails_one_picture_and_the_rest_goes_on(
 def test_debug_shows_the_traceback_and_goes_on(runner, photo, export_tflite, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     shutil.copy(photo, "other.png")
-    monkeypatch.setattr("keras_psr.photos.read_photo", lambda path: 1 / 0)
+    monkeypatch.setattr("keras_psr.images.photo.read_photo", lambda path: 1 / 0)
     result = runner.invoke(main, ["--debug", "upscale", "photo.png", "other.png", "-m", str(export_tflite("float32"))])
     assert result.exit_code == 1
     assert result.stderr.count("Traceback") == 2 and "0 upscaled, 2 failed" in result.stderr
@@ -597,7 +598,7 @@ def test_output_scale_names_and_sizes_the_result(light, photo, tmp_path):
 
 
 def test_strength_0_is_bicubic(light, photo, tmp_path):
-    from keras_psr.pixels import resize_bicubic
+    from keras_psr.images.pixels import resize_bicubic
 
     assert light("photo.png", "--strength", "0").exit_code == 0
     expected = resize_bicubic(read_pixels(photo).astype(np.float32), 256, 384)

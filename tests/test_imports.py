@@ -13,22 +13,30 @@ import keras_psr
 CHECKOUT = Path(__file__).parents[1]
 FOLDERS = ("keras_psr", "cli", "export")
 OUTERMOST = {CHECKOUT / "keras_psr" / name for name in ("__init__.py", "__main__.py")}
-MODULES = sorted({path for folder in FOLDERS for path in (CHECKOUT / folder).rglob("*.py")} - OUTERMOST)
+INIT_FILES = {path for folder in FOLDERS for path in (CHECKOUT / folder).rglob("__init__.py")} - OUTERMOST
+MODULES = sorted({path for folder in FOLDERS for path in (CHECKOUT / folder).rglob("*.py")} - OUTERMOST - INIT_FILES)
 
 
 def read_layers():
-    """Row of each module in ARCHITECTURE.md: {"errors": 0, "constants": 0, "pixels": 1, ...}."""
+    """Row of each module in ARCHITECTURE.md: {"errors": 0, "images.pixels": 1, "training": 9, ...}."""
     rows = re.findall(r"^\| \d+ \| (.*?) \|", (CHECKOUT / "ARCHITECTURE.md").read_text(), re.MULTILINE)
-    return {Path(name).stem: row for row, cell in enumerate(rows) for name in re.findall(r"`([\w/]+(?:\.py|/))`", cell)}
+    cells = [re.findall(r"`([\w/]+(?:\.py|/))`", cell) for cell in rows]
+    return {name_in_package(Path(name)): row for row, names in enumerate(cells) for name in names}
+
+
+def name_in_package(path):
+    """`images.pixels` for keras_psr/images/pixels.py or images/pixels.py."""
+    return ".".join(path.with_suffix("").parts).removeprefix("keras_psr.")
 
 
 LAYERS = read_layers()
 
 
-def find_part(path):
-    """The name that the table has for a module: `training` for everything in keras_psr/training/."""
-    relative = path.relative_to(CHECKOUT)
-    return relative.parts[0] if relative.parts[0] != "keras_psr" else Path(relative.parts[1]).stem
+def find_part(name):
+    """The name that the table has for a module or what it defines: `training` for everything in keras_psr/training/."""
+    parts = name.split(".")
+    prefixes = [".".join(parts[:length]) for length in range(len(parts), 0, -1)]
+    return next((prefix for prefix in prefixes if prefix in LAYERS), name)
 
 
 def find_imported_parts(tree):
@@ -45,21 +53,27 @@ def find_imported_parts(tree):
             package = name.split(".")[0]
             assert package not in ("cli", "export"), f"line {node.lineno}: import keras_psr.{name}"
             if package == "keras_psr" and "." in name and name != "keras_psr.__version__":
-                yield name.split(".")[1]
+                yield find_part(name.removeprefix("keras_psr."))
 
 
 def test_the_table_is_found():
     assert LAYERS["errors"] == LAYERS["constants"] == 0
-    assert 0 < LAYERS["metrics"] < LAYERS["training"] < LAYERS["export"] < LAYERS["cli"]
+    assert 0 < LAYERS["images.metrics"] < LAYERS["training"] < LAYERS["export"] < LAYERS["cli"]
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(CHECKOUT)))
 def test_imports_point_downward(path):
-    importer = find_part(path)
+    importer = find_part(name_in_package(path.relative_to(CHECKOUT)))
     assert importer in LAYERS, f"{importer} has no line in ARCHITECTURE.md's table"
     for imported in find_imported_parts(ast.parse(path.read_text())):
         assert imported in LAYERS, f"{imported}: import a name from the module that defines it"
         assert LAYERS[imported] <= LAYERS[importer], f"{importer} imports {imported}, which stands below it"
+
+
+@pytest.mark.parametrize("path", sorted(INIT_FILES), ids=lambda path: path.parent.name)
+def test_packages_themselves_import_nothing(path):
+    body = ast.parse(path.read_text()).body
+    assert all(isinstance(node, ast.Expr) for node in body), "only a docstring"
 
 
 def run_and_list_modules(code, folder):

@@ -7,7 +7,7 @@ import pytest
 
 from keras_psr.errors import ConfigError, ModelError
 from keras_psr.inference import Upscaler, load, load_network
-from keras_psr.networks import build_network
+from keras_psr.networks.super_resolution import build_network
 
 
 def tiny(scale=4, **options):
@@ -62,7 +62,7 @@ def test_a_picture_larger_than_a_tile_is_what_it_is_in_one_piece(saved, monkeypa
     network, _ = saved
     image = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
     whole = Upscaler(network)
-    assert whole._tiles.tile_size(height, width)[0] >= height + 2 * whole._tiles.halo
+    assert whole._tiles.tile_size(height, width)[0] >= height + 2 * whole._tiles.geometry.halo
     monkeypatch.setattr("keras_psr.inference.KERAS_OUTPUT_SIDE", 4)
     tiled = Upscaler(network)
     assert tiled._tiles.tile_size(height, width)[0] < height
@@ -141,6 +141,7 @@ def test_a_network_of_another_kind_is_refused(tmp_path):
         load(tmp_path / "dense.keras")
 
 
+@pytest.mark.sixteen_bits
 def test_a_network_saved_under_mixed_precision_gives_pictures_too(tmp_path, image):
     tiny(dtype="mixed_bfloat16").save(tmp_path / "mixed.keras")
     difference = load(tmp_path / "mixed.keras")(image).astype(int) - Upscaler(tiny())(image)

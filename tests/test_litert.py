@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from keras_psr.errors import ConfigError, ModelError
+from keras_psr.images.tiling import upscale_in_tiles
 from keras_psr.inference import Upscaler, load
 from keras_psr.litert import LiteRTNetwork, available_cores
-from keras_psr.receptive_field import receptive_halo
+from keras_psr.networks.receptive_field import measure_geometry
 from keras_psr.tflite_metadata import read_metadata, with_metadata
-from keras_psr.tiling import upscale_in_tiles
 
 SIZES = [(1, 1), (3, 500), (127, 129), (1000, 1), (48, 48), (17, 16)]
 
@@ -26,7 +26,7 @@ def make_picture(height, width, dtype=np.uint8):
 
 def upscale_whole(network, image):
     """The independent way: extend the picture, run the Keras network once, cut; float32, clipped."""
-    border = receptive_halo(network)
+    border = measure_geometry(network).halo
     extended = np.pad(image.astype(np.float32), [(border, border), (border, border), (0, 0)], mode="symmetric")
     output = np.asarray(network(extended[None]))[0]
     return np.clip(output[4 * border : -4 * border, 4 * border : -4 * border], 0, 255)
@@ -35,7 +35,7 @@ def upscale_whole(network, image):
 @pytest.mark.parametrize(("height", "width"), SIZES)
 def test_float_tiles_equal_the_whole_picture_in_keras(export_tflite, random_network, height, width):
     image, network = make_picture(height, width), LiteRTNetwork(export_tflite("float32"))
-    tiled = upscale_in_tiles(network, image, scale=4, tile=48, halo=network.halo)
+    tiled = upscale_in_tiles(network, image, network.geometry, tile=48)
     whole = upscale_whole(random_network, image)
     assert np.ptp(whole) > 30
     assert np.abs(tiled - whole).max() < 0.01
@@ -82,7 +82,7 @@ def test_grey_is_the_mean_of_what_three_equal_channels_give(export_tflite, varia
 
 
 def test_strength_blends_with_bicubic(export_tflite):
-    from keras_psr.pixels import resize_bicubic
+    from keras_psr.images.pixels import resize_bicubic
 
     upscaler, image = load(export_tflite("float32")), make_picture(70, 90)
     network, bicubic = upscaler(image).astype(float), resize_bicubic(image.astype(np.float32), 280, 360)

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from keras_psr.cli.main import COMMANDS
-from keras_psr.image_files import read_rgb
+from keras_psr.images.decoding import read_rgb
 
 README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
 COMMAND_LINES = [line for block in re.findall(r"```sh\n(.*?)```", README, re.DOTALL) for line in block.splitlines()]

@@ -1,5 +1,6 @@
 import hashlib
 import json
+from zipfile import ZipFile
 
 import numpy as np
 import pytest
@@ -7,8 +8,8 @@ from skimage import data
 
 import keras_psr.registry
 from keras_psr.errors import ModelError
+from keras_psr.images.metrics import lattice_ratio
 from keras_psr.inference import load
-from keras_psr.metrics import lattice_ratio
 from keras_psr.registry import (
     file_sha256,
     find_model,
@@ -196,6 +197,23 @@ def test_paths_are_run_as_they_are(shipped, tmp_path):
 
 def test_the_shipped_models_stay_small():
     assert sum(file.stat().st_size for file in shipped_folder().rglob("*") if file.is_file()) <= 40e6
+
+
+@pytest.mark.parametrize("name", shipped_models())
+def test_shipped_networks_hold_nothing_that_plain_keras_does_not_know(name):
+    with ZipFile(shipped_folder() / name / "model.keras") as archive:
+        config = archive.read("config.json").decode()
+    assert '"class_name": "Conv2D"' in config
+    assert "keras_psr" not in config
+
+
+@pytest.mark.parametrize("name", shipped_models())
+def test_the_files_of_a_shipped_model_name_its_network(name):
+    folder = shipped_folder() / name
+    files = sorted(folder.glob("*.tflite"))
+    assert files
+    checksum = file_sha256(folder / "model.keras")
+    assert [read_metadata(file)["model_sha256"] for file in files] == len(files) * [checksum]
 
 
 @pytest.mark.parametrize("style", [name for name, card in shipped_models().items() if card["scale"] == 1])

@@ -27,8 +27,10 @@ def test_metadata_is_replaced_and_the_rest_is_kept(tmp_path):
     model = unpack(make_empty_model())
     model.metadata = [other]
     path = tmp_path / "x4.tflite"
-    path.write_bytes(with_metadata(with_metadata(pack(model), {"tile": 1}), {"tile": 2}))
+    once = with_metadata(pack(model), {"tile": 1})
+    path.write_bytes(with_metadata(once, {"tile": 2}))
     assert read_metadata(path) == {"tile": 2}
+    assert path.stat().st_size == len(once)
     written = unpack(path.read_bytes())
     assert [entry.name for entry in written.metadata] == [b"min_runtime_version", b"keras_psr"]
     assert (written.version, written.description) == (3, b"empty")

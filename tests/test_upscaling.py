@@ -4,16 +4,16 @@ import numpy as np
 import pytest
 
 from keras_psr.errors import ConfigError
+from keras_psr.images.photo import Photo
+from keras_psr.images.pixels import match_histogram, resize_bicubic
 from keras_psr.inference import Upscaler, load
-from keras_psr.photos import Photo
-from keras_psr.pixels import match_histogram, resize_bicubic
 from keras_psr.upscaling import output_size, upscale_photo
 
 
 @pytest.fixture(scope="module")
 def upscaler():
     """A network that is not fitted: bilinear enlargement by 4, of [0, 255] to [0, 255]."""
-    from keras_psr.networks import build_network
+    from keras_psr.networks.super_resolution import build_network
 
     return Upscaler(build_network(scale=4, num_filters=4, num_residual_blocks=1))
 

@@ -9,10 +9,10 @@ from pathlib import Path
 import click
 import numpy as np
 
-from keras_psr.image_files import read_rgb, write_image
-from keras_psr.pixels import crop_to_multiple, make_low_res, resize_bicubic
-from keras_psr.sheets import comparison_sheet
-from keras_psr.sources import open_source
+from keras_psr.data.sources import open_source
+from keras_psr.images.decoding import read_rgb, write_image
+from keras_psr.images.pixels import crop_to_multiple, make_low_res, resize_bicubic
+from keras_psr.images.sheets import comparison_sheet
 
 SCALE = 4
 DETAIL = (slice(190, 323), slice(230, 430))

@@ -1,4 +1,4 @@
-/** Where tiles lie: the same rule as keras_psr/tiling.py, whose docstrings explain it. */
+/** Where tiles lie: the same rule as keras_psr/images/tiling.py, whose docstrings explain it. */
 
 /**
  * The tiles along one side of a picture; what they keep follows one another without a gap.

@@ -1,0 +1,135 @@
+"""Sources of pictures: a folder, a glob, `tfds:NAME[:SPLIT]` or `sample`, each turned into a list of `Picture`."""
+
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from keras_psr.errors import DataError, ImageFileError
+from keras_psr.images.decoding import find_images, image_size, read_rgb
+
+SAMPLE_TRAINING = ("astronaut", "chelsea", "hubble_deep_field", "rocket", "stereo_motorcycle")
+SAMPLE_HELD_OUT = ("coffee",)
+"""Colour photographs that come with scikit-image; `sample:val` is never trained on."""
+
+TFDS_NOMINAL_SIZE = (480, 640)
+"""Sampling weight of a `tfds:` picture as (height, width): its true size is known only after decoding."""
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture that is decoded on demand.
+
+    Attributes:
+        name: What messages call it: a path, or the source and a number.
+        height: Rows, in pixels; nominal for `tfds:`.
+        width: Columns, in pixels; nominal for `tfds:`.
+        read: Decodes it to uint8 RGB (height, width, 3); raises ImageFileError.
+    """
+
+    name: str
+    height: int
+    width: int
+    read: Callable[[], np.ndarray]
+
+
+def open_sources(sources: Sequence[str]) -> list[Picture]:
+    """Lists the pictures of several sources, in order.
+
+    Broken files are left out, counted and named in one warning.
+
+    Args:
+        sources: Each a folder (searched recursively), a glob, `tfds:NAME[:SPLIT]`, `sample` or `sample:val`.
+
+    Returns:
+        Pictures, none decoded yet.
+
+    Raises:
+        DataError: A source is missing or has no usable picture.
+    """
+    return [picture for source in sources for picture in open_source(source)]
+
+
+def open_source(source: str) -> list[Picture]:
+    """Lists the pictures of one source; see `open_sources`."""
+    if source == "sample":
+        return _open_sample(SAMPLE_TRAINING)
+    if source == "sample:val":
+        return _open_sample(SAMPLE_HELD_OUT)
+    if source.startswith("tfds:"):
+        return _open_tfds(source)
+    return _open_files(source)
+
+
+def report_skipped(skipped: Iterable[tuple[str, str]]) -> None:
+    """Warns once about pictures that are left out.
+
+    Args:
+        skipped: (name, reason) of each.
+    """
+    skipped = list(skipped)
+    if skipped:
+        lines = "".join(f"\n  {name}: {reason}" for name, reason in skipped)
+        log.warning("%d picture%s left out:%s", len(skipped), "" if len(skipped) == 1 else "s", lines)
+
+
+def _open_files(source: str) -> list[Picture]:
+    pictures, skipped = [], []
+    for path in find_images(source):
+        try:
+            height, width = image_size(path)
+        except ImageFileError as error:
+            skipped.append((str(path), str(error)))
+        else:
+            pictures.append(Picture(str(path), height, width, partial(read_rgb, path)))
+    report_skipped(skipped)
+    if not pictures:
+        raise DataError(f"No usable picture in {source}: {len(skipped)} found, all broken. Give another source.")
+    return pictures
+
+
+def _open_sample(names: Sequence[str]) -> list[Picture]:
+    import skimage.data
+
+    def read(name: str) -> np.ndarray:
+        image = getattr(skimage.data, name)()
+        return np.asarray(image[0] if isinstance(image, tuple) else image)  # stereo pairs: the left picture
+
+    sizes: dict[str, tuple[int, ...]] = {name: read(name).shape for name in names}
+    return [Picture(f"sample:{name}", sizes[name][0], sizes[name][1], partial(read, name)) for name in names]
+
+
+def _open_tfds(source: str) -> list[Picture]:
+    import tensorflow_datasets as tfds
+
+    name, _, split = source.removeprefix("tfds:").partition(":")
+    split = split or "train"
+    try:
+        records: Any = tfds.data_source(name, split=split)
+        key = _image_feature(tfds.builder(name).info.features, tfds.features.Image)
+    except Exception as error:  # tfds raises many kinds: unknown name, unknown split, failed download
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise DataError(
+            f"Cannot open {source} (tfds:NAME[:SPLIT], as in tfds:div2k or tfds:coco/2014:validation): {reason}"
+        ) from error
+    if len(records) == 0:
+        raise DataError(f"{source} holds no picture. Choose another split than {split!r}.")
+    height, width = TFDS_NOMINAL_SIZE
+
+    def read(index: int) -> np.ndarray:
+        return np.asarray(records[index][key], np.uint8)
+
+    return [Picture(f"{source}[{index}]", height, width, partial(read, index)) for index in range(len(records))]
+
+
+def _image_feature(features: Any, image_type: Any) -> str:
+    """The feature that holds the picture: `hr` where there is one (div2k), else the first colour image."""
+    names = [name for name, feature in features.items() if isinstance(feature, image_type) and feature.shape[-1] == 3]
+    if not names:
+        raise DataError(f"it has no colour picture; its features are {', '.join(features)}.")
+    return "hr" if "hr" in names else str(names[0])

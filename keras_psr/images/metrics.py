@@ -1,0 +1,154 @@
+"""Scores of one picture: PSNR and SSIM against a reference, and the strength of an upsampling grid."""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from keras_psr.errors import ConfigError
+from keras_psr.images.pixels import crop_to_multiple, rgb_to_y
+
+_SSIM_WINDOW = 11
+
+
+def psnr_y(image: np.ndarray, reference: np.ndarray, border: int) -> float:
+    """Peak signal-to-noise ratio of the luma (BT.601 studio range, peak 255).
+
+    Args:
+        image: uint8 RGB, (height, width, 3).
+        reference: The original, of the same shape and dtype.
+        border: Pixels shaved off each side before comparing; published tables shave `scale`.
+
+    Returns:
+        Decibels; infinity if nothing differs.
+
+    Raises:
+        ConfigError: The pictures cannot be compared, or nothing is left within the border.
+    """
+    return _psnr(*map(rgb_to_y, _shave(image, reference, border)))
+
+
+def psnr_rgb(image: np.ndarray, reference: np.ndarray, border: int) -> float:
+    """Peak signal-to-noise ratio over the three channels together (peak 255).
+
+    Args:
+        image: uint8 RGB, (height, width, 3).
+        reference: The original, of the same shape and dtype.
+        border: Pixels shaved off each side before comparing.
+
+    Returns:
+        Decibels; infinity if nothing differs.
+
+    Raises:
+        ConfigError: The pictures cannot be compared, or nothing is left within the border.
+    """
+    return _psnr(*_shave(image, reference, border))
+
+
+def ssim_y(image: np.ndarray, reference: np.ndarray, border: int) -> float:
+    """Structural similarity of the luma: 11x11 Gaussian window, sigma 1.5, K1 .01, K2 .03, data range 255.
+
+    The mean is over the pixels whose whole window lies in the picture, as in the authors' code.
+
+    Args:
+        image: uint8 RGB, (height, width, 3).
+        reference: The original, of the same shape and dtype.
+        border: Pixels shaved off each side before comparing; published tables shave `scale`.
+
+    Returns:
+        At most 1, which is reached by equal pictures.
+
+    Raises:
+        ConfigError: The pictures cannot be compared, or less than one window is left within the border.
+
+    Reference:
+        Wang et al. 2004, Image quality assessment: from error visibility to structural similarity.
+    """
+    from skimage.metrics import structural_similarity
+
+    image_y, reference_y = map(rgb_to_y, _shave(image, reference, border, at_least=_SSIM_WINDOW))
+    protocol = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False, "data_range": 255}
+    return float(structural_similarity(image_y, reference_y, **protocol))
+
+
+def lattice_ratio(image: np.ndarray, scale: int) -> float:
+    """How much spectral power of the luma sits exactly on the upsampling lattice; about 1 without a grid.
+
+    A network that upsamples by `scale` can leave a pattern that repeats every `scale` pixels. It shows in the
+    spectrum of the windowed luma as peaks at multiples of 1 / `scale` cycles per pixel. Each peak is divided
+    by the typical power around it (the median, which for noise is ln 2 of the mean); the median over peaks
+    is returned.
+
+    Args:
+        image: uint8 RGB, (height, width, 3); cropped to a multiple of 2 x `scale`.
+        scale: Factor by which the picture was upsampled, 2 or more; of styles, the pixels of their coarsest grid.
+
+    Returns:
+        Ratio of powers, 0 or more; NaN for a picture of one brightness, or with a side below 14 x `scale`
+        pixels, where a peak lies in the surroundings of its neighbour.
+
+    Raises:
+        ConfigError: `image` is no uint8 RGB picture or `scale` is below 2.
+    """
+    _check_picture("image", image)
+    if scale < 2:
+        raise ConfigError(f"scale must be 2 or more to have a lattice, received {scale}.")
+    if min(image.shape[:2]) < 14 * scale:
+        return math.nan
+    luma = rgb_to_y(crop_to_multiple(image, 2 * scale))
+    height, width = luma.shape
+    if np.ptp(luma) == 0:
+        return math.nan
+    window = np.outer(np.hanning(height), np.hanning(width))
+    power = np.abs(np.fft.fft2((luma - luma.mean()) * window)) ** 2
+    peaks = [(i * height // scale, j * width // scale) for i in range(scale) for j in range(scale)][1:]
+    return float(np.median([_peak_ratio(power, row, column) for row, column in peaks]))
+
+
+def mean_scores(pictures: Sequence[dict[str, float]]) -> dict[str, float]:
+    """Means of the scores of several pictures by name, but of `lattice_ratio` the median of those that are defined."""
+    ratios = np.array([scores["lattice_ratio"] for scores in pictures])
+    defined = ratios[np.isfinite(ratios)]
+    means = {name: float(np.mean([scores[name] for scores in pictures])) for name in pictures[0]}
+    return means | {"lattice_ratio": float(np.median(defined)) if defined.size else math.nan}
+
+
+def _peak_ratio(power: np.ndarray, row: int, column: int) -> float:
+    """Mean power of 3x3 bins at a frequency over the mean to expect from 25x25 bins less the inner 7x7."""
+    reach = np.arange(-12, 13)
+    around = power[np.ix_((row + reach) % power.shape[0], (column + reach) % power.shape[1])]
+    outer = np.ones(around.shape, bool)
+    outer[9:16, 9:16] = False
+    return around[11:14, 11:14].mean() / (np.median(around[outer]) / math.log(2))
+
+
+def _psnr(image: np.ndarray, reference: np.ndarray) -> float:
+    error = np.mean((image.astype(np.float64) - reference.astype(np.float64)) ** 2)
+    return math.inf if error == 0 else 10 * math.log10(255**2 / error)
+
+
+def _shave(image: np.ndarray, reference: np.ndarray, border: int, at_least: int = 1) -> tuple[np.ndarray, np.ndarray]:
+    """Cut `border` pixels off each side of both pictures, of which `at_least` rows and columns remain."""
+    _check_picture("image", image)
+    _check_picture("reference", reference)
+    if image.shape != reference.shape:
+        raise ConfigError(
+            f"image and reference must have the same shape, received {image.shape} and {reference.shape}; "
+            "crop the reference to a multiple of the scale first."
+        )
+    height, width = image.shape[:2]
+    if border < 0 or min(height, width) - 2 * border < at_least:
+        raise ConfigError(
+            f"image is too small: expected at least {at_least}x{at_least} pixels inside a border of "
+            f"{border}, received {height}x{width} including it; leave it out or use a larger picture."
+        )
+    inner = np.s_[border : height - border, border : width - border]
+    return image[inner], reference[inner]
+
+
+def _check_picture(name: str, image: np.ndarray) -> None:
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+        raise ConfigError(
+            f"{name} must be uint8 RGB of shape (height, width, 3), received {image.dtype} of shape "
+            f"{image.shape}; round with pixels.to_uint8."
+        )
