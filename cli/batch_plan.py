@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from keras_psr.cli.batch_options import Batch, find_obstacle
+from keras_psr.cli.claims import is_shared
+from keras_psr.cli.own_results import is_signed
 from keras_psr.errors import ConfigError, DataError, KerasPSRError
 
 if TYPE_CHECKING:
@@ -87,6 +89,10 @@ class Job:
         text = text.replace(str(self.file), str(self.source))
         self.status, self.error = "failed", text if str(self.source) in text else f"{self.source}: {text}"
 
+    def leave(self) -> None:
+        """Marks it as left to another run."""
+        self.status, self.notes = "skipped", ["another run writes it"]
+
     def describe(self) -> str:
         """A line for people."""
         height, width = self.size or (0, 0)
@@ -159,7 +165,6 @@ def choose(found: Inputs, batch: Batch, suffix: str) -> tuple[list[Path], list[s
     Returns:
         The pictures to work on, and for people what was left out of folders and globs, by reason.
     """
-    from keras_psr.cli.own_results import is_signed
     from keras_psr.images.decoding import describe_endings
 
     output, chosen, written, results = batch.folder, [], 0, 0
@@ -219,7 +224,7 @@ def plan_stdin(file: Path, batch: Batch, suffix: str) -> list[Job]:
 def check_plan(plan: Sequence[Job], work: Work, batch: Batch) -> None:
     """Reads the headers, and marks what is skipped or fails: no picture, too large, or its target is in the way."""
     targets: dict[Path, Path] = {}
-    obstacles = cache(find_obstacle)
+    obstacles, shared = cache(find_obstacle), cache(is_shared)
     with trusted_headers():
         for job in plan:
             try:
@@ -229,15 +234,21 @@ def check_plan(plan: Sequence[Job], work: Work, batch: Batch) -> None:
                         "Give another -o or --suffix."
                     )
                 targets[job.target] = job.source
-                check_target(job, batch, obstacles)
+                check_target(job, work.model, batch, obstacles, shared)
                 if job.status == "planned":
                     measure(job, work, batch.max_pixels)
             except Exception as error:  # whatever a library raises on one picture is no reason to leave the others
                 job.fail(error)
 
 
-def check_target(job: Job, batch: Batch, find_obstacle: Callable[[Path], str | None]) -> None:
-    """Marks a job as skipped if its result exists.
+def check_target(
+    job: Job,
+    model: str,
+    batch: Batch,
+    find_obstacle: Callable[[Path], str | None],
+    is_shared: Callable[[Path], bool],
+) -> None:
+    """Marks a job as skipped if its result exists, or another run that does the same work has just written it.
 
     Raises:
         ConfigError: The result exists, or cannot be written there.
@@ -247,6 +258,8 @@ def check_target(job: Job, batch: Batch, find_obstacle: Callable[[Path], str | N
     if job.target.exists():
         if batch.skip_existing:
             job.status = "skipped"
+        elif not batch.overwrite and is_shared(job.target.parent) and is_signed(job.target, model):
+            job.leave()
         elif not batch.overwrite:
             raise ConfigError(
                 f"{job.source}: {job.target} exists. Use --skip-existing, --overwrite, or another -o or --suffix."

@@ -8,7 +8,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -101,7 +101,7 @@ def run(plan: Sequence[Job], work: Work, batch: Batch, scratch: Path) -> None:
     planned = [job for job in plan if job.status == "planned"]
     for job in planned:
         waiting.put(job)
-    claims, stopped = Claims(), threading.Event()
+    claims, stopped, tried = Claims(), threading.Event(), list[Job]()
     remove_stale_parts({job.target.parent for job in planned if job.target != STDOUT and job.target.parent.is_dir()})
     debug = bool(click.get_current_context().find_root().params.get("debug"))
 
@@ -118,8 +118,17 @@ def run(plan: Sequence[Job], work: Work, batch: Batch, scratch: Path) -> None:
                     job = waiting.get_nowait()
                 except queue.Empty:
                     return
-                with suppress(KeyboardInterrupt):
+                try:
                     process_file(job, work, batch, claims, scratch, advance, debug)
+                except ClaimedError:
+                    if job not in tried:
+                        tried.append(job)
+                        waiting.put(job)  # once more after all others: the other run may have been killed
+                        continue
+                    job.leave()
+                    advance(planned_work(job))
+                except KeyboardInterrupt:
+                    return
                 finished.put(job)
 
         # Threads of a pool would be waited for at exit, however long the file is that they are writing.
@@ -155,6 +164,10 @@ def process_file(
     """Reads, processes and writes one picture, and notes in the job how that went.
 
     Whatever a library raises belongs to the picture, and the others go on.
+
+    Raises:
+        ClaimedError: Another run works on it, or has written it since this one began.
+        KeyboardInterrupt: The run is to end.
     """
     start, done = time.perf_counter(), 0.0
 
@@ -171,7 +184,7 @@ def process_file(
             write_result(job, work, batch.quality, part, count)
             deliver(job, part, place, overwrite=batch.overwrite)
     except ClaimedError:
-        job.status, job.notes = "skipped", ["another run writes it"]
+        raise
     except Exception as error:
         job.fail(error)
         if debug:

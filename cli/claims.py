@@ -4,6 +4,7 @@ import hashlib
 import os
 import secrets
 import threading
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -53,7 +54,8 @@ class Claims:
         lock = _try_lock(lock_file)
         if lock:
             _remove_parts(lock_file, "")
-            target.with_name(UNFINISHED + target.name).unlink(missing_ok=True)
+            with suppress(OSError):  # by `write_whole` alone; the name may be too long
+                target.with_name(UNFINISHED + target.name).unlink()
         token = secrets.token_hex(4)
         with self._guard:
             self._held[token] = lock_file, lock
@@ -74,6 +76,20 @@ class Claims:
             lock_file, lock = self._held.pop(token)
         _remove_parts(lock_file, token)
         _unlock(lock_file, lock)
+
+
+def is_shared(folder: Path) -> bool:
+    """Whether another run works in a folder; looks several times, because between pictures a run has no claim."""
+    for _ in range(3):
+        for lock_file in list(folder.glob(f"{UNFINISHED}*{LOCK}")):
+            try:
+                lock = _try_lock(lock_file)
+            except ClaimedError:
+                return True
+            if lock:
+                lock.release()
+        time.sleep(0.02)
+    return False
 
 
 def remove_stale_parts(folders: Iterable[Path]) -> None:
@@ -100,7 +116,7 @@ def _try_lock(lock_file: Path) -> FileLock | None:
     """
     lock = FileLock(lock_file, thread_local=False)
     try:
-        lock.acquire(timeout=0)
+        lock.acquire(timeout=0.1, poll_interval=0.02)  # others hold it for a moment to see whether it is held
     except Timeout:
         raise ClaimedError(str(lock_file)) from None
     except (OSError, NotImplementedError):

@@ -40,8 +40,8 @@ def sign(photo: "Photo", model: str, ending: str) -> "Photo":
     return replace(photo, exif=signed)
 
 
-def is_signed(path: Path) -> bool:
-    """Whether a picture's EXIF data say that a model of ours made it; False of what is no picture."""
+def is_signed(path: Path, model: str = "") -> bool:
+    """Whether a picture's EXIF data say that a model of ours made it, or a certain one; False of what is no picture."""
     from PIL import ExifTags, Image
 
     from keras_psr.errors import ImageFileError
@@ -50,11 +50,12 @@ def is_signed(path: Path) -> bool:
     try:
         with open_image(path) as image:
             exif = Image.Image.getexif(image)  # not image.getexif(), which decodes a PNG that has none
-            return any(_is_ours(exif.get(tag)) for tag in (ExifTags.Base.Software, ExifTags.Base.ProcessingSoftware))
+            entries = [exif.get(tag) for tag in (ExifTags.Base.Software, ExifTags.Base.ProcessingSoftware)]
+            return any(_is_ours(entry, model) for entry in entries)
     except ImageFileError:
         return False
 
 
-def _is_ours(entry: object) -> bool:
+def _is_ours(entry: object, model: str = "") -> bool:
     text = entry.decode("latin-1") if isinstance(entry, bytes) else str(entry or "")
-    return text.startswith(f"{SIGNATURE} ")
+    return text == f"{SIGNATURE} {model}" if model else text.startswith(f"{SIGNATURE} ")

@@ -7,6 +7,7 @@ import pytest
 
 from keras_psr.cli import export as export_command
 from keras_psr.cli.main import main
+from keras_psr.errors import ModelError
 from keras_psr.export import benchmark as benchmark_module
 from keras_psr.export.conversion import VARIANTS
 from keras_psr.inference.tflite_metadata import read_metadata
@@ -31,15 +32,44 @@ def in_folder_with_the_run(run_folder, monkeypatch):
 
 
 def test_quantize_names_every_variant():
-    assert tuple(export_command.QUANTIZE.values()) == VARIANTS
+    assert tuple(export_command.choose_variants(("all",))) == VARIANTS
+    assert export_command.choose_variants(("none", "float32", "int8")) == ["float32", "int8"]
+    assert export_command.choose_variants(()) == ["float32", "float16", "int8"]
 
 
-def test_export_the_newest_run_and_benchmark_it(runner, tmp_path):
-    arguments = ["export", "--tflite", "--tile", "40", "--out", str(tmp_path), "--max-drop", "1", "--check", "gpu"]
+def test_without_a_model_the_shipped_one_is_taken_as_by_upscale(runner, tmp_path, monkeypatch):
+    asked = []
+
+    def find_model(name):
+        asked.append(name)
+        raise ModelError("none")
+
+    monkeypatch.setattr("keras_psr.inference.registry.find_model", find_model)
+    assert runner.invoke(main, ["export", "--tflite", "--out", str(tmp_path)]).exit_code == 1
+    assert asked == ["x4"], "although there is a run in runs/"
+
+
+def test_export_a_run_and_benchmark_it(runner, tmp_path):
+    arguments = [
+        "export",
+        "runs/small",
+        "--tflite",
+        "--tile",
+        "40",
+        "--out",
+        str(tmp_path),
+        "--max-drop",
+        "1",
+        "--check",
+        "gpu",
+    ]
     result = runner.invoke(main, arguments)
     assert result.exit_code == 0, result.stderr
     names = ["report.json", "small_float16.tflite", "small_float32.tflite", "small_int8.tflite"]
     assert sorted(path.name for path in tmp_path.iterdir()) == names
+    steps = [line for line in result.stderr.splitlines() if " of 4: " in line]
+    assert [step.split(" of ")[0] for step in steps] == ["1", "2", "3", "4", "4"]
+    assert steps[2] == "3 of 4: converting to int8" and "verifying" in steps[3]
     assert "small_int8.tflite: outside XNNPACK: 2 QUANTIZE: XNNPACK does not convert" in result.stderr
     assert "small_float32.tflite: GPU: takes every operator" in result.stderr
     assert json.loads((tmp_path / "report.json").read_text())["files"]["float32"]["gpu"]["refusals"] == []
@@ -77,7 +107,7 @@ def test_export_a_saved_model(runner, tmp_path):
     ("arguments", "code", "message"),
     [
         ([], 2, "Say what to write: --tflite, --saved-model or both."),
-        (["--tflite", "--quantize", "int9"], 2, "'none', 'float16', 'dynamic', 'int8', 'int16x8', 'all'"),
+        (["--tflite", "--quantize", "int9"], 2, "'none', 'float32', 'float16', 'dynamic', 'int8', 'int16x8', 'all'"),
         (["nowhere", "--tflite"], 1, "No model 'nowhere'"),
         (["runs/small", "--tflite", "--calibration", "runs"], 1, "no pictures in runs"),
         (["runs/small", "--tflite", "--tile", "8"], 1, "tile must be larger than twice the network's halo"),

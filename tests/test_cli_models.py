@@ -5,6 +5,7 @@ import json
 import pytest
 
 from keras_psr.cli.main import main
+from keras_psr.inference.registry import find_model
 
 CARD = {
     "name": "x4",
@@ -60,12 +61,13 @@ def test_many_models_of_two_tasks_fit_80_columns_with_a_line_each(runner, monkey
     assert result.exit_code == 0, result.stderr
     lines = [line.rstrip() for line in result.stdout.splitlines() if line.strip()]
     assert [line.split()[0] for line in lines] == [
-        *("super-resolution:", "name", "x2", "x2-fast", "x4", "x4-fast", "x4-photo", "x8"),
-        *("style-transfer", "name", "great-wave", "starry-night", "the-scream"),
+        *("super-resolution:", "name", "x2", "x2-fast", "x4", "x4-fast", "x4-photo", "x8", "x2,"),
+        *("style-transfer", "name", "great-wave", "starry-night", "the-scream", "great-wave,", "objective"),
+        "keras-psr",
     ]
     assert max(map(len, lines)) <= 80
     assert "30.50 (+2.07)  30.50 (+2.07)  30.50 (+2.07)" in lines[4]
-    assert lines[-1].split() == ["the-scream", "1", "2.6", "MB", "0.8123", "120"]
+    assert lines[13].split() == ["the-scream", "1", "2.6", "MB", "0.8123", "120"]
 
 
 @pytest.mark.usefixtures("shipped")
@@ -85,7 +87,8 @@ def test_a_card_is_shown_but_for_its_details(runner):
         "scores Set5 model    psnr_y 30.5",
         "bytes                model.keras 2600000",
         "verified on          Set5, Set14",
-        "--json shows the rest: settings, versions, protocol, checksums.",
+        "--json shows the rest, where there is more: settings, versions, protocol,",
+        "checksums.",
     ]
 
 
@@ -99,7 +102,29 @@ def test_json(runner, args, document):
 def test_an_unknown_name_is_one_line(runner):
     result = runner.invoke(main, ["models", "x5"])
     assert result.exit_code == 1
-    assert result.stderr == "Error: No shipped model 'x5'. There are: x4.\n"
+    assert result.stderr.startswith("Error: No model 'x5'. ") and ": x4.\n" in result.stderr
+
+
+def test_every_name_of_upscale_is_taken(runner, tiny_run, tmp_path):
+    from keras_psr.inference.registry import find_runnable, shipped_models
+
+    for name in ("x4_int8", str(find_runnable("x4_int8"))):
+        document = json.loads(runner.invoke(main, ["models", name, "--json"]).stdout)
+        assert (document["name"], document["variant"]) == ("x4", "int8")
+    document = json.loads(runner.invoke(main, ["models", str(find_model("x4")), "--json"]).stdout)
+    assert document == shipped_models()["x4"]
+    for name in (tiny_run, tiny_run / "model.keras"):
+        result = runner.invoke(main, ["models", str(name)])
+        assert result.exit_code == 0, result.stderr
+        assert str(tiny_run / "model.keras") in "".join(result.stdout.split())
+        document = json.loads(runner.invoke(main, ["models", str(name), "--json"]).stdout)
+        assert document["config"]["num_filters"] == 4 and "val_psnr_y" in document["last validation"]
+    alone = tmp_path / "alone.keras"
+    alone.write_bytes((tiny_run / "model.keras").read_bytes())
+    assert list(json.loads(runner.invoke(main, ["models", str(alone), "--json"]).stdout)) == ["file", "saved", "keras"]
+    alone.write_text("no model")
+    result = runner.invoke(main, ["models", str(alone)])
+    assert result.exit_code == 1 and "alone.keras is not a .keras file." in result.stderr
 
 
 def test_without_models_the_next_step_is_told(runner, monkeypatch, tmp_path):
@@ -107,6 +132,18 @@ def test_without_models_the_next_step_is_told(runner, monkeypatch, tmp_path):
     result = runner.invoke(main, ["models"])
     assert (result.exit_code, result.stdout) == (0, "")
     assert "keras-psr fit --scale 4" in result.stderr
+
+
+def test_it_says_what_each_model_is_for_and_what_the_columns_of_styles_mean(runner):
+    result = runner.invoke(main, ["models"], env={"COLUMNS": "80"})
+    lines = [line.rstrip() for line in result.stdout.splitlines()]
+    assert "x2-fast, x4-fast  for phones and previews: about ten times as fast" in lines
+    assert "x4-photo          for JPEG files, noise and blur, as from phones and web pages" in lines
+    assert "starry-night   Vincent van Gogh, The Starry Night, 1889" in lines
+    for heading in ("objective", "photograph", "lattice ratio"):
+        assert any(line.startswith(f"{heading}  ") and len(line) > 30 for line in lines), heading
+    assert max(map(len, lines)) <= 80
+    assert "--model takes NAME, NAME_float16, NAME_float32, NAME_int8." in " ".join(result.stdout.split())
 
 
 def test_the_models_of_this_installation_are_listed(runner):

@@ -8,7 +8,15 @@ import pytest
 from PIL import Image
 
 from keras_psr.errors import ConfigError, DataError, ImageFileError
-from keras_psr.images.decoding import IMAGE_SUFFIXES, find_images, image_size, read_rgb, write_image
+from keras_psr.images.decoding import (
+    IMAGE_SUFFIXES,
+    describe_endings,
+    find_images,
+    find_images_and_others,
+    image_size,
+    read_rgb,
+    write_image,
+)
 
 COLOURS = np.random.default_rng(0).integers(0, 256, (6, 10, 3), dtype=np.uint8)
 
@@ -43,6 +51,56 @@ def test_find_images_in_a_folder_below_a_hidden_one(tmp_path):
     (tmp_path / ".runs").mkdir()
     (tmp_path / ".runs" / "a.png").touch()
     assert find_images(tmp_path / ".runs") == [tmp_path / ".runs" / "a.png"]
+
+
+def make_linked_tree(folder):
+    """A real folder, a link to another one, and links that lead in circles."""
+    for name in ("in/real/a.png", "in/b.png", "elsewhere/c.png", "beside.png"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).touch()
+    for link, target in {"early": "real", "up": "..", "self": ".", "link": "../elsewhere"}.items():
+        (folder / "in" / link).symlink_to(target)
+    (folder / "elsewhere" / "back").symlink_to("../in")
+    return folder / "in"
+
+
+def test_linked_folders_are_searched_once_and_by_the_path_without_links(tmp_path):
+    folder = make_linked_tree(tmp_path)
+    expected = [folder / name for name in ("b.png", "link/c.png", "real/a.png")]
+    assert find_images(folder) == expected
+    assert find_images(str(folder / "**" / "*.png")) == expected
+    assert find_images(str(folder / "**" / "**" / "*.png")) == expected
+    assert find_images(str(folder / "*" / "*.png")) == sorted(
+        [*expected[1:], folder / "early/a.png", *(folder / name for name in ("self/b.png", "up/beside.png"))]
+    )
+
+
+def test_a_folder_of_links_to_folders_has_pictures(tmp_path):
+    make_linked_tree(tmp_path)
+    (tmp_path / "links").mkdir()
+    for name in ("in/real", "elsewhere"):
+        (tmp_path / "links" / Path(name).name).symlink_to(tmp_path / name)
+    assert [path.name for path in find_images(tmp_path / "links")] == ["c.png", "b.png", "a.png"]
+
+
+def test_what_is_left_out_is_counted_by_ending(tmp_path):
+    for name in ("a.png", "b.HEIC", "deep/c.heic", "d.txt", "plain", ".hidden.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    for where in (tmp_path, str(tmp_path / "**" / "*")):
+        images, others = find_images_and_others(where)
+        assert images == [tmp_path / "a.png"]
+        assert describe_endings(others) == "2 .heic, 1 .txt, 1 without ending"
+    (tmp_path / "a.png").unlink()
+    with pytest.raises(DataError, match=r"There are 2 \.heic, 1 \.txt, 1 without ending\."):
+        find_images(tmp_path)
+
+
+@pytest.mark.skipif(not hasattr(os, "getuid") or os.getuid() == 0, reason="root may read everything")
+def test_a_folder_that_may_not_be_read_is_counted(tmp_path):
+    (tmp_path / "a.png").touch()
+    (tmp_path / "closed").mkdir(mode=0)
+    assert describe_endings(find_images_and_others(tmp_path)[1]) == "1 folders without permission"
 
 
 @pytest.mark.parametrize("name", ["photo", "a[1].png", ".hidden.png"])

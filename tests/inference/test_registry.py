@@ -9,7 +9,15 @@ from skimage import data
 import keras_psr.inference.registry
 from keras_psr.errors import ModelError
 from keras_psr.images.metrics import lattice_ratio
-from keras_psr.inference.registry import file_sha256, find_model, find_runnable, shipped_folder, shipped_models
+from keras_psr.inference.registry import (
+    file_sha256,
+    find_model,
+    find_runnable,
+    find_tflite,
+    model_names,
+    shipped_folder,
+    shipped_models,
+)
 from keras_psr.inference.tflite_metadata import read_metadata
 from keras_psr.inference.upscaler import load
 
@@ -54,14 +62,14 @@ def test_a_damaged_shipped_model_is_refused(shipped):
 @pytest.mark.parametrize("name", ["x16", "unfinished", ".", ""])
 def test_unknown_names_are_refused_with_the_known(name, shipped, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(ModelError, match=r"No model .* shipped model \(x4, x8\)\.|The folder .* holds no model\.keras"):
+    with pytest.raises(ModelError, match=r"No model .* shipped model: x4, x8\.|The folder .* holds no model\.keras"):
         find_model(name)
 
 
 def test_without_shipped_models_the_message_says_none(tmp_path, monkeypatch):
     monkeypatch.setattr(keras_psr.inference.registry, "shipped_folder", lambda: tmp_path)
     assert shipped_models() == {}
-    with pytest.raises(ModelError, match=r"No model 'x4': expected .* \(none\)\."):
+    with pytest.raises(ModelError, match=r"No model 'x4'\. Expected .*: none\."):
         find_model("x4")
 
 
@@ -104,10 +112,49 @@ def test_a_name_stands_for_its_float32_tflite_and_for_keras_without_one(shipped)
     assert find_runnable("x4") == shipped / "x4" / "x4_float32.tflite"
     assert find_runnable("x4_int8") == shipped / "x4" / "x4_int8.tflite"
     assert find_model("x4") == shipped / "x4" / "model.keras"
-    with pytest.raises(ModelError, match="No model 'x4_int4': x4 comes as x4, x4_float32, x4_int8."):
+    with pytest.raises(ModelError, match=r"No model 'x4_int4'\. Did you mean x4_int8\? .*: x4, x8; each also with _fl"):
         find_runnable("x4_int4")
-    with pytest.raises(ModelError, match="No model 'x3'"):
+    with pytest.raises(ModelError, match=r"No model 'x3'\. (Did|Expected)"):
         find_runnable("x3")
+    with pytest.raises(
+        ModelError, match=r"x4_int8 is a \.tflite file, which only runs\. Give the network itself: x4\."
+    ):
+        find_model("x4_int8")
+    assert find_tflite("x4") == shipped / "x4" / "x4_float32.tflite"
+    assert model_names() == ["x4", "x4_float32", "x4_int8", "x8"]
+    assert model_names(variants=False) == ["x4", "x8"]
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        ("x4fast", "x4-fast"),
+        ("x4_fast", "x4-fast"),
+        ("X4", "x4"),
+        ("x4-int8", "x4_int8"),
+        ("x4fast-int8", "x4-fast_int8"),
+        ("starynight", "starry-night"),
+        ("great_wave_float16", "great-wave_float16"),
+    ],
+)
+def test_the_nearest_name_is_suggested_and_all_are_listed(typed, meant):
+    with pytest.raises(ModelError) as caught:
+        find_runnable(typed)
+    assert f"No model {typed!r}. Did you mean {meant}?" in str(caught.value)
+    assert all(name in str(caught.value) for name in [*shipped_models(), "_int8", "_float16", "_float32"])
+
+
+def test_a_name_like_no_other_gets_the_list_alone():
+    with pytest.raises(
+        ModelError, match=r"No model 'portrait'\. Expected a run folder, .* x8; each also with _float16"
+    ):
+        find_runnable("portrait")
+
+
+def test_what_only_keras_runs_is_no_tflite(tmp_path):
+    (tmp_path / "model.keras").write_bytes(b"")
+    with pytest.raises(ModelError, match=r"is no \.tflite file\. Make one: keras-psr export .* --tflite"):
+        find_tflite(tmp_path)
 
 
 def test_names_with_hyphens_and_their_variants_are_found(shipped):

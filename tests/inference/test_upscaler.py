@@ -1,4 +1,5 @@
 import zipfile
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -145,3 +146,18 @@ def test_a_network_saved_under_mixed_precision_gives_pictures_too(tmp_path, imag
     tiny(dtype="mixed_bfloat16").save(tmp_path / "mixed.keras")
     difference = load(tmp_path / "mixed.keras")(image).astype(int) - Upscaler(tiny())(image)
     assert np.abs(difference).max() <= 1
+
+
+@pytest.mark.parametrize("image", ["photo.jpg", Path("photo.jpg"), [[1, 2]], None])
+def test_what_is_no_array_is_refused_with_the_remedy(random_network, image):
+    with pytest.raises(
+        ConfigError, match=r"image must be a NumPy array .* Read a file with keras_psr\.read_rgb\(path\)\."
+    ):
+        Upscaler(random_network)(image)
+
+
+def test_it_says_what_it_is(random_network, export_tflite):
+    assert repr(load(export_tflite("float32"))) == (
+        "<Upscaler tiny_float32.tflite: enlarges 4 times; call it with uint8 or uint16 pixels (height, width[, 3])>"
+    )
+    assert ": enlarges 4 times; " in repr(Upscaler(random_network))
