@@ -4,8 +4,9 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 WHEEL_VENV := build/wheel-venv
+LIGHT_VENV := build/light-venv
 
-.PHONY: help install demo web web-test test test-slow test-avx2 lint typing wheel-test clean
+.PHONY: help install demo web web-test test test-slow test-avx2 lint typing wheel-test arm64-test clean
 
 help:
 	@echo "make install     make $(VENV) and install keras-psr there, editable, with the development tools"
@@ -17,7 +18,8 @@ help:
 	@echo "make test-avx2   run the tests that fit networks, as on an x86-64 processor with AVX2 and nothing newer"
 	@echo "make lint        check style and formatting rules with ruff"
 	@echo "make typing      check types with mypy"
-	@echo "make wheel-test  build the source archive and the wheel, install the wheel elsewhere and try it"
+	@echo "make wheel-test  build the source archive and the wheel, install the wheel elsewhere, whole and light, and try it"
+	@echo "make arm64-test  run shipped models on an emulated ARM64 processor and compare, with qemu-user-static and apt"
 	@echo "make clean       remove everything that these made"
 
 install: $(READY)
@@ -79,12 +81,22 @@ typing: $(READY)
 	MYPYPATH=build/typing $(BIN)/mypy -p keras_psr
 
 wheel-test: $(READY)
-	rm -rf build dist
+	rm -rf build/lib build/empty $(WHEEL_VENV) $(LIGHT_VENV) dist
 	$(BIN)/python -m build --outdir dist . > /dev/null
 	$(PYTHON) -m venv $(WHEEL_VENV)
 	$(WHEEL_VENV)/bin/pip install --quiet "$$(echo dist/*.whl)[test]"
 	mkdir build/empty
 	cd build/empty && $(abspath $(WHEEL_VENV))/bin/pytest $(addprefix $(CURDIR)/tests/test_,packaging.py imports.py main.py)
+	$(PYTHON) -m venv $(LIGHT_VENV)
+	$(LIGHT_VENV)/bin/pip install --quiet -r requirements-runtime.txt
+	$(LIGHT_VENV)/bin/pip install --quiet --no-deps dist/*.whl
+	@echo "The light installation takes $$(du -sm $(LIGHT_VENV) | cut -f1) MB, the whole one $$(du -sm $(WHEEL_VENV) | cut -f1) MB."
+	$(LIGHT_VENV)/bin/pip install --quiet pytest
+	cd build/empty && $(abspath $(LIGHT_VENV))/bin/pytest $(addprefix $(CURDIR)/tests/test_,light_installation.py packaging.py main.py)
+
+# Everything but the emulator comes into build/arm64 by itself and stays there.
+arm64-test: $(READY)
+	$(BIN)/python tools/arm64.py
 
 clean:
 	rm -rf .venv .ci-venv build dist demo keras_psr/page web/node_modules web/screenshots *.egg-info .mypy_cache .pytest_cache .ruff_cache

@@ -15,7 +15,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -97,14 +97,25 @@ def main(models: tuple[str, ...], folder: Path) -> None:
     for processor, names in plan.items():
         write_processor(folder / "root", processor)
         click.echo(f"Running {len(names)} files on an emulated {processor}, up to a minute each ...", err=True)
-        with ThreadPoolExecutor(available_cores()) as executor:
-            jobs = [executor.submit(compare, name, processor, emulator, folder) for name in names]
-            comparisons += [job.result() for job in jobs]
-    Console(width=100).print(build_table(comparisons))
+        comparisons += run(names, processor, emulator, folder)
+    Console(width=80).print(build_table(comparisons))
     failed = [comparison.model for comparison in comparisons if not comparison.holds]
     click.echo(f"LiteRT {version('ai-edge-litert')}, emulated ARM64 against this {platform.machine()}.")
     if failed:
         raise click.ClickException(f"Beyond the bound: {', '.join(failed)}.")
+
+
+def run(names: Sequence[str], processor: str, emulator: str, folder: Path) -> list[Comparison]:
+    """Compares files, one on each core, and says how far it is; the first failure ends it."""
+    with ThreadPoolExecutor(available_cores()) as executor:
+        jobs = [executor.submit(compare, name, processor, emulator, folder) for name in names]
+        try:
+            for done, job in enumerate(as_completed(jobs), 1):
+                click.echo(f"{done}/{len(jobs)}: {job.result().model}", err=True)
+        except BaseException:
+            executor.shutdown(cancel_futures=True)
+            raise
+    return [job.result() for job in jobs]
 
 
 def find_emulator() -> str:
@@ -256,8 +267,8 @@ def measure(expected: np.ndarray, received: np.ndarray) -> np.ndarray:
 def build_table(comparisons: Sequence[Comparison]) -> Table:
     """A row for each comparison."""
     table = Table(box=None, padding=(0, 2, 0, 0))
-    for heading in ("file", "ARM64 processor", "differing", "greatest difference", "accepted", "emulated in"):
-        table.add_column(heading, justify="left" if heading in ("file", "ARM64 processor") else "right", no_wrap=True)
+    for heading in ("\nfile", "\nprocessor", "\ndiffering", "greatest\ndifference", "\naccepted", "emulated\nin"):
+        table.add_column(heading, justify="left" if heading in ("\nfile", "\nprocessor") else "right", no_wrap=True)
     for one in comparisons:
         table.add_row(
             one.model,
