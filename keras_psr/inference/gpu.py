@@ -40,7 +40,7 @@ Slot: TypeAlias = tuple[Sequence[Any], Sequence[Any]]
 Requests: TypeAlias = "queue.SimpleQueue[tuple[np.ndarray, Future[np.ndarray]] | None]"
 
 _SERVED: dict[threading.Thread, Requests] = {}
-"""The threads that ran a file on a GPU, whether they have ended or not."""
+"""The threads that tried to run a file on a GPU, whether they have ended or not."""
 
 
 class GpuError(Exception):
@@ -128,9 +128,7 @@ class _CompiledFile:
         with captured_log() as log:
             try:
                 self._load(exact)
-                slot = self.start(np.zeros(self.shape, np.float32))  # the first run is slow, and logs
-                self.finish(slot)
-                self.slots.append(slot)
+                self._run_once()
             except (GpuError, RuntimeError, ValueError) as error:
                 failure, is_explained = " ".join(str(error).split()), isinstance(error, GpuError)
                 self.close()
@@ -153,6 +151,12 @@ class _CompiledFile:
         inputs, outputs = (buffers[0].get_tensor_details() for buffers in self.slots[0])
         self.shape, self._output_shape = tuple(inputs["shape"]), tuple(outputs["shape"])
         self._input_type, self._output_type = np.dtype(inputs["dtype"]), np.dtype(outputs["dtype"])
+
+    def _run_once(self) -> None:
+        """The first run is slow, and logs."""
+        slot = self.start(np.zeros(self.shape, np.float32))
+        self.finish(slot)
+        self.slots.append(slot)
 
     def start(self, tile: np.ndarray) -> Slot:
         """Gives the GPU a tile, (1, height, width, 3), without waiting for the result."""
@@ -177,12 +181,12 @@ def _serve(
     content: bytes, exact: bool, started: "Future[tuple[str, bool, tuple[int, ...]]]", requests: Requests
 ) -> None:
     """What a GPU's thread does: it compiles the file, then takes tiles until it is given None."""
+    _SERVED[threading.current_thread()] = requests
     try:
         compiled = _CompiledFile(content, exact)
     except BaseException as error:
         started.set_exception(error)
         return
-    _SERVED[threading.current_thread()] = requests
     started.set_result((compiled.adapter, compiled.is_hardware, compiled.shape))
     _take_tiles(compiled, requests)
     with captured_log():

@@ -190,6 +190,22 @@ def test_log_lines_stay_out_of_the_console(software_gpu, export_tflite, small, t
     assert first.startswith(f"Computing on the {'GPU' if device == 'gpu' else 'CPU'}") and str(target) in second
 
 
+@pytest.mark.parametrize("step", ["is_fully_accelerated", "create_input_buffers", "run_by_index"])
+def test_a_gpu_that_fails_at_once_logs_nothing(software_gpu, export_tflite, step):
+    code = (
+        "import sys\n"
+        "from ai_edge_litert.compiled_model import CompiledModel\n"
+        "from keras_psr.litert import LiteRTNetwork\n"
+        "from pathlib import Path\n"
+        f"def fail(*arguments): raise RuntimeError('{step}')\n"
+        f"CompiledModel.{step} = fail\n"
+        "print(LiteRTNetwork(Path(sys.argv[1]), threads=1, device='auto').device)"
+    )
+    command = [sys.executable, "-c", code, str(export_tflite("float32"))]
+    result = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert (result.stdout, result.stderr) == (f"Computing on the CPU with 1 thread: {step}\n", "")
+
+
 def test_benchmark_times_the_gpu(software_gpu, export_tflite, runner, monkeypatch):
     from keras_psr.export import benchmark
 
