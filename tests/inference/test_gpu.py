@@ -195,7 +195,7 @@ def test_a_gpu_that_fails_at_once_logs_nothing(software_gpu, export_tflite, step
     code = (
         "import sys\n"
         "from ai_edge_litert.compiled_model import CompiledModel\n"
-        "from keras_psr.litert import LiteRTNetwork\n"
+        "from keras_psr.inference.litert import LiteRTNetwork\n"
         "from pathlib import Path\n"
         f"def fail(*arguments): raise RuntimeError('{step}')\n"
         f"CompiledModel.{step} = fail\n"
