@@ -2,10 +2,8 @@
 
 import json
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
-from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 import click
@@ -14,35 +12,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 
 from keras_psr.cli.shared import device_option, load_any_model, model_option, say, scale_option
-from keras_psr.errors import ConfigError
 from keras_psr.installation import require_everything
-from keras_psr.tasks.config import FitConfig, StyleConfig
+from keras_psr.tasks.report import REPORTS
 
 if TYPE_CHECKING:
-    from keras_psr.inference.upscaler import Upscaler
-
-COLUMNS = {
-    "psnr_y": ("PSNR", ".2f"),
-    "ssim_y": ("SSIM", ".4f"),
-    "psnr_rgb": ("PSNR RGB", ".2f"),
-    "feature_distance_ratio": ("features", ".3f"),
-    "lpips_vgg": ("LPIPS", ".3f"),
-    "lattice_ratio": ("lattice", ".2f"),
-}
-"""Heading and format of each score that the table shows."""
-
-
-STYLE_COLUMNS = {
-    "loss": ("objective", ".4f"),
-    "feature_loss": ("content", ".4f"),
-    "style_loss": ("style", ".4f"),
-    "total_variation": ("TV", ".0f"),
-    "lattice_ratio": ("lattice", ".2f"),
-    "seconds": ("seconds", ".3f"),
-}
-"""The same for styles; a term without weight, and what took no time, is a dash."""
-
-OnPicture = Callable[[str, int, int], None]
+    from keras_psr.data.sources import OnPicture
 
 
 @click.command()
@@ -103,16 +77,12 @@ def evaluate(
     network = load_any_model(model, scale, device=device)
     name = model or f"x{network.scale}"
     with show_pictures() as on_picture:
-        if network.scale == 1:
-            result = score_style(network, name, data, style, iterations or 0, on_picture)
-        elif style or iterations is not None:
-            raise ConfigError(
-                f"--style and --iterations are for style networks. {name} enlarges {network.scale} times."
-            )
-        else:
-            from keras_psr.tasks.super_resolution.evaluation import evaluate as score
+        from keras_psr.inference.registry import fit_settings
+        from keras_psr.tasks.registry import TASKS
 
-            result = score(network, data, on_picture=on_picture)
+        result = TASKS[network.task].evaluate(
+            network, data, settings=fit_settings(name), style=style, iterations=iterations, on_picture=on_picture
+        )
     Console(stderr=True).print(build_table(name, result))
     if result.get("iterations_to_match"):
         say(f"{name} is as good as {result['iterations_to_match']} iterations of L-BFGS.")
@@ -121,28 +91,8 @@ def evaluate(
         json_file.write(json.dumps(document, indent=2, allow_nan=False) + "\n")
 
 
-def score_style(
-    stylizer: "Upscaler", name: str, data: tuple[str, ...], style: str | None, iterations: int, on_picture: OnPicture
-) -> dict[str, Any]:
-    """Measures a style network by the loss that it was fitted to.
-
-    Raises:
-        ConfigError: Nobody knows which painting that was.
-    """
-    from keras_psr.inference.registry import fit_settings
-    from keras_psr.tasks.style_transfer.evaluation import evaluate_style
-    from keras_psr.tasks.style_transfer.task import build_objective
-
-    config = FitConfig.from_json(fit_settings(name) or {"style": style or "unknown"})
-    assert isinstance(config, StyleConfig)
-    if style is None and not Path(config.style).is_file():
-        raise ConfigError(f"--style must be the painting of {name}. There is no file {config.style}.")
-    objective = build_objective(replace(config, style=style or config.style))
-    return evaluate_style(stylizer, objective, data, iterations=iterations, on_step=on_picture)
-
-
 @contextmanager
-def show_pictures() -> Iterator[OnPicture]:
+def show_pictures() -> Iterator["OnPicture"]:
     """Gives what to call before each picture; a terminal shows a bar."""
     console = Console(stderr=True)
     columns = [MofNCompleteColumn(), BarColumn(), TextColumn("{task.description}")]
@@ -153,22 +103,16 @@ def show_pictures() -> Iterator[OnPicture]:
 
 def build_table(model: str, result: dict[str, Any]) -> Table:
     """The summary, a row for each method."""
-    title, columns = f"x{result.get('scale')}", COLUMNS
-    if "weights" in result:
-        title, columns = f"{result['size']}x{result['size']}", STYLE_COLUMNS
-    table = Table(title=f"{title}, number of pictures: {len(result['pictures'])}", title_justify="left")
+    report = REPORTS[result["task"]]
+    title = f"{report.evaluation_title.format(**result)}, number of pictures: {len(result['pictures'])}"
+    table = Table(title=title, title_justify="left")
     table.add_column("")
-    for heading, _ in columns.values():
-        table.add_column(heading, justify="right")
+    for measure in report.evaluation.values():
+        table.add_column(measure.heading, justify="right")
     for method, scores in result["summary"].items():
-        cells = (format_score(scores.get(metric, math.nan), layout) for metric, (_, layout) in columns.items())
+        cells = (measure.show(scores.get(metric)) for metric, measure in report.evaluation.items())
         table.add_row(model if method == "model" else method, *cells)
     return table
-
-
-def format_score(score: float, layout: str) -> str:
-    """A number as text; a score that is not defined is a dash."""
-    return format(score, layout) if math.isfinite(score) else "-"
 
 
 def without_nan(value: Any) -> Any:

@@ -14,6 +14,7 @@ from keras_psr.cli.shared import DEFAULT_SCALE, complete_models, say
 from keras_psr.cli.signals import run_interruptibly
 from keras_psr.errors import KerasPSRError
 from keras_psr.installation import require_everything
+from keras_psr.tasks.report import REPORTS
 
 QUANTIZE = {
     "none": "float32",
@@ -100,7 +101,7 @@ def export(
     require_everything("keras-psr export")
     from keras_psr.export.saved_model import SAVED_MODEL_FILE, save_saved_model
     from keras_psr.export.tflite import export_tflite, refuse_existing
-    from keras_psr.inference.registry import file_sha256, find_model, shipped_folder, shipped_models
+    from keras_psr.inference.registry import file_sha256, find_model, named_task, shipped_folder, shipped_models
     from keras_psr.inference.upscaler import load_network
 
     path = find_model(model or f"x{DEFAULT_SCALE}")
@@ -122,6 +123,7 @@ def export(
                 out,
                 name=name,
                 model_sha256=file_sha256(path),
+                task=named_task(path),
                 licence=shipped_models()[path.parent.name].get("licence") if shipped else None,
                 dynamic_shape=dynamic_shape,
                 check_gpu=check == "gpu",
@@ -132,19 +134,9 @@ def export(
     Console(stderr=True).print(build_table(report))
     for line in describe_delegates(report):
         say(line)
-    rejected = [row for row in report["files"].values() if not row["accepted"]]
-    if rejected:
-        if "min_psnr" in report:
-            reached = ", ".join(f"{row['file']} ({row['psnr']:.1f} dB)" for row in rejected)
-            raise KerasPSRError(
-                f"Less than {report['min_psnr']:g} dB of PSNR against the network's pictures, and kept as .rejected: "
-                f"{reached}. Calibrate on pictures like yours, or use int16x8 or float16."
-            )
-        losses = ", ".join(f"{row['file']} ({row['psnr_y_drop']:.3f} dB)" for row in rejected)
-        raise KerasPSRError(
-            f"Lost more than --max-drop {report['max_drop']} dB and kept as .rejected: {losses}. Calibrate on pictures "
-            "like yours, use int16x8 or float16, or allow more."
-        )
+    rejection = REPORTS[report["task"]].describe_rejection(report)
+    if rejection:
+        raise KerasPSRError(rejection)
 
 
 @contextmanager
@@ -180,18 +172,16 @@ def choose_variants(quantize: tuple[str, ...]) -> list[str]:
 def build_table(report: dict[str, Any]) -> Table:
     """A row for each file."""
     size = f"tile {report['tile']}, halo {report['halo']}" if report["tile"] else "open size"
-    is_style = "min_psnr" in report
-    kind = "style" if is_style else f"x{report['scale']}"
-    title = f"{kind}, {size}, against the Keras network"
+    task = REPORTS[report["task"]]
+    title = f"{task.export_title.format(**report)}, {size}, against the Keras network"
     table = Table(title=title, title_justify="left", box=None, padding=(0, 1, 0, 0))
-    quality = ("PSNR\ndB", "\nSSIM") if is_style else ("PSNR\ndB", "\nSSIM", "feature\ndistance")
+    quality = [measure.heading for measure in task.export.values()]
     for heading in ("", *quality, "max\ndiff", "mean\ndiff", "\nMB", "ms, 1\nthread", "ms, 2\nthreads", "\nXNNPACK"):
         table.add_column(heading, justify="right" if heading else "left", no_wrap=True)
     for variant, row in report["files"].items():
-        scores = (f"{row['psnr']:.2f}", f"{row['ssim_y']:.4f}") if is_style else describe_drop(row)
         table.add_row(
             variant,
-            *scores,
+            *(measure.show(row[name]) for name, measure in task.export.items()),
             f"{row['max_difference']:.3f}",
             f"{row['mean_difference']:.3f}",
             f"{row['bytes'] / 1e6:.2f}",
@@ -200,15 +190,6 @@ def build_table(report: dict[str, Any]) -> Table:
             f"{row['xnnpack_share']:.0%} in {row['xnnpack_partitions']}",
         )
     return table
-
-
-def describe_drop(row: dict[str, Any]) -> tuple[str, str, str]:
-    """What a file gains or loses against the network in PSNR, SSIM and feature distance."""
-    return (
-        f"{-row['psnr_y_drop']:+.4f}",
-        f"{-row['ssim_y_drop']:+.4f}",
-        f"{row['feature_distance_change']:+.2%}",
-    )
 
 
 def describe_delegates(report: dict[str, Any]) -> list[str]:

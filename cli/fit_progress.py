@@ -11,6 +11,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Column
 
+from keras_psr.tasks.report import Report
+
 PACE_STEPS = 200
 """Steps whose time gives the rate."""
 
@@ -19,14 +21,6 @@ QUIET_SECONDS = 60
 
 BAR_ROOM = 38
 """Columns of the terminal that counts, bar and elapsed time take."""
-
-VALIDATION_SCORES = {
-    "val_psnr_y": ("PSNR", ".2f", " dB"),
-    "val_psnr_y_over_bicubic": ("over bicubic", "+.2f", " dB"),
-    "val_feature_distance_ratio": ("feature distance", ".3f", " of bicubic's"),
-    "val_lattice_ratio": ("lattice ratio", ".1f", ""),
-}
-"""Text, format and unit of what a validation line tells; ratios are not defined for flat or tiny pictures."""
 
 
 class Pace:
@@ -64,9 +58,9 @@ class Pace:
 class FitDisplay:
     """Shows how far a fit is. A terminal that was closed does not end the fit."""
 
-    def __init__(self, total: int, console: Console | None = None) -> None:
-        """For a fit that ends with step `total`; without a console it is stderr."""
-        self.total, self.pace = total, Pace(total)
+    def __init__(self, total: int, report: Report, console: Console | None = None) -> None:
+        """For a fit that ends with step `total`, whose task reports so; without a console it is stderr."""
+        self.total, self.report, self.pace = total, report, Pace(total)
         self.console = console or Console(stderr=True)
         self.losses = ""
         self.spoke = time.monotonic()
@@ -105,7 +99,7 @@ class FitDisplay:
 
     def log(self, step: int, numbers: dict[str, float]) -> None:
         """Takes what a fit logs: mean losses since the line before, or validation scores."""
-        scores = describe_scores(numbers)
+        scores = self.report.describe_validation(numbers)
         if scores:
             self.say(f"step {step}/{self.total}: validation {scores}")
             return
@@ -150,15 +144,3 @@ def describe_losses(losses: dict[str, float]) -> str:
     """The loss and its terms, as in `loss 8.12, pixel 7.9, feature 210`."""
     names = sorted(losses, key=lambda name: name != "loss")
     return ", ".join(f"{name.removesuffix('_loss').replace('_', ' ')} {losses[name]:.3g}" for name in names)
-
-
-def describe_scores(numbers: dict[str, float]) -> str:
-    """Validation scores in what a fit logs, as in `PSNR 29.12 dB, over bicubic +1.20 dB`; empty if there are none."""
-    if "val_psnr_y" in numbers:
-        return ", ".join(
-            f"{text} {numbers[name]:{layout}}{unit}"
-            for name, (text, layout, unit) in VALIDATION_SCORES.items()
-            if name in numbers
-        )
-    # Of a style: the loss and its terms on the validation photographs.
-    return describe_losses({name[4:]: value for name, value in numbers.items() if name[:4] == "val_"})

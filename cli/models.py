@@ -13,12 +13,7 @@ from rich.table import Table
 from keras_psr.cli.shared import complete_models
 from keras_psr.errors import ModelError
 from keras_psr.inference.registry import CARD_FILE, MODEL_FILE, RUN_FILE, find_runnable, model_names, shipped_models
-
-TITLES = {
-    "super-resolution": "super-resolution: PSNR of luma in dB (and over bicubic); more is better",
-    "style transfer": "style transfer: the loss that the network was fitted to; less is better",
-}
-"""What stands above a task's table."""
+from keras_psr.tasks.report import REPORTS
 
 LEGENDS = {
     "objective": "of the paintings that it makes of photographs it was not fitted to",
@@ -59,7 +54,8 @@ def models(name: str | None, as_json: bool) -> None:
     elif cards:
         for task in sorted({card["task"] for card in cards.values()}, reverse=True):
             of_task = {name: card for name, card in cards.items() if card["task"] == task}
-            console.print(TITLES.get(task, task), build_table(of_task), "", build_notes(of_task), "")
+            title = REPORTS[task].listing_title if task in REPORTS else task
+            console.print(title, build_table(of_task), "", build_notes(of_task), "")
         files = dict.fromkeys(file.rpartition("_")[2] for file in model_names() if file not in cards)
         kinds = "".join(f", NAME_{kind}" for kind in files)
         console.print(f"keras-psr models NAME shows a card. --model takes NAME{kinds}.", highlight=False)

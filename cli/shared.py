@@ -9,8 +9,9 @@ from click.shell_completion import CompletionItem
 
 from keras_psr.cli.result_size import size_options
 from keras_psr.cli.terminal import say as say
-from keras_psr.constants import SCALES
+from keras_psr.constants import SCALES, SUPER_RESOLUTION
 from keras_psr.errors import ConfigError, ModelError
+from keras_psr.tasks.report import REPORTS
 
 if TYPE_CHECKING:
     from keras_psr.inference.upscaler import Upscaler
@@ -118,21 +119,31 @@ def load_any_model(
     name = model or f"x{scale or DEFAULT_SCALE}"
     upscaler = load(name, threads=threads, device=device, on_device=say)
     if scale not in (None, upscaler.scale):
-        does = "transfers a style" if upscaler.scale == 1 else f"enlarges {upscaler.scale} times"
+        effect = REPORTS[upscaler.task].describe_effect(upscaler.scale)
         raise ConfigError(
-            f"--scale {scale} does not fit the model {name}, which {does}. Leave --scale out, or give another --model."
+            f"--scale {scale} does not fit the model {name}, which {effect}. Leave --scale out, or give another "
+            "--model."
         )
     return upscaler
 
 
-def load_model(model: str | None, scale: int | None, threads: int | None = None, device: str = "auto") -> "Upscaler":
-    """Loads a network that enlarges, as `load_any_model` does.
+def load_model(
+    model: str | None,
+    scale: int | None = None,
+    threads: int | None = None,
+    device: str = "auto",
+    *,
+    task: str = SUPER_RESOLUTION,
+) -> "Upscaler":
+    """Loads a network of one task, as `load_any_model` does.
 
     Raises:
         ConfigError: The model is of another scale.
-        ModelError: It cannot be loaded, or transfers a style.
+        ModelError: It cannot be loaded, or is of another task.
     """
     upscaler = load_any_model(model, scale, threads, device)
-    if upscaler.scale == 1:
-        raise ModelError(f"{model} transfers a style and does not enlarge. Use keras-psr stylize --model {model}.")
+    if upscaler.task != task:
+        report = REPORTS[upscaler.task]
+        effect = report.describe_effect(upscaler.scale)
+        raise ModelError(f"{model} {effect} and is not for {task}. Use keras-psr {report.command} --model {model}.")
     return upscaler

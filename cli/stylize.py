@@ -8,15 +8,23 @@ from keras_psr.cli.batch_options import Batch, batch_options
 from keras_psr.cli.batch_plan import OnPixels, Work
 from keras_psr.cli.batch_run import work_through
 from keras_psr.cli.result_size import read_size
-from keras_psr.cli.shared import complete_models, device_option, name_model, result_options, say, threads_option
-from keras_psr.errors import ModelError
+from keras_psr.cli.shared import (
+    complete_models,
+    device_option,
+    load_model,
+    name_model,
+    result_options,
+    say,
+    threads_option,
+)
+from keras_psr.constants import STYLE_TRANSFER
 from keras_psr.installation import require_everything
 from keras_psr.tasks.config import StyleConfig
 
 if TYPE_CHECKING:
     from keras_psr.images.photo import Photo
     from keras_psr.inference.upscaler import Upscaler
-    from keras_psr.tasks.style_transfer.optimization import Optimizer
+    from keras_psr.tasks.style_transfer.optimization import PixelOptimizer
 
 DEFAULT_ITERATIONS = 300
 
@@ -26,7 +34,7 @@ DEFAULT_ITERATIONS = 300
     *("-m", "-n", "--model"),
     metavar="MODEL",
     help="A shipped style's name (starry-night, starry-night_int8), a run folder, or a .tflite or .keras file.",
-    shell_complete=complete_models(task="style transfer"),
+    shell_complete=complete_models(task=STYLE_TRANSFER),
 )
 @click.option(
     "--style",
@@ -98,10 +106,10 @@ def stylize(
         from keras_psr.inference.photos import upscale_photo
 
         if model:
-            painter: Upscaler | Optimizer = load_style(model, threads, device)
+            painter: Upscaler | PixelOptimizer = load_model(model, threads=threads, device=device, task=STYLE_TRANSFER)
         else:
             settings = {"style": style, "style_size": style_size, "style_weight": style_weight}
-            painter = build_optimizer(settings, passes, from_noise)
+            painter = build_painter(settings, passes, from_noise)
 
         size, name = size_at(1), name_model(model or style or "")
 
@@ -114,33 +122,15 @@ def stylize(
     work_through(Batch(**options), load)
 
 
-def load_style(model: str, threads: int | None, device: str) -> "Upscaler":
-    """Loads a style network.
-
-    Raises:
-        ModelError: It cannot be loaded, or enlarges pictures.
-    """
-    from keras_psr.inference.upscaler import load
-
-    stylizer = load(model, threads=threads, device=device, on_device=say)
-    if stylizer.scale != 1:
-        raise ModelError(
-            f"{model} enlarges {stylizer.scale} times and has no style. Use keras-psr upscale --model {model}."
-        )
-    return stylizer
-
-
-def build_optimizer(settings: dict[str, Any], iterations: int, from_noise: bool) -> "Optimizer":
+def build_painter(settings: dict[str, Any], iterations: int, from_noise: bool) -> "PixelOptimizer":
     """Optimisation towards a painting, with the weights of a default fit; each iteration writes a line."""
     require_everything("keras-psr stylize --style")
-    from keras_psr.tasks.config import FitConfig
-    from keras_psr.tasks.style_transfer.optimization import Optimizer
+    from keras_psr.tasks.style_transfer.optimization import PixelOptimizer
     from keras_psr.tasks.style_transfer.task import build_objective
 
-    config = FitConfig.from_json({name: value for name, value in settings.items() if value})
-    assert isinstance(config, StyleConfig)
+    config = StyleConfig.from_json({name: value for name, value in settings.items() if value})
 
     def on_iteration(iteration: int, objective: float) -> None:
         say(f"iteration {iteration}/{iterations}: objective {objective:.5g}")
 
-    return Optimizer(build_objective(config), iterations, from_noise=from_noise, on_iteration=on_iteration)
+    return PixelOptimizer(build_objective(config), iterations, from_noise=from_noise, on_iteration=on_iteration)

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from keras_psr.data.sources import Picture, report_skipped
-from keras_psr.errors import DataError, ImageFileError
+from keras_psr.data.sources import Picture, use_pictures
+from keras_psr.errors import ConfigError
 from keras_psr.images.pixels import make_low_res
 
 NUM_TILES = 100
@@ -44,23 +44,19 @@ def calibration_tiles(
     Raises:
         DataError: No picture is as large as a tile.
     """
-    reduced, skipped = [], []
-    for picture in pictures:
-        try:
-            pixels = picture.read()
-        except ImageFileError as error:
-            skipped.append((picture.name, str(error)))
-            continue
-        if min(pixels.shape[:2]) < tile:
-            skipped.append((picture.name, f"{pixels.shape[0]}x{pixels.shape[1]} is smaller than the tile of {tile}"))
-            continue
-        reduced.append(make_low_res(pixels, min(scale, min(pixels.shape[:2]) // tile)))
-    report_skipped(skipped)
-    if not reduced:
-        raise DataError(
-            f"--calibration: no picture of {len(pictures)} is as large as a tile, {tile}x{tile}. Use a smaller --tile "
-            "or other pictures."
-        )
+
+    def reduce(picture: Picture) -> np.ndarray:
+        pixels = picture.read()
+        shorter = min(pixels.shape[:2])
+        if shorter < tile:
+            raise ConfigError(f"{pixels.shape[0]}x{pixels.shape[1]} is smaller than the tile of {tile}")
+        return make_low_res(pixels, min(scale, shorter // tile))
+
+    refusal = (
+        f"--calibration: no picture of {{number}} is as large as a tile, {tile}x{tile}. Use a smaller --tile or other "
+        "pictures."
+    )
+    reduced, _ = use_pictures(pictures, reduce, refusal=refusal)
     generator = np.random.default_rng(0)
     tiles = []
     for index in range(count):

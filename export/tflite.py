@@ -14,10 +14,12 @@ from keras_psr.errors import ConfigError, ModelError
 from keras_psr.export import delegates
 from keras_psr.export.calibration import CALIBRATION_MIDDLE, calibration_tiles
 from keras_psr.export.conversion import CALIBRATED, convert
-from keras_psr.export.verification import verify, verify_style
+from keras_psr.export.verification import verify
 from keras_psr.images.atomic import write_whole
 from keras_psr.inference.tflite_metadata import with_metadata
+from keras_psr.inference.upscaler import guess_task
 from keras_psr.networks.receptive_field import measure_geometry
+from keras_psr.tasks.registry import TASKS
 
 DEFAULT_MIDDLE = {1: 256, 2: 192, 4: 96, 8: 48}
 """Side of a tile without its halo, in input pixels, by scale, 1 for styles.
@@ -25,9 +27,6 @@ DEFAULT_MIDDLE = {1: 256, 2: 192, 4: 96, 8: 48}
 Large beside the halo, small beside a phone's memory: at x4, 128 instead of 96 would save a tenth of the time for large
 pictures and cost 110 MB more in the browser (float32).
 """
-
-MIN_STYLE_PSNR = 30.0
-"""Least PSNR of a style's file against the network's picture, in dB."""
 
 REPORT_FILE = "report.json"
 
@@ -39,6 +38,7 @@ def export_tflite(
     *,
     name: str,
     model_sha256: str,
+    task: str | None = None,
     licence: str | None = None,
     tile: int | None = None,
     dynamic_shape: bool = False,
@@ -53,16 +53,17 @@ def export_tflite(
 
     Args:
         network: A functional model from (batch, height, width, 3) to an enlarged picture, RGB in [0, 255].
-        variants: Among `convert.VARIANTS`.
+        variants: Among `conversion.VARIANTS`.
         out: Folder, made if it is missing.
         name: What file names begin with.
         model_sha256: Checksum of the `.keras` file, for the metadata.
+        task: Name of the network's task; None for the one that its scale suggests.
         licence: Of the weights, for the metadata; None if nobody stated it.
         tile: Side of the input, in pixels; `DEFAULT_MIDDLE` of the scale and the halo around it by default.
         dynamic_shape: Leave the input's size open; `tile` is then that of the verification.
         calibration: Sources of pictures for the ranges of quantized activations.
         verification: Sources of pictures to measure on.
-        max_drop: Most that a file may lose, in dB of PSNR on Y; a style's must reach `MIN_STYLE_PSNR` instead.
+        max_drop: Most that a file may lose, in dB of PSNR on Y; for styles `style_transfer.task.MIN_PSNR` counts.
         check_gpu: Also run each file on the GPU, if there is one, and look for operators that GPUs refuse.
         overwrite: Replace files that exist.
         on_step: Called with a description before each step.
@@ -79,7 +80,7 @@ def export_tflite(
     targets = {variant: out / f"{name}_{variant}.tflite" for variant in variants}
     refuse_existing([*targets.values(), out / REPORT_FILE], overwrite=overwrite)
     geometry = measure_geometry(network)
-    is_style = geometry.scale == 1
+    task = task or guess_task(geometry.scale)
     tile = DEFAULT_MIDDLE[geometry.scale] + 2 * geometry.halo if tile is None else tile
     middle = geometry.middle(tile)
     held_out = open_sources(verification)
@@ -92,16 +93,18 @@ def export_tflite(
         on_step(f"converting to {variant}")
         models[variant] = convert(network, variant, None if dynamic_shape else tile, tiles)
     on_step("verifying")
-    measured = (verify_style if is_style else verify)(
+    rules = TASKS[task].build_verification(geometry.scale, max_drop)
+    measured = verify(
         network,
         models,
         held_out,
         geometry,
+        rules,
         tile=tile,
         on_picture=lambda picture, done, total: on_step(f"verifying on {picture} ({done + 1} of {total})"),
     )
     facts = {
-        "task": "style transfer" if is_style else "super-resolution",
+        "task": task,
         "name": name,
         "scale": geometry.scale,
         "tile": None if dynamic_shape else tile,
@@ -116,7 +119,7 @@ def export_tflite(
     files: dict[str, dict[str, Any]] = {}
     for variant, content in models.items():
         row = measured[variant]
-        accepted = row["psnr"] >= MIN_STYLE_PSNR if is_style else row["psnr_y_drop"] <= max_drop  # False for NaN, too
+        accepted = rules.accepts(row)
         content = with_metadata(content, {**facts, "variant": variant, "measured": measured[variant]})
         target = targets[variant] if accepted else targets[variant].with_suffix(".tflite.rejected")
         write_file(target, content)
@@ -127,8 +130,7 @@ def export_tflite(
             on_step(f"checking {target.name} on the GPU")
             files[variant]["gpu"] = delegates.check_gpu(content, exact=variant != "float16")
     sources = {"calibration": list(calibration), "verification": list(verification)}
-    limit = {"min_psnr": MIN_STYLE_PSNR} if is_style else {"max_drop": max_drop}
-    report = {**facts, **sources, **limit, "files": files}
+    report = {**facts, **sources, **rules.limit, "files": files}
     write_file(out / REPORT_FILE, (json.dumps(report, indent=2) + "\n").encode())
     return report
 

@@ -1,5 +1,9 @@
 """Numbers and names that several modules share, each with its source."""
 
+SUPER_RESOLUTION = "super-resolution"
+STYLE_TRANSFER = "style transfer"
+"""Names of the tasks, in settings, reports, cards and the metadata of `.tflite` files."""
+
 SCALES = (2, 4, 8)
 """Upscaling factors: powers of two, one stride-2 transposed convolution each (Johnson et al. 2016, section 3.1)."""
 

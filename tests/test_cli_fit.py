@@ -4,10 +4,11 @@ import json
 import re
 import shutil
 import signal
+from dataclasses import fields
 
 import pytest
 
-from keras_psr.cli.fit import HELP, fit, resolve
+from keras_psr.cli.fit import fit, resolve
 from keras_psr.cli.main import main
 from keras_psr.tasks.config import StyleConfig, SuperResolutionConfig, default_settings
 
@@ -27,7 +28,17 @@ def fit_tiny(runner, photograph, tiny_settings):
 
 
 def test_every_setting_has_an_option():
-    assert set(HELP) == set(default_settings(SuperResolutionConfig)) | set(default_settings(StyleConfig))
+    settings = set(default_settings(SuperResolutionConfig)) | set(default_settings(StyleConfig))
+    options = [option.name for option in fit.params]
+    assert settings <= set(options) and len(options) == len(set(options))
+    assert set(options) - settings == {"out", "resume", "overwrite", "config_file"}
+    assert options.index("style") < options.index("data") < options.index("warmup_steps"), "in order of need"
+
+
+def test_the_help_of_an_option_is_the_text_of_its_field():
+    for one in fields(StyleConfig):
+        (option,) = (option for option in fit.params if option.name == one.name)
+        assert not one.metadata or option.help.startswith(one.metadata["text"])
 
 
 @pytest.mark.parametrize(
@@ -48,13 +59,13 @@ def test_help_shows_the_default(flag, default):
 
 
 def test_without_options_the_settings_are_the_defaults():
-    assert resolve({"scale": None, "data": (), "seed": None}, None, resumed=None) == DEFAULTS
+    assert resolve({"scale": None, "data": (), "seed": None}, None, {}) == DEFAULTS
 
 
 def test_options_win_over_the_file_and_the_file_over_the_defaults(tmp_path):
     file = tmp_path / "settings.json"
     file.write_text(json.dumps({"scale": 2, "steps": 70, "data": ["photos/"]}))
-    config = resolve({"scale": 8, "steps": None, "data": (), "val": ("a/", "b/")}, file, resumed=None)
+    config = resolve({"scale": 8, "steps": None, "data": (), "val": ("a/", "b/")}, file, {})
     assert (config.scale, config.steps, config.data, config.val) == (8, 70, ("photos/",), ("a/", "b/"))
     assert config.learning_rate == DEFAULTS.learning_rate
 
@@ -66,7 +77,7 @@ def test_a_switch_can_be_turned_off(fit_tiny, tmp_path, args, value):
 
 
 def test_zero_is_a_value_that_was_given():
-    assert resolve({"seed": 0, "feature_weight": 0.0}, None, resumed=None).feature_weight == 0.0
+    assert resolve({"seed": 0, "feature_weight": 0.0}, None, {}).feature_weight == 0.0
 
 
 def test_a_run_is_made_resumed_and_ready_to_use(fit_tiny, tmp_path):

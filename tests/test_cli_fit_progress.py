@@ -5,7 +5,9 @@ import io
 import pytest
 from rich.console import Console
 
-from keras_psr.cli.fit_progress import FitDisplay, Pace, describe_rate, describe_scores
+from keras_psr.cli.fit_progress import FitDisplay, Pace, describe_rate
+from keras_psr.constants import SUPER_RESOLUTION
+from keras_psr.tasks.report import REPORTS
 
 LOSSES = {"pixel_loss": 7.9, "loss": 8.0, "total_variation": 0.5}
 SCORES = {"val_psnr_y": 29.123, "val_psnr_y_over_bicubic": 1.2, "val_feature_distance_ratio": 0.43}
@@ -30,7 +32,7 @@ def display_in(total, clock, monkeypatch, **options):
     """A display that writes into a text, and that text."""
     monkeypatch.setattr("keras_psr.cli.fit_progress.time.monotonic", clock)
     text = io.StringIO()
-    display = FitDisplay(total, Console(file=text, width=80, **options))
+    display = FitDisplay(total, REPORTS[SUPER_RESOLUTION], Console(file=text, width=80, **options))
     display.pace.clock = clock
     return display, text
 
@@ -65,12 +67,6 @@ def test_a_resumed_fit_counts_its_own_steps_only(clock):
 )
 def test_a_slow_rate_has_digits(rate, text):
     assert describe_rate(rate) == text
-
-
-def test_scores_have_psnr_and_leave_out_what_is_not_defined():
-    assert describe_scores(SCORES) == "PSNR 29.12 dB, over bicubic +1.20 dB, feature distance 0.430 of bicubic's"
-    assert describe_scores({"val_loss": 0.5, "val_style_loss": 0.2}) == "loss 0.5, style 0.2"
-    assert describe_scores(LOSSES) == ""
 
 
 def test_without_a_terminal_the_second_step_and_then_the_log_tell_rate_and_time_left(clock, monkeypatch):
@@ -116,7 +112,7 @@ def test_a_terminal_that_is_gone_ends_nothing(clock, monkeypatch):
             raise OSError(5, "Input/output error")
 
     monkeypatch.setattr("keras_psr.cli.fit_progress.time.monotonic", clock)
-    with FitDisplay(10, Console(file=Gone())) as display:
+    with FitDisplay(10, REPORTS[SUPER_RESOLUTION], Console(file=Gone())) as display:
         display.begin("Fitting", 0)
         take_steps(display, clock, range(1, 4), 100.0)
         display.log(3, SCORES)

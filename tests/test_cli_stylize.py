@@ -117,7 +117,7 @@ def test_a_network_of_the_other_task_is_refused(run, photo, tiny_run, style_run)
     result = run("stylize", "photo.png", "--model", tiny_run)
     assert result.exit_code == 1
     assert result.stderr == (
-        f"Error: {tiny_run} enlarges 4 times and has no style. Use keras-psr upscale --model {tiny_run}.\n"
+        f"Error: {tiny_run} enlarges 4 times and is not for style transfer. Use keras-psr upscale --model {tiny_run}.\n"
     )
     result = run("upscale", "photo.png", "--model", style_run)
     assert result.exit_code == 1
@@ -226,7 +226,7 @@ def test_a_style_file_far_from_its_network_is_rejected(run, style_run, photo, tm
     from keras_psr.export import benchmark
 
     monkeypatch.setattr(benchmark, "SECONDS", 0.02)
-    monkeypatch.setattr("keras_psr.export.tflite.MIN_STYLE_PSNR", 101.0)
+    monkeypatch.setattr("keras_psr.tasks.style_transfer.task.MIN_PSNR", 101.0)
     flags = ["--tile", 96, "--verify", "photo.png", "--out", tmp_path, "--quantize", "float16"]
     result = run("export", style_run, "--tflite", *flags)
     assert result.exit_code == 1 and "Less than 101 dB of PSNR against the network's pictures" in result.stderr

@@ -4,11 +4,12 @@ import logging
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 
-from keras_psr.errors import DataError, ImageFileError
+from keras_psr.errors import ConfigError, DataError, ImageFileError
 from keras_psr.images.decoding import find_images, image_size, read_rgb
 
 SAMPLE_TRAINING = ("astronaut", "chelsea", "hubble_deep_field", "rocket", "stereo_motorcycle")
@@ -17,6 +18,12 @@ SAMPLE_HELD_OUT = ("coffee",)
 
 TFDS_NOMINAL_SIZE = (480, 640)
 """Sampling weight of a `tfds:` picture as (height, width): its true size is known only after decoding."""
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+OnPicture = Callable[[str, int, int], None]
+"""Called before each picture with its name, how many are done, and how many there are."""
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +43,10 @@ class Picture:
     height: int
     width: int
     read: Callable[[], np.ndarray]
+
+    def __str__(self) -> str:
+        """Returns the name."""
+        return self.name
 
 
 def open_sources(sources: Sequence[str]) -> list[Picture]:
@@ -66,6 +77,51 @@ def open_source(source: str) -> list[Picture]:
     return _open_files(source)
 
 
+def use_pictures(
+    pictures: Sequence[Item],
+    use: Callable[[Item], Result],
+    *,
+    refusal: str,
+    limit: int | None = None,
+    on_picture: OnPicture = lambda name, done, total: None,
+) -> tuple[list[Result], list[tuple[str, str]]]:
+    """Does something with each picture, and leaves out those with which it cannot be done.
+
+    Pictures that are left out are named in one warning.
+
+    Args:
+        pictures: `Picture` objects, or paths of files.
+        use: What to do with one; it raises ImageFileError or ConfigError if the picture cannot be used.
+        refusal: What the error says if no picture is left; `{number}` stands for how many there were.
+        limit: Number of usable pictures after which the rest is not looked at; None for all.
+        on_picture: Called before each picture.
+
+    Returns:
+        What `use` returned for each usable picture; and (name, reason) of those that were left out.
+
+    Raises:
+        DataError: No picture can be used.
+
+    Example:
+        pixels, skipped = use_pictures(open_sources(["photos/"]), Picture.read, refusal="None of {number} can be read.")
+    """
+    results: list[Result] = []
+    skipped: list[tuple[str, str]] = []
+    for done, picture in enumerate(pictures):
+        on_picture(str(picture), done, len(pictures))
+        try:
+            results.append(use(picture))
+        except (ImageFileError, ConfigError) as error:
+            skipped.append((str(picture), str(error)))
+        if len(results) == limit:
+            break
+    if not results:
+        reason = f" {skipped[0][0]}: {skipped[0][1].rstrip('.')}." if skipped else ""
+        raise DataError(refusal.replace("{number}", str(len(pictures))) + reason)
+    report_skipped(skipped)
+    return results, skipped
+
+
 def report_skipped(skipped: Iterable[tuple[str, str]]) -> None:
     """Warns once about pictures that are left out.
 
@@ -79,18 +135,12 @@ def report_skipped(skipped: Iterable[tuple[str, str]]) -> None:
 
 
 def _open_files(source: str) -> list[Picture]:
-    pictures, skipped = [], []
-    for path in find_images(source):
-        try:
-            height, width = image_size(path)
-        except ImageFileError as error:
-            skipped.append((str(path), str(error)))
-        else:
-            pictures.append(Picture(str(path), height, width, partial(read_rgb, path)))
-    report_skipped(skipped)
-    if not pictures:
-        raise DataError(f"No usable picture in {source}: {len(skipped)} found, all broken. Give another source.")
-    return pictures
+    def describe(path: Path) -> Picture:
+        height, width = image_size(path)
+        return Picture(str(path), height, width, partial(read_rgb, path))
+
+    refusal = f"No usable picture in {source}: {{number}} found, all broken. Give another source."
+    return use_pictures(find_images(source), describe, refusal=refusal)[0]
 
 
 def _open_sample(names: Sequence[str]) -> list[Picture]:

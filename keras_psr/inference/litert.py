@@ -101,6 +101,7 @@ class LiteRTNetwork:
     """A `.tflite` that keras-psr exported; several threads may call it at once.
 
     Attributes:
+        task: Name of its task; None if the file does not state it.
         geometry: Scale, halo and grid, which the file states.
         workers: Threads that should call it at once.
         is_quantized: Whether it takes and gives uint8, so that 16-bit pictures are beyond it.
@@ -133,6 +134,7 @@ class LiteRTNetwork:
         check_device(device)
         metadata = read_metadata(path)
         self.name, self._cores, self._on_device = path.name, threads or available_cores(), on_device
+        self.task: str | None = metadata.get("task")
         self._content = path.read_bytes()
         self._interpreters: queue.LifoQueue[TileInterpreter | None] = queue.LifoQueue()
         for _ in range(self._cores - 1):

@@ -23,8 +23,8 @@ class PictureFunction(Protocol):
         """Factor of the sides."""
 
     @property
-    def is_quantized(self) -> bool:
-        """Whether it takes no 16-bit pictures."""
+    def takes_16_bits(self) -> bool:
+        """Whether it takes uint16 pictures, not only uint8."""
 
     def __call__(self, image: np.ndarray, *, strength: float, on_pixels: Callable[[int], None]) -> np.ndarray:
         """The picture of a picture, uint8 or uint16, RGB or grey."""
@@ -52,7 +52,7 @@ def upscale_photo(
     enlarged by bicubic, for somebody may want them.
 
     Args:
-        upscaler: The network (`upscaler.Upscaler`), or `style_transfer.optimization.Optimizer`.
+        upscaler: The network (`upscaler.Upscaler`), or `style_transfer.optimization.PixelOptimizer`.
         photo: The photograph.
         output_scale: Factor of the result's sides, reached by bicubic, antialiased where it shrinks, after the network;
             None for the network's own.
@@ -71,7 +71,7 @@ def upscale_photo(
         raise ConfigError(f"output_scale must be above 0, at most 16. Received: {output_scale}.")
     alpha, top = photo.alpha, np.iinfo(photo.pixels.dtype).max
     is_transparent = alpha is not None and bool((alpha < top).any())
-    given = _multiply(photo, upscaler.is_quantized) if is_transparent else photo.pixels
+    given = _multiply(photo, upscaler.takes_16_bits) if is_transparent else photo.pixels
     enlarged = upscaler(given, strength=strength, on_pixels=on_pixels)
     if match_histogram:
         enlarged = match(enlarged, given)
@@ -95,10 +95,10 @@ def _resize(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return np.rint(np.clip(resize_bicubic(image, *size), 0, 65535)).astype(np.uint16)
 
 
-def _multiply(photo: Photo, is_quantized: bool) -> np.ndarray:
-    """Colours times opacity: with 16 bits, for division makes rounding errors large, unless the network has 8."""
+def _multiply(photo: Photo, takes_16_bits: bool) -> np.ndarray:
+    """Colours times opacity: with 16 bits if the network takes them, because division makes rounding errors large."""
     assert photo.alpha is not None
-    dtype = np.dtype(photo.pixels.dtype if is_quantized else np.uint16)
+    dtype = np.dtype(np.uint16 if takes_16_bits else photo.pixels.dtype)
     factor = np.iinfo(dtype).max / np.iinfo(photo.pixels.dtype).max
     opacity = _spread(photo.alpha, photo.pixels).astype(np.float32) / np.iinfo(photo.alpha.dtype).max
     return np.rint(photo.pixels * opacity * factor).astype(dtype)

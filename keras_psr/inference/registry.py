@@ -8,6 +8,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from keras_psr.constants import STYLE_TRANSFER, SUPER_RESOLUTION
 from keras_psr.errors import ModelError
 
 MODEL_FILE = "model.keras"
@@ -150,6 +151,19 @@ def fit_settings(model: str | Path) -> dict[str, Any]:
         return json.loads((folder / RUN_FILE).read_text(encoding="utf-8"))["config"]
     except (OSError, ValueError, KeyError, TypeError):
         return {}
+
+
+def named_task(path: Path) -> str | None:
+    """Returns the name of the task that the card or the run folder beside a `.keras` file states; None if none does."""
+    for name in (CARD_FILE, RUN_FILE):
+        try:
+            record = json.loads((path.parent / name).read_text(encoding="utf-8"))
+            task = record.get("config", record).get("task")
+        except (OSError, ValueError, AttributeError):
+            continue
+        if task in (SUPER_RESOLUTION, STYLE_TRANSFER):
+            return task
+    return None
 
 
 def file_sha256(path: Path) -> str:

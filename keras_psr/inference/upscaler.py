@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from keras_psr.constants import STYLE_TRANSFER, SUPER_RESOLUTION
 from keras_psr.errors import ConfigError, ModelError
 from keras_psr.images.pixels import resize_bicubic, to_uint8, to_uint16
 from keras_psr.images.tiling import upscale_in_tiles
 from keras_psr.inference.litert import LiteRTNetwork, check_device
-from keras_psr.inference.registry import find_model, find_runnable
+from keras_psr.inference.registry import find_model, find_runnable, named_task
 from keras_psr.installation import require_everything
 
 if TYPE_CHECKING:
@@ -35,15 +36,19 @@ class Upscaler:
 
     Attributes:
         network: The Keras model, or the `LiteRTNetwork`.
-        scale: Its upscaling factor; 1 of a network that transfers a style.
+        task: Name of its task: `super-resolution` or `style transfer`.
+        scale: Its upscaling factor; 1 of a network that does not enlarge.
     """
 
-    def __init__(self, network: "keras.Model | LiteRTNetwork", *, device: str = "auto") -> None:
+    def __init__(
+        self, network: "keras.Model | LiteRTNetwork", *, task: str | None = None, device: str = "auto"
+    ) -> None:
         """Wraps a network.
 
         Args:
             network: A functional Keras model from (batch, height, width, 3) to an enlarged picture, RGB in [0, 255]; or
                 a `.tflite`.
+            task: Name of its task; None for the one that its file names, or else the one that its scale suggests.
             device: What computes a Keras model: `auto`, `cpu` or `gpu`.
 
         Raises:
@@ -53,14 +58,15 @@ class Upscaler:
         self.network = network
         self._tiles = network if isinstance(network, LiteRTNetwork) else KerasNetwork(network, device)
         self.scale = self._tiles.geometry.scale
+        self.task = task or self._tiles.task or guess_task(self.scale)
         self._executor: ThreadPoolExecutor | None = None
         if self._tiles.workers > 1:
             self._executor = ThreadPoolExecutor(self._tiles.workers)
 
     def __repr__(self) -> str:
         """Which network it is, and what it does."""
-        does = "paints" if self.scale == 1 else f"enlarges {self.scale} times"
-        return f"<Upscaler {self.network.name}: {does}; call it with uint8 or uint16 pixels (height, width[, 3])>"
+        kind = f"{self.task}, scale {self.scale}"
+        return f"<Upscaler {self.network.name}: {kind}; call it with uint8 or uint16 pixels (height, width[, 3])>"
 
     @property
     def device(self) -> str:
@@ -68,9 +74,9 @@ class Upscaler:
         return self._tiles.device
 
     @property
-    def is_quantized(self) -> bool:
-        """Whether it computes with 8 bits, so that it takes no 16-bit pictures."""
-        return self._tiles.is_quantized
+    def takes_16_bits(self) -> bool:
+        """Whether it takes uint16 pictures; a quantized file does not."""
+        return not self._tiles.is_quantized
 
     def __call__(
         self, image: np.ndarray, *, strength: float = 1.0, on_pixels: Callable[[int], None] = lambda pixels: None
@@ -103,7 +109,7 @@ class Upscaler:
             raise ConfigError(f"image must hold pixels. Received: shape {image.shape}.")
         if not 0 <= strength <= 1:
             raise ConfigError(f"strength must be in [0, 1]. Received: {strength}.")
-        if image.dtype == np.uint16 and self.is_quantized:
+        if image.dtype == np.uint16 and not self.takes_16_bits:
             raise ConfigError(
                 "image has 16 bits for each channel, but the model is quantized to 8. Use its float32 or float16 file."
             )
@@ -145,10 +151,12 @@ class KerasNetwork:
         geometry: Scale, halo and grid, measured.
         workers: 1, for TensorFlow itself uses all cores.
         is_quantized: False.
+        task: None: Keras models do not name theirs.
         device: A line that says what computes.
     """
 
     workers = 1
+    task: str | None = None
     is_quantized = False
 
     def __init__(self, network: "keras.Model", device: str = "auto") -> None:
@@ -191,6 +199,11 @@ class KerasNetwork:
         """Enlarges a tile, as `LiteRTNetwork` does, but with its halo and not clipped."""
         with self._on_device():
             return take(np.asarray(self._network(tile[None].astype(np.float32), training=False))[0].astype(np.float32))
+
+
+def guess_task(scale: int) -> str:
+    """Returns the task of a network that does not name it, as files that are older than tasks' names."""
+    return SUPER_RESOLUTION if scale > 1 else STYLE_TRANSFER
 
 
 def load(
@@ -248,7 +261,7 @@ def load_keras(model: str | Path, *, device: str = "auto") -> Upscaler:
             f"{path} is not a network of keras-psr: it goes from {network.input_shape} to {network.output_shape}, "
             "expected (None, None, None, 3) for both."
         )
-    return Upscaler(network, device=device)
+    return Upscaler(network, task=named_task(path), device=device)
 
 
 def load_network(path: Path) -> "keras.Model":

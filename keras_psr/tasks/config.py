@@ -2,78 +2,96 @@
 
 import difflib
 import json
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, ClassVar, NoReturn, TypeVar
 
-from keras_psr.constants import DEGRADATIONS, SCALES, STYLE_GRID, STYLE_NORMALIZATIONS
+from keras_psr.constants import (
+    DEGRADATIONS,
+    SCALES,
+    STYLE_GRID,
+    STYLE_NORMALIZATIONS,
+    STYLE_TRANSFER,
+    SUPER_RESOLUTION,
+)
 from keras_psr.errors import ConfigError
 
 PRECISIONS = ("auto", "float32", "bfloat16", "float16")
 OPTIMIZERS = ("muon", "adam")
 STRATEGIES = ("auto", "none", "mirrored", "multiworker")
 
+Config = TypeVar("Config", bound="FitConfig")
 
+
+def setting(text: str, default: Any = MISSING) -> Any:
+    """Returns a field of settings with the text that both the help of its option and the docstrings show."""
+    return field(default=default, metadata={"text": text})
+
+
+def describe_fields(config_class: type[Config]) -> type[Config]:
+    """Adds the texts of a class's own fields to its docstring."""
+    own = {
+        one.name: one.metadata["text"]
+        for one in fields(config_class)
+        if one.name in config_class.__annotations__ and one.metadata
+    }
+    lines = "".join(f"\n        {name}: {text}" for name, text in own.items())
+    config_class.__doc__ = f"{config_class.__doc__}\n\n    Attributes:{lines}\n    "
+    return config_class
+
+
+@describe_fields
 @dataclass(frozen=True, kw_only=True)
 class FitConfig:
-    """The settings that both tasks share; defaults of super-resolution are the recipe of docs/recipe.md.
+    """The settings that all tasks share; defaults of super-resolution are the recipe of docs/recipe.md."""
 
-    Attributes:
-        architecture: Name of a builder in `networks`.
-        num_filters: Channels of the hidden layers; of styles, those of the first.
-        num_residual_blocks: Residual blocks (the paper's supplement: 4, for styles 5).
-        data: Sources of training pictures (`sources.open_sources`).
-        val: Sources of validation pictures, never trained on.
-        steps: Gradient steps in all (the paper: 200,000, for styles 40,000).
-        batch_size: Crops a step, over all devices (the paper: 4).
-        crop: Side of the crops that the loss sees, in pixels (the paper: 288, for styles 256).
-        optimizer: `muon` (`training.optimizer.Muon`), or `adam` (the paper).
-        learning_rate: Peak of the learning rate, with cosine decay to zero (the paper: 1e-3, constant).
-        seed: Of the initial weights and the sample stream.
-        style_weight: Weight of the style loss (Gram matrices of VGG16 responses).
-        style_layers: Responses that the style loss compares (the paper: relu1_2, relu2_2, relu3_3, relu4_3).
-        phase_weight: Weight of the loss on what repeats with the upsampling lattice; not in the paper.
-        total_variation_weight: Weight of the output's total variation.
-        vgg_weights: `bundled`, `imagenet` or a file (`vgg.build_vgg`).
-        vgg_pooling: Pooling inside the loss's VGG16: `average`, or `max` (the paper).
-        ema_momentum: Decay of the averaged weights that are saved, lowered in short fits so that they average over at
-            most a tenth of it; 0 saves the last step's. Not in the paper.
-        precision: Arithmetic of the network's hidden layers and of VGG16: `float32`, `bfloat16`, `float16`, or `auto`
-            for the fastest that is accurate on the device that computes (`training.precision.choose_precision`).
-        save_every: Steps between checkpoints and validations.
-        keep: Checkpoints kept, the newest ones.
-        init: Model whose weights to start from (`registry.find_model`); empty for none.
-        strategy: `auto` (mirrored where there are several GPUs), `none`, `mirrored` or `multiworker`.
-        devices: Devices of the mirrored strategy, such as `GPU:0`; empty for all GPUs.
-        deterministic: Use deterministic operations only, so that the same command gives the same bits.
-    """
+    task: ClassVar[str]
 
-    architecture: str
-    num_filters: int
-    num_residual_blocks: int = 5
-    data: tuple[str, ...] = ("sample",)
-    val: tuple[str, ...] = ("sample:val",)
-    steps: int
-    batch_size: int
-    crop: int
-    optimizer: str = "muon"
-    learning_rate: float = 1e-3
-    seed: int = 0
-    style_weight: float
-    style_layers: tuple[str, ...] = ("relu1_2", "relu2_2", "relu3_3", "relu4_3")
-    phase_weight: float
-    total_variation_weight: float = 0.0
-    vgg_weights: str = "bundled"
-    vgg_pooling: str = "average"
-    ema_momentum: float = 0.999
-    precision: str = "auto"
-    save_every: int = 500
-    keep: int = 2
-    init: str = ""
-    strategy: str = "auto"
-    devices: tuple[str, ...] = ()
-    deterministic: bool = False
+    data: tuple[str, ...] = setting(
+        "Training pictures: a folder, a quoted glob, tfds:NAME[:SPLIT] or sample.", ("sample",)
+    )
+    val: tuple[str, ...] = setting(
+        "Validation pictures, never trained on, from the same kinds of source.", ("sample:val",)
+    )
+    steps: int = setting("Gradient steps in all (the paper: 200,000; for styles 40,000).")
+    batch_size: int = setting("Crops a step, over all devices (the paper: 4).")
+    crop: int = setting("Side of the crops that the loss sees, in pixels (the paper: 288; for styles 256).")
+    optimizer: str = setting("What takes the steps: muon, or the paper's adam.", "muon")
+    learning_rate: float = setting("Peak of the learning rate, which decays to zero (the paper: 1e-3, constant).", 1e-3)
+    seed: int = setting("Seed of the initial weights and of the sample stream.", 0)
+    init: str = setting("Model to start from: a shipped model's name, a run folder or a .keras file.", "")
+    save_every: int = setting("Steps between checkpoints, each with a validation.", 500)
+    keep: int = setting("Checkpoints kept, the newest ones.", 2)
+    strategy: str = setting(
+        "Devices: auto (all GPUs), none (one device), mirrored, or multiworker (machines of TF_CONFIG).", "auto"
+    )
+    devices: tuple[str, ...] = setting("Devices of the mirrored strategy, such as GPU:0; none for all GPUs.", ())
+    deterministic: bool = setting("Use deterministic operations only: the same command gives the same bits.", False)
+    precision: str = setting(
+        "Arithmetic of the hidden layers and of VGG16: float32, bfloat16, float16, or auto for the fastest that is "
+        "accurate here.",
+        "auto",
+    )
+    architecture: str = setting(
+        "Network: residual, fast, or the paper's johnson2016; of styles, style or johnson2016-style."
+    )
+    num_filters: int = setting("Channels of the hidden layers; of styles, those of the first.")
+    num_residual_blocks: int = setting("Residual blocks (the paper: 4; for styles 5).", 5)
+    style_weight: float = setting("Weight of the style loss; of super-resolution, a texture loss against the original.")
+    style_layers: tuple[str, ...] = setting(
+        "VGG16 layers that the style loss compares (the default: the paper's).",
+        ("relu1_2", "relu2_2", "relu3_3", "relu4_3"),
+    )
+    phase_weight: float = setting("Weight of the loss on what repeats with the upsampling lattice; not in the paper.")
+    total_variation_weight: float = setting("Weight of the output's total variation.", 0.0)
+    vgg_weights: str = setting("Weights of VGG16: bundled, imagenet (downloaded by Keras) or a file.", "bundled")
+    vgg_pooling: str = setting("Pooling inside the loss's VGG16: average, or max (the paper).", "average")
+    ema_momentum: float = setting(
+        "Decay of the averaged weights that are saved, lowered in short fits so that they average over at most a "
+        "tenth; 0 saves the last step's. Not in the paper.",
+        0.999,
+    )
 
     def __post_init__(self) -> None:
         """Checks each value.
@@ -87,7 +105,7 @@ class FitConfig:
         self._require_one_of("strategy", STRATEGIES)
         for name in ("steps", "batch_size", "save_every", "keep", "num_filters", "num_residual_blocks"):
             self._require(getattr(self, name) >= 1, name, "at least 1")
-        for name in (field.name for field in fields(self) if field.name.endswith("_weight")):
+        for name in (one.name for one in fields(self) if one.name.endswith("_weight")):
             self._require(0 <= getattr(self, name) < float("inf"), name, "0 or more")
         self._require(self.seed >= 0, "seed", "0 or more")
         self._require(0 <= self.ema_momentum < 1, "ema_momentum", "in [0, 1)")
@@ -101,27 +119,43 @@ class FitConfig:
         """Returns the stage that takes the gradient step of this number, counted from 0."""
         return next((stage for stage in self.stages() if step < stage.last_step), self.stages()[-1])
 
+    def run_name(self) -> str:
+        """Returns what a run folder's name begins with."""
+        raise NotImplementedError
+
+    def split(self: Config) -> dict[str, Config]:
+        """Returns the fits that the settings mean, by folder below `--out`: one, in that folder itself, or several."""
+        return {"": self}
+
     def to_json(self) -> dict[str, Any]:
-        """The settings as JSON-ready values, by name."""
-        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+        """Returns the task and the settings as JSON-ready values, by name."""
+        values = {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+        return {"task": self.task, **values}
 
-    @staticmethod
-    def from_json(settings: dict[str, Any]) -> "SuperResolutionConfig | StyleConfig":
-        """The record of the task that the settings mean, from `to_json`'s form; what is left out has its default.
+    @classmethod
+    def from_json(cls: type[Config], settings: Mapping[str, Any]) -> Config:
+        """Returns the record of the task that settings mean (`name_task`); what they leave out has its default.
 
-        A `style` makes it a style transfer.
+        Args:
+            settings: In `to_json`'s form.
 
         Raises:
-            ConfigError: A name is unknown or belongs to the other task, or a value is of the wrong type or not
-                accepted.
+            ConfigError: A name is unknown or belongs to another task, a value is of the wrong type or not accepted,
+                or the settings are not of this class's task.
         """
-        tasks: list[type[SuperResolutionConfig] | type[StyleConfig]] = [SuperResolutionConfig, StyleConfig]
-        config_class, other = reversed(tasks) if settings.get("style") else tasks
+        task = name_task(settings)
+        config_class = CONFIGS.get(task)
+        if config_class is None:
+            raise ConfigError(f"task must be one of {', '.join(CONFIGS)}. Received: {task!r}.")
+        if not issubclass(config_class, cls):
+            raise ConfigError(f"The settings must be those of {cls.task}. Received: {task}.")
         defaults = default_settings(config_class)
         values = {}
         for name, value in settings.items():
+            if name == "task":
+                continue
             if name not in defaults:
-                _refuse(name, defaults, other)
+                _refuse(name, config_class)
             values[name] = _typed(name, value, defaults[name])
         return config_class(**values)
 
@@ -154,25 +188,12 @@ class Stage:
         return self.first_sample + (step - self.first_step) * self.config.batch_size
 
 
+@describe_fields
 @dataclass(frozen=True, kw_only=True)
 class SuperResolutionConfig(FitConfig):
-    """The settings of a super-resolution fit.
+    """The settings of a super-resolution fit."""
 
-    Attributes:
-        scale: Upscaling factor: 2, 4 or 8.
-        degradation: How low-resolution crops are made: `bicubic`, or `photo` with blur, noise and JPEG.
-        blur_sigma: Gaussian blur before downscaling in high-resolution pixels (the paper: 1.0; benchmarks: 0).
-        pixel_weight: Weight of the pixel loss (the paper: 0 beside the feature loss).
-        pixel_norm: `l1`, or `l2` (the paper).
-        feature_weight: Weight of the VGG16 feature loss (the paper: 1, alone).
-        feature_layer: Response that the feature loss compares (the paper: relu2_2).
-        shift_pooling: Move VGG16's pooling grid against the upsampling lattice from step to step; not in the paper.
-        warmup_steps: Steps at the start with the pixel loss alone, which are several times as cheap; the learning rate
-            decays to zero over them and starts again after them. Not in the paper (SRGAN and ESRGAN start so).
-        warmup_batch_size: Crops a step in the warm-up; 0 for the batch size.
-        warmup_crop: Side of the crops in the warm-up, in pixels; 0 for the crop.
-        warmup_learning_rate: Peak of the learning rate in the warm-up; 0 for the learning rate.
-    """
+    task: ClassVar[str] = SUPER_RESOLUTION
 
     architecture: str = "residual"
     num_filters: int = 64
@@ -181,18 +202,27 @@ class SuperResolutionConfig(FitConfig):
     crop: int = 96
     style_weight: float = 0.0
     phase_weight: float = 0.3
-    scale: int = 4
-    degradation: str = "bicubic"
-    blur_sigma: float = 0.0
-    pixel_weight: float = 1.0
-    pixel_norm: str = "l1"
-    feature_weight: float = 1.5e-4
-    feature_layer: str = "relu2_2"
-    shift_pooling: bool = True
-    warmup_steps: int = 0
-    warmup_batch_size: int = 0
-    warmup_crop: int = 0
-    warmup_learning_rate: float = 0.0
+    scale: int = setting("Upscaling factor: 2, 4 or 8.", 4)
+    degradation: str = setting(
+        "How low-resolution pictures are made: bicubic, or photo with blur, noise and JPEG.", "bicubic"
+    )
+    blur_sigma: float = setting("Gaussian blur before downscaling, in high-resolution pixels (the paper: 1).", 0.0)
+    pixel_weight: float = setting("Weight of the pixel loss (the paper: 0 beside the feature loss).", 1.0)
+    pixel_norm: str = setting("Norm of the pixel loss: l1, or l2 (the paper).", "l1")
+    feature_weight: float = setting("Weight of the VGG16 feature loss (the paper: 1, alone).", 1.5e-4)
+    feature_layer: str = setting("VGG16 layer that the feature loss compares (the default: the paper's).", "relu2_2")
+    shift_pooling: bool = setting(
+        "Move VGG16's pooling grid against the upsampling lattice from step to step, or leave it; not in the paper.",
+        True,
+    )
+    warmup_steps: int = setting(
+        "Steps at the start with the pixel loss alone, which are several times as fast; the learning rate decays to "
+        "zero over them and starts again. Not in the paper (SRGAN and ESRGAN start so).",
+        0,
+    )
+    warmup_batch_size: int = setting("Crops a step in the warm-up; 0 for the batch size.", 0)
+    warmup_crop: int = setting("Side of the crops in the warm-up, in pixels; 0 for the crop.", 0)
+    warmup_learning_rate: float = setting("Peak of the learning rate in the warm-up; 0 for the learning rate.", 0.0)
 
     def __post_init__(self) -> None:
         """Checks each value.
@@ -242,22 +272,17 @@ class SuperResolutionConfig(FitConfig):
         )
         return [first, rest]
 
+    def run_name(self) -> str:
+        """Returns the scale, as in `x4`."""
+        return f"x{self.scale}"
 
+
+@describe_fields
 @dataclass(frozen=True, kw_only=True)
 class StyleConfig(FitConfig):
-    """The settings of a style-transfer fit.
+    """The settings of a style-transfer fit."""
 
-    Attributes:
-        style: File of the painting; of a folder each picture gets a fit of its own.
-        style_size: Longer side to which the painting is reduced, in pixels (the paper's code: 256 or 384).
-        style_normalization: What the style loss is divided by (`functional.gram_error`): `energy`, to which the default
-            weights belong, divides it by that of the painting, and the content loss by that of the photograph; `paper`
-            and `mean`, the form in the paper's code, leave both as they are.
-        photograph_size: Shorter side to which photographs are reduced before crops are cut, in pixels (the paper: both
-            sides, to 256); 0 leaves them as they are.
-        content_weight: Weight of the feature loss against the photograph.
-        content_layer: Response that it compares (the paper: relu3_3; its first version: relu2_2).
-    """
+    task: ClassVar[str] = STYLE_TRANSFER
 
     architecture: str = "style"
     num_filters: int = 16
@@ -267,12 +292,24 @@ class StyleConfig(FitConfig):
     style_weight: float = 2.0
     phase_weight: float = 0.01
     total_variation_weight: float = 1e-4
-    style: str = ""
-    style_size: int = 384
-    style_normalization: str = "energy"
-    photograph_size: int = 288
-    content_weight: float = 1.0
-    content_layer: str = "relu3_3"
+    style: str = setting("Fit a style transfer, to this painting; of a folder each picture gets a fit of its own.", "")
+    style_size: int = setting(
+        "Longer side to which the painting is reduced, in pixels (the paper's code: 256 or 384).", 384
+    )
+    style_normalization: str = setting(
+        "How Gram matrices are compared: energy (relative to the painting's own, and content to the photograph's), "
+        "paper, or mean (as in the paper's code).",
+        "energy",
+    )
+    photograph_size: int = setting(
+        "Shorter side to which photographs are reduced before crops are cut, in pixels (the paper: both sides, to "
+        "256); 0 for as they are.",
+        288,
+    )
+    content_weight: float = setting("Weight of the feature loss against the photograph.", 1.0)
+    content_layer: str = setting(
+        "VGG16 layer that it compares (the paper: relu3_3; its first version: relu2_2).", "relu3_3"
+    )
 
     def __post_init__(self) -> None:
         """Checks each value.
@@ -289,10 +326,80 @@ class StyleConfig(FitConfig):
         self._require(is_cuttable, "photograph_size", f"0, or at least the crop, {self.crop}")
         self._require(self.style_weight > 0, "style_weight", "above 0: --style asks for a style loss")
 
+    def run_name(self) -> str:
+        """Returns the painting's file name without its ending."""
+        return Path(self.style).stem
+
+    def split(self) -> "dict[str, StyleConfig]":
+        """Returns one fit or, if the style is a folder, one for each painting in it."""
+        if not Path(self.style).is_dir():
+            return super().split()
+        from keras_psr.images.decoding import find_images
+
+        return {path.stem: replace(self, style=str(path)) for path in find_images(self.style)}
+
+
+CONFIGS: dict[str, type[FitConfig]] = {one.task: one for one in (SuperResolutionConfig, StyleConfig)}
+"""Settings by task."""
+
+
+def name_task(settings: Mapping[str, Any]) -> str:
+    """Returns the task of settings: the one they name, or else style transfer if there is a painting.
+
+    Users name none, nor do runs and cards from before tasks had names.
+    """
+    painting = settings.get("style", "")
+    return settings.get("task", STYLE_TRANSFER if painting else SUPER_RESOLUTION)
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What help says about a setting.
+
+    Attributes:
+        name: Of the field.
+        text: What it decides.
+        defaults: By task, for those that have it.
+    """
+
+    name: str
+    text: str
+    defaults: dict[str, Any]
+
+    @property
+    def default(self) -> Any:
+        """The default of the first task that has the setting."""
+        return next(iter(self.defaults.values()))
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether the default is the same for each task that has the setting."""
+        return all(default == self.default for default in self.defaults.values())
+
+    def describe_default(self) -> str:
+        """Returns the default as it would be typed, and that of styles if it differs."""
+        first, *others = (
+            " ".join(default) if isinstance(default, tuple) else str(default) for default in self.defaults.values()
+        )
+        return (first or "none") + ("" if self.is_shared else f"; {others[0]} with --style")
+
+
+def list_settings() -> list[Setting]:
+    """Returns the settings of all tasks, those first that choose a task, then those that all tasks share."""
+    texts: dict[str, str] = {"scale": "", "style": ""}
+    config_classes: list[type[FitConfig]] = [FitConfig, *CONFIGS.values()]
+    for config_class in config_classes:
+        texts |= {one.name: one.metadata["text"] for one in fields(config_class) if one.metadata}
+    defaults = {task: default_settings(config_class) for task, config_class in CONFIGS.items()}
+    return [
+        Setting(name, text, {task: known[name] for task, known in defaults.items() if name in known})
+        for name, text in texts.items()
+    ]
+
 
 def default_settings(config_class: type[FitConfig]) -> dict[str, Any]:
-    """The default of each setting of a task, by name."""
-    return {field.name: field.default for field in fields(config_class)}
+    """Returns the default of each setting of a task, by name."""
+    return {one.name: one.default for one in fields(config_class)}
 
 
 def read_config_file(path: Path) -> dict[str, Any]:
@@ -310,11 +417,16 @@ def read_config_file(path: Path) -> dict[str, Any]:
     return settings.get("config", settings)
 
 
-def _refuse(name: str, known: dict[str, Any], other_task: type[FitConfig]) -> NoReturn:
+def _refuse(name: str, config_class: type[FitConfig]) -> NoReturn:
     """Raises ConfigError for a setting that a task does not have."""
-    if name in default_settings(other_task):
-        reason = "is for super-resolution; leave it out beside" if other_task is SuperResolutionConfig else "goes with"
-        raise ConfigError(f"{name} {reason} --style.")
+    owners = [task for task, other in CONFIGS.items() if name in default_settings(other)]
+    if name == "style":
+        raise ConfigError(f"style does not go with settings of {config_class.task}. Leave them or --style out.")
+    if owners == [STYLE_TRANSFER]:
+        raise ConfigError(f"{name} goes with --style.")
+    if owners:
+        raise ConfigError(f"{name} is for {owners[0]}; leave it out beside --style.")
+    known = default_settings(config_class)
     near = difflib.get_close_matches(name, known, n=1)
     hint = f"Did you mean {near[0]!r}?" if near else f"Known: {', '.join(known)}."
     raise ConfigError(f"Unknown setting {name!r}. {hint}")
@@ -322,7 +434,7 @@ def _refuse(name: str, known: dict[str, Any], other_task: type[FitConfig]) -> No
 
 def _typed(name: str, value: Any, default: Any) -> Any:
     """The value as the default's type; whole numbers pass for floats, lists for tuples."""
-    if isinstance(default, tuple) and isinstance(value, list) and all(isinstance(item, str) for item in value):
+    if isinstance(default, tuple) and isinstance(value, (list, tuple)) and all(isinstance(item, str) for item in value):
         return tuple(value)
     if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
         return float(value)

@@ -17,13 +17,11 @@ import tensorflow as tf
 from keras_psr.errors import ImageFileError, TrainingError
 from keras_psr.images.decoding import read_rgb, write_image
 from keras_psr.tasks.config import FitConfig
+from keras_psr.tasks.task import Validation
 from keras_psr.training.run_folder import RunFolder
 
 LOG_EVERY = 50
 """Steps whose losses are averaged into one line of the log."""
-
-Validation = Callable[[keras.Model], tuple[dict[str, float], np.ndarray]]
-"""Scores a network: numbers by name, each beginning with `val_`, and a sheet of pictures, uint8 RGB."""
 
 EXPLODED = 1000
 """A loss so many times as large as the lowest mean of `LOG_EVERY` steps ends the fit."""
@@ -45,13 +43,13 @@ class Progress:
         summed_steps: Steps since the last line of the log.
         sums: Each loss, summed over these steps.
         lowest_loss: The lowest mean of a line so far.
-        best_psnr: The best validation so far, in dB.
+        best_score: The highest of the score that the validation names as `best`.
     """
 
     summed_steps: int = 0
     sums: dict[str, float] = field(default_factory=dict)
     lowest_loss: float = math.inf
-    best_psnr: float = -math.inf
+    best_score: float = -math.inf
 
     def to_array(self) -> np.ndarray:
         """As JSON in an array, for a checkpoint."""
@@ -59,9 +57,11 @@ class Progress:
 
     @classmethod
     def from_array(cls, array: np.ndarray) -> "Progress":
-        """The record from `to_array`'s form; checkpoints of older versions hold `samples` too."""
+        """The record from `to_array`'s form; older checkpoints hold `samples` too, and call the score `best_psnr`."""
         values = json.loads(str(array))
         values.pop("samples", None)
+        if "best_psnr" in values:
+            values["best_score"] = values.pop("best_psnr")
         return cls(**values)
 
 
@@ -231,9 +231,10 @@ class SaveAndValidate(StepCallback):
         with go_on_without(f"network {self.run.model_file}"):
             self.run.save_network(self.averaged)
         numbers, sheet = self.validation(self.averaged)
-        if "val_psnr_y" in numbers:
-            self.progress.best_psnr = max(self.progress.best_psnr, numbers["val_psnr_y"])
-            numbers["val_best_psnr_y"] = self.progress.best_psnr
+        best = self.validation.best
+        if best:
+            self.progress.best_score = max(self.progress.best_score, numbers[best])
+            numbers[f"val_best_{best.removeprefix('val_')}"] = self.progress.best_score
         self.log.write(step, numbers)
         self.log.write_sheet(step, sheet)
 

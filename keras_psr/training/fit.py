@@ -2,11 +2,11 @@
 
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from inspect import Parameter, cleandoc, signature
 from pathlib import Path
-from types import ModuleType
-from typing import Any
+from typing import Any, TypeVar
 
 import keras
 import tensorflow as tf
@@ -14,14 +14,13 @@ import tensorflow as tf
 from keras_psr.data.samples import SampleStream
 from keras_psr.errors import ConfigError, TrainingError
 from keras_psr.inference.upscaler import Upscaler, load_keras
-from keras_psr.tasks.config import FitConfig, Stage, StyleConfig, SuperResolutionConfig
-from keras_psr.tasks.style_transfer import task as style_transfer
-from keras_psr.tasks.super_resolution import task as super_resolution
+from keras_psr.tasks.config import FitConfig, Stage, list_settings
+from keras_psr.tasks.registry import TASKS
 from keras_psr.training.callbacks import CountSteps, Log, OnLog, Progress, SaveAndValidate, StopOnDivergence
 from keras_psr.training.devices import build_strategy, is_chief, is_multiworker, warn_of_unused_gpu
 from keras_psr.training.optimizer import build_optimizer
 from keras_psr.training.precision import PrecisionChoice, choose_precision
-from keras_psr.training.run_folder import RunFolder, saved_config, saved_precision
+from keras_psr.training.run_folder import RunFolder, SavedRun
 from keras_psr.training.signals import stop_signals
 from keras_psr.training.trainer import Trainer
 
@@ -30,10 +29,32 @@ log = logging.getLogger(__name__)
 POLICIES = {"float32": "float32", "bfloat16": "mixed_bfloat16", "float16": "mixed_float16"}
 """Keras dtype policies: weights stay float32 under each."""
 
-TASKS: dict[type[FitConfig], ModuleType] = {SuperResolutionConfig: super_resolution, StyleConfig: style_transfer}
-"""What differs between the tasks, by kind of settings: `build_network`, `build_loss`, `build_stream`, `Validation`."""
+Face = TypeVar("Face", bound=Callable[..., Upscaler])
 
 
+def name_settings(face: Face) -> Face:
+    """Puts every setting into a function's signature and docstring, so that `help` and completion show them."""
+    settings = list_settings()
+    parameters = [
+        Parameter(
+            setting.name,
+            Parameter.KEYWORD_ONLY,
+            default=setting.default if setting.is_shared else None,
+            annotation=type(setting.default),
+        )
+        for setting in settings
+    ]
+    own = signature(face)
+    kept = [parameter for parameter in own.parameters.values() if parameter.kind is not Parameter.VAR_KEYWORD]
+    face.__signature__ = own.replace(parameters=[*kept, *parameters])  # type: ignore[attr-defined]
+    lines = (
+        f"    {one.name}: {one.text} Default: {one.describe_default().replace('--style', 'style')}." for one in settings
+    )
+    face.__doc__ = "\n".join([cleandoc(face.__doc__ or ""), "", "Settings:", *lines])
+    return face
+
+
+@name_settings
 def fit(
     out: str | Path,
     *,
@@ -50,11 +71,10 @@ def fit(
         out: The run folder to write (`training.run_folder.RunFolder`).
         resume: Go on with the run in `out`, with its own settings.
         overwrite: Replace the run in `out`.
-        on_log: Called with the step and numbers, such as losses and validation scores, whenever some are logged.
-        command: What `config.json` notes as the command.
-        callbacks: Further Keras callbacks; each gradient step is a batch.
-        **settings: Fields of `tasks.config.SuperResolutionConfig`, such as `scale=4`, `data="photos/"` and
-            `steps=3000`; or of `StyleConfig`, with `style`.
+        on_log: As for `fit_network`.
+        command: As for `fit_network`.
+        callbacks: As for `fit_network`.
+        **settings: See Settings; None means the default.
 
     Returns:
         The fitted network, with averaged weights.
@@ -65,32 +85,75 @@ def fit(
         TrainingError: The run folder cannot be used, the fit diverged, or another machine was lost.
         KeyboardInterrupt: SIGINT (Ctrl-C), SIGTERM or SIGHUP stopped it; a checkpoint to resume from has been
             written.
+
+    Example:
+        upscaler = keras_psr.fit("runs/x2", scale=2, data="photos/", steps=20000)
     """
-    run = RunFolder(Path(out))
-    config = FitConfig.from_json({**(saved_config(run.path) if resume else {}), **_with_lists(settings)})
+    saved = SavedRun.read(Path(out)) if resume else None
+    given = {name: value for name, value in settings.items() if value is not None}
+    for name in given.keys() & {"data", "val"}:  # one source may be given alone
+        given[name] = (given[name],) if isinstance(given[name], str) else tuple(given[name])
+    config = FitConfig.from_json({**(saved.settings if saved else {}), **given})
+    return fit_network(
+        Path(out), config, resumed=saved, overwrite=overwrite, on_log=on_log, command=command, callbacks=callbacks
+    )
+
+
+def fit_network(
+    out: Path,
+    config: FitConfig,
+    *,
+    resumed: SavedRun | None = None,
+    overwrite: bool = False,
+    on_log: OnLog = lambda step, numbers: None,
+    command: Sequence[str] = tuple(sys.argv),
+    callbacks: Sequence[keras.callbacks.Callback] = (),
+) -> Upscaler:
+    """Fits a network by settings that have been put together, as `fit` does.
+
+    Args:
+        out: The run folder to write.
+        config: The settings.
+        resumed: The run in `out`, to go on with it; None for a new one.
+        overwrite: Replace the run in `out`.
+        on_log: Called with the step and numbers, such as losses and validation scores, whenever some are logged.
+        command: What `config.json` notes as the command.
+        callbacks: Further Keras callbacks; each gradient step is a batch.
+
+    Returns:
+        The fitted network, with averaged weights.
+
+    Raises:
+        ConfigError: A setting is not accepted, or not the one of the run that goes on.
+        DataError: As for `fit`.
+        TrainingError: As for `fit`.
+        KeyboardInterrupt: As for `fit`.
+    """
+    run, task = RunFolder(out), TASKS[config.task]
     strategy = build_strategy(config.strategy, config.devices, [stage.config.batch_size for stage in config.stages()])
     warn_of_unused_gpu()
     if config.deterministic:
         tf.config.experimental.enable_op_determinism()
-    if is_chief(strategy):
-        run.check(config, resume=resume, overwrite=overwrite)
-    choice = choose_precision(config, strategy, saved_precision(run.path) if resume else None)
+    if resumed:
+        resumed.check(config)
+    elif is_chief(strategy):
+        run.check(overwrite=overwrite)
+    choice = choose_precision(config, strategy, resumed.precision if resumed else None)
     computed = replace(config, precision=choice.precision)
     if not is_chief(strategy):
-        return _help_fit(run, computed, strategy, resume=resume)
+        return _help_fit(run, computed, strategy, resume=resumed is not None)
     _report_precision(choice)
-    task = TASKS[type(config)]
     stream = task.build_stream(config)
-    validation = task.Validation(config)
+    validation = task.build_validation(config)
     trainer = build_trainer(computed, strategy)
     averaged = task.build_network(config, "float32")
     with run.locked(), stop_signals() as stop:
-        run.check(config, resume=resume, overwrite=overwrite)  # again, now that no other fit can change it
         progress = Progress()
-        if resume:
+        if resumed:
             progress = _restore(trainer, run)
-            run.go_on(config, trainer.steps_done)
+            run.go_on(resumed, config, trainer.steps_done)
         else:
+            run.check(overwrite=overwrite)  # again, now that no other fit can change it
             run.start(config, command, choice.precision)  # last: it removes what it replaces
         guard = StopOnDivergence(progress, lambda step: _describe_batch(stream, config.stage_at(step - 1), step - 1))
         lines = Log(progress, run, config, on_log)
@@ -105,14 +168,14 @@ def _help_fit(run: RunFolder, config: FitConfig, strategy: tf.distribute.Strateg
     They leave SIGTERM to the chief, and end when it does.
     """
     with stop_signals():
-        task = TASKS[type(config)]
+        task = TASKS[config.task]
         trainer = build_trainer(config, strategy)
         if resume:
             _restore(trainer, run)
         _run_stages(trainer, task.build_stream(config), config, strategy, [])
         averaged = task.build_network(config, "float32")
         trainer.copy_average_to(averaged)
-    return Upscaler(averaged)
+    return Upscaler(averaged, task=config.task)
 
 
 def _report_precision(choice: PrecisionChoice) -> None:
@@ -153,7 +216,7 @@ def _run_stages(
         if trainer.steps_done < stage.last_step:
             if len(stages) > 1:
                 with strategy.scope():
-                    trainer.use_loss(TASKS[type(config)].build_loss(stage.config))
+                    trainer.use_loss(TASKS[config.task].build_loss(stage.config))
             _run_stage(trainer, stream.with_crop(stage.config.crop), stage, strategy, callbacks)
 
 
@@ -215,7 +278,7 @@ def build_trainer(config: FitConfig, strategy: tf.distribute.Strategy | None = N
         ConfigError: The architecture or a VGG16 layer is unknown, or the model to start from does not fit.
     """
     keras.utils.set_random_seed(config.seed)
-    task = TASKS[type(config)]
+    task = TASKS[config.task]
     initial = load_keras(config.init).network if config.init else None
     strategy = strategy or tf.distribute.get_strategy()
     if config.precision == "auto":
@@ -254,11 +317,3 @@ def _copy_weights(source: keras.Model, target: keras.Model, name: str) -> None:
         )
     if left_out:
         log.info("%s has no weights for %s, which start anew.", name, ", ".join(left_out))
-
-
-def _with_lists(settings: dict[str, Any]) -> dict[str, Any]:
-    """The settings with sources as lists, also where one was given alone."""
-    return {
-        name: ([value] if isinstance(value, str) else list(value)) if name in ("data", "val") else value
-        for name, value in settings.items()
-    }

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -73,21 +74,15 @@ class RunFolder:
         finally:
             lock.release()
 
-    def check(self, config: FitConfig, *, resume: bool, overwrite: bool) -> None:
-        """Refuses what would lose a run or mix two; changes nothing.
+    def check(self, *, overwrite: bool) -> None:
+        """Refuses a folder in which a new run would lose another one or mix with other files; changes nothing.
 
         Args:
-            config: The resolved settings.
-            resume: Go on with the run that the folder holds.
             overwrite: Replace the run that the folder holds.
 
         Raises:
-            TrainingError: The folder holds a run and neither was asked for, or there is nothing to resume.
-            ConfigError: The run to resume was fitted with other settings.
+            TrainingError: The folder holds a run and it is not to be replaced, or other files.
         """
-        if resume:
-            self._check_resumable(config)
-            return
         if self.config_file.exists() and not overwrite:
             raise TrainingError(f"--out {self.path} already holds a run. Use --resume, --overwrite or another folder.")
         others = [path for path in self.path.glob("*") if path.name != LOCK_FILE]
@@ -109,14 +104,13 @@ class RunFolder:
         record = {"config": config.to_json(), "precision": precision, "command": list(command)}
         self._write_config(record | describe_environment())
 
-    def go_on(self, config: FitConfig, step: int) -> None:
+    def go_on(self, saved: "SavedRun", config: FitConfig, step: int) -> None:
         """Takes away whatever was written after a step's checkpoint, and notes settings that were changed.
 
         What a killed process left behind goes with it, so that the folder is that of a run that was never stopped.
         TensorBoard's files are written anew from the log.
         """
-        record = json.loads(self.config_file.read_text(encoding="utf-8"))
-        self._write_config(record | {"config": config.to_json()})
+        self._write_config(saved.record | {"config": config.to_json()})
         for path in [*self.checkpoints.glob("step-*.npz"), *self.samples.glob("step-*.png")]:
             if int(path.stem.removeprefix("step-")) > step:
                 path.unlink()
@@ -187,33 +181,52 @@ class RunFolder:
         with write_whole(self.config_file) as unfinished:
             unfinished.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
 
-    def _check_resumable(self, config: FitConfig) -> None:
-        if not self.config_file.exists():
-            raise TrainingError(f"--resume: {self.path} holds no run ({CONFIG_FILE} is missing).")
-        saved = FitConfig.from_json(saved_config(self.path)).to_json()
-        settings = config.to_json()
+
+@dataclass(frozen=True)
+class SavedRun:
+    """What `config.json` says of a run that goes on, read once.
+
+    Attributes:
+        path: The run folder.
+        record: The whole file.
+    """
+
+    path: Path
+    record: dict[str, Any]
+
+    @classmethod
+    def read(cls, path: Path) -> "SavedRun":
+        """Reads the file in a run folder.
+
+        Raises:
+            ModelError: The folder holds no run.
+        """
+        file = path / CONFIG_FILE
+        if not file.is_file():
+            raise ModelError(f"{path} holds no run ({CONFIG_FILE} is missing). Give a run folder of `keras-psr fit`.")
+        return cls(path, json.loads(file.read_text(encoding="utf-8")))
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The settings that it was started with, and changes since."""
+        return self.record["config"]
+
+    @property
+    def precision(self) -> str:
+        """The precision that it computes in; older runs name it in their settings alone."""
+        return self.record.get("precision", self.settings.get("precision", "bfloat16"))
+
+    def check(self, config: FitConfig) -> None:
+        """Refuses to go on with other settings than its own, but for those that are `CHANGEABLE`.
+
+        Raises:
+            ConfigError: A setting differs.
+        """
+        saved, settings = FitConfig.from_json(self.settings).to_json(), config.to_json()
         changed = [name for name in settings if saved.get(name) != settings[name] and name not in CHANGEABLE]
         if changed:
             differences = ", ".join(f"{name} was {saved.get(name)}, now {settings[name]}" for name in changed)
             raise ConfigError(f"--resume goes on with the run's own settings; leave out what differs: {differences}.")
-
-
-def saved_config(path: Path) -> dict[str, Any]:
-    """The settings that the run in a folder was started with.
-
-    Raises:
-        ModelError: The folder holds no run.
-    """
-    file = path / CONFIG_FILE
-    if not file.is_file():
-        raise ModelError(f"{path} holds no run ({CONFIG_FILE} is missing). Give a run folder of `keras-psr fit`.")
-    return json.loads(file.read_text(encoding="utf-8"))["config"]
-
-
-def saved_precision(path: Path) -> str:
-    """Returns the precision that the run in a folder computes in; older runs name it in their settings alone."""
-    record = json.loads((path / CONFIG_FILE).read_text(encoding="utf-8"))
-    return record.get("precision", record["config"].get("precision", "bfloat16"))
 
 
 def _checksum(state: dict[str, np.ndarray]) -> str:

@@ -158,6 +158,7 @@ def test_what_is_no_array_is_refused_with_the_remedy(random_network, image):
 
 def test_it_says_what_it_is(random_network, export_tflite):
     assert repr(load(export_tflite("float32"))) == (
-        "<Upscaler tiny_float32.tflite: enlarges 4 times; call it with uint8 or uint16 pixels (height, width[, 3])>"
+        "<Upscaler tiny_float32.tflite: super-resolution, scale 4; "
+        "call it with uint8 or uint16 pixels (height, width[, 3])>"
     )
-    assert ": enlarges 4 times; " in repr(Upscaler(random_network))
+    assert ": super-resolution, scale 4; " in repr(Upscaler(random_network))

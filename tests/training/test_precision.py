@@ -9,7 +9,7 @@ from keras_psr.tasks.config import SuperResolutionConfig
 from keras_psr.training import precision
 from keras_psr.training.fit import fit
 from keras_psr.training.precision import PrecisionChoice, Probe, choose_precision
-from keras_psr.training.run_folder import saved_precision
+from keras_psr.training.run_folder import SavedRun
 
 GRADIENTS = (np.ones((1, 2, 2, 1), np.float32), np.ones((3, 3, 1, 1), np.float32))
 
@@ -98,7 +98,7 @@ def test_a_run_notes_what_came_of_auto_and_goes_on_with_it(measured, tiny_settin
     with caplog.at_level(logging.INFO, logger="keras_psr"):
         fit(tmp_path / "run", **settings)
         assert "Computing in float32: this device does not compute bfloat16." in caplog.messages
-        assert saved_precision(tmp_path / "run") == "float32"
+        assert SavedRun.read(tmp_path / "run").precision == "float32"
         measured(bfloat16=0.1)
         fit(tmp_path / "run", resume=True)
         assert "Computing in float32: as the run began." in caplog.messages

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from keras_psr.constants import STYLE_GRID
-from keras_psr.data.sources import open_sources, report_skipped
-from keras_psr.errors import ConfigError, DataError, ImageFileError
+from keras_psr.constants import STYLE_GRID, STYLE_TRANSFER
+from keras_psr.data.sources import OnPicture, Picture, open_sources, use_pictures
+from keras_psr.errors import ConfigError
 from keras_psr.images.metrics import lattice_ratio, mean_scores
 from keras_psr.images.pixels import crop_center, resize_bicubic, to_uint8
 from keras_psr.inference.upscaler import Upscaler
@@ -18,9 +18,6 @@ from keras_psr.tasks.style_transfer.optimization import optimize, white_noise
 BASELINE_ITERATIONS = (50, 100, 300, 500)
 """Iterations at which the optimisation is looked at (Johnson et al. 2016, figure 5 and table 1)."""
 
-OnStep = Callable[[str, int, int], None]
-"""Called with a description, the number of pictures done, and their number."""
-
 
 def evaluate_style(
     stylizer: Upscaler,
@@ -29,7 +26,7 @@ def evaluate_style(
     *,
     size: int = 256,
     iterations: int = 0,
-    on_step: OnStep = lambda description, done, total: None,
+    on_step: OnPicture = lambda name, done, total: None,
 ) -> dict[str, Any]:
     """Measures the loss of painted photographs, of the photographs themselves, and of optimised ones.
 
@@ -39,13 +36,14 @@ def evaluate_style(
         data: Sources of photographs (`sources.open_sources`).
         size: Side of the square that is cut from the middle of each, reduced so that it is as large as can be; pixels.
         iterations: Iterations of L-BFGS from white noise, looked at after `BASELINE_ITERATIONS`; 0 for none.
-        on_step: Called before each step.
+        on_step: Called before each picture and iteration; the name tells the latter, too.
 
     Returns:
-        JSON-ready: `weights` of the terms; `size`; `skipped`; `pictures`, a list of {`name`, `scores`, `objectives`};
-        `summary`; and `iterations_to_match`. `scores` and `summary`, their means, map `photograph`, `model` and such as
-        `L-BFGS 50` to numbers: `loss`, the weighted sum; each term; `lattice_ratio` with a period of `STYLE_GRID`, of
-        which the summary has the median (NaN below 56 pixels); and, but for the photograph, `seconds`.
+        JSON-ready: `task`; `weights` of the terms; `size`; `skipped`; `pictures`, a list of {`name`, `scores`,
+        `objectives`}; `summary`; and `iterations_to_match`. `scores` and `summary`, their means, map `photograph`,
+        `model` and such as `L-BFGS 50` to numbers: `loss`, the weighted sum; each term; `lattice_ratio` with a period
+        of `STYLE_GRID`, of which the summary has the median (NaN below 56 pixels); and, but for the photograph,
+        `seconds`.
         `objectives` are those of L-BFGS after each iteration. `iterations_to_match` is the number of them after which
         their mean is no more than that of the network, None if it never is.
 
@@ -53,15 +51,9 @@ def evaluate_style(
         DataError: No picture can be used.
     """
     pictures = open_sources(data)
-    rows: list[dict[str, Any]] = []
-    skipped: list[tuple[str, str]] = []
-    for done, picture in enumerate(pictures):
-        on_step(picture.name, done, len(pictures))
-        try:
-            photograph = square(picture.read(), size)
-        except (ImageFileError, ConfigError) as error:
-            skipped.append((picture.name, str(error)))
-            continue
+
+    def measure(picture: Picture) -> dict[str, Any]:
+        photograph = square(picture.read(), size)
         stylizer(photograph)  # so that what happens only once is not timed
         start = time.perf_counter()
         painted = stylizer(photograph)
@@ -70,23 +62,25 @@ def evaluate_style(
             "photograph": _score(photograph, photograph, loss),
             "model": {**_score(painted, photograph, loss), "seconds": seconds},
         }
-
-        def say(iteration: int, name: str = picture.name, done: int = done) -> None:
-            on_step(f"{name}, iteration {iteration}", done, len(pictures))
-
         objectives: list[float] = []
         if iterations:
+            done = pictures.index(picture)
+
+            def say(iteration: int) -> None:
+                on_step(f"{picture.name}, iteration {iteration}", done, len(pictures))
+
             baseline, objectives = measure_baseline(photograph, loss, iterations, say)
             scores |= baseline
-        rows.append({"name": picture.name, "scores": scores, "objectives": objectives})
-    if not rows:
-        raise DataError(f"None of the {len(pictures)} pictures can be scored; {skipped[0][0]}: {skipped[0][1]}")
-    report_skipped(skipped)
+        return {"name": picture.name, "scores": scores, "objectives": objectives}
+
+    refusal = "None of the {number} pictures can be scored."
+    rows, skipped = use_pictures(pictures, measure, refusal=refusal, on_picture=on_step)
     summary = {method: mean_scores([row["scores"][method] for row in rows]) for method in rows[0]["scores"]}
     shortest = min(len(row["objectives"]) for row in rows)  # L-BFGS ends where no step makes the objective smaller
     means = np.mean([row["objectives"][:shortest] for row in rows], axis=0)
     reached = np.flatnonzero(means <= summary["model"]["loss"])
     return {
+        "task": STYLE_TRANSFER,
         "weights": loss.weights,
         "size": size,
         "skipped": [{"name": name, "reason": reason} for name, reason in skipped],

@@ -102,16 +102,16 @@ def white_noise(shape: tuple[int, ...], seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).uniform(0, 255, shape).astype(np.float32)
 
 
-class Optimizer:
+class PixelOptimizer:
     """Optimisation as a function of pictures, to be used where an `upscaler.Upscaler` is.
 
     Attributes:
         scale: 1.
-        is_quantized: True: the result has 8 bits.
+        takes_16_bits: False: pictures are optimised with 8 bits.
     """
 
     scale = 1
-    is_quantized = True
+    takes_16_bits = False
 
     def __init__(
         self,

@@ -1,17 +1,21 @@
-"""What a fit of style transfer consists of: network, loss, sample stream and validation."""
+"""What style transfer consists of, as `tasks.task.Task` lists it."""
 
 import logging
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
 
 from keras_psr.constants import STYLE_GRID
 from keras_psr.data.samples import SampleStream
-from keras_psr.data.sources import Picture, open_sources, report_skipped
-from keras_psr.errors import ConfigError, DataError, ImageFileError
+from keras_psr.data.sources import OnPicture, Picture, open_sources, use_pictures
+from keras_psr.errors import ConfigError
 from keras_psr.images.decoding import read_rgb
+from keras_psr.images.metrics import psnr_rgb, ssim_y
 from keras_psr.images.pixels import resize_bicubic
 from keras_psr.images.sheets import comparison_sheet
 from keras_psr.inference.upscaler import Upscaler
@@ -20,6 +24,8 @@ from keras_psr.losses.terms import feature_loss, painting_grams, phase_loss, sty
 from keras_psr.networks.receptive_field import measure_geometry
 from keras_psr.networks.style_transfer import build_style_network
 from keras_psr.tasks.config import StyleConfig
+from keras_psr.tasks.style_transfer.evaluation import evaluate_style
+from keras_psr.tasks.task import Scores
 
 SMALLEST_PAINTING = 32
 """Shorter side of the smallest painting with a style, in pixels: four responses of VGG16's relu4_3."""
@@ -32,6 +38,12 @@ INPUT_MULTIPLE = 64
 """Of which the side of a training input is a multiple. With 368 pixels, 92 behind the strides, bfloat16 convolutions
 of TensorFlow 2.21 on a CPU with AMX gave NaN in part of a kernel's gradient once in some 60 steps; with 256 and 384
 never."""
+
+MIN_PSNR = 30.0
+"""Least PSNR of a `.tflite` file's picture against the network's, in dB."""
+
+NO_DIFFERENCE = 100.0
+"""PSNR that equal pictures count for in a mean, in dB."""
 
 log = logging.getLogger(__name__)
 
@@ -160,8 +172,51 @@ def shrunk_size(height: int, width: int, factor: float) -> tuple[int, int]:
     return max(1, round(height * factor)), max(1, round(width * factor))
 
 
-class Validation:
+def build_validation(config: StyleConfig) -> "StyleValidation":
+    """The loss terms of the first few held-out photographs, painted.
+
+    Raises:
+        DataError: No photograph can be read.
+        ConfigError: The painting is too small.
+        ImageFileError: The painting cannot be read.
+    """
+    return StyleValidation(config)
+
+
+def build_verification(scale: int, max_drop: float) -> "StyleVerification":
+    """How near a `.tflite` file comes to the pictures of its network: a painted photograph has no original."""
+    return StyleVerification()
+
+
+def evaluate(
+    upscaler: Upscaler,
+    data: Sequence[str],
+    *,
+    settings: Mapping[str, Any],
+    style: str | None,
+    iterations: int | None,
+    on_picture: OnPicture,
+) -> dict[str, Any]:
+    """Measures a network by the loss that it was fitted to, as `evaluation.evaluate_style` does.
+
+    Raises:
+        ConfigError: Nobody knows which painting that was.
+        DataError: No picture can be used.
+    """
+    settings = {**settings, "style": style} if style else settings
+    if not settings:
+        raise ConfigError(f"--style must be the painting of {upscaler.network.name}, beside which none is named.")
+    config = StyleConfig.from_json(settings)
+    if not Path(config.style).is_file():
+        raise ConfigError(f"--style must be the painting of {upscaler.network.name}. There is no file {config.style}.")
+    objective = build_objective(config)
+    return evaluate_style(upscaler, objective, data, iterations=iterations or 0, on_step=on_picture)
+
+
+class StyleValidation:
     """Paints the first few held-out photographs, and tells the loss terms of the results."""
+
+    best: str | None = None
 
     def __init__(self, config: StyleConfig) -> None:
         """Reads painting and photographs; those that cannot be read are left out and named.
@@ -173,22 +228,15 @@ class Validation:
         """
         self.painting = read_painting(config)
         self.objective = build_objective(config, self.painting)
-        pictures, skipped = open_sources(config.val), []
-        self.photographs: list[np.ndarray] = []
-        for picture in pictures:
-            try:
-                pixels = picture.read()
-            except ImageFileError as error:
-                skipped.append((picture.name, str(error)))
-                continue
-            self.photographs.append(shrink(pixels, VALIDATION_SIDE / max(pixels.shape[:2])))
-            if len(self.photographs) == VALIDATION_PICTURES:
-                break
-        report_skipped(skipped)
-        if not self.photographs:
-            raise DataError(f"None of {len(pictures)} validation pictures can be read. Give another --val.")
 
-    def __call__(self, network: keras.Model) -> tuple[dict[str, float], np.ndarray]:
+        def reduce(picture: Picture) -> np.ndarray:
+            pixels = picture.read()
+            return shrink(pixels, VALIDATION_SIDE / max(pixels.shape[:2]))
+
+        refusal = "None of {number} validation pictures can be read. Give another --val."
+        self.photographs, _ = use_pictures(open_sources(config.val), reduce, refusal=refusal, limit=VALIDATION_PICTURES)
+
+    def __call__(self, network: keras.Model) -> tuple[Scores, np.ndarray]:
         """Paints the photographs.
 
         Returns:
@@ -201,3 +249,34 @@ class Validation:
             rows.append(self.objective.measure(painted, photograph))
             sheet.append({"photograph": photograph, "ours": painted})
         return {f"val_{name}": float(np.mean([row[name] for row in rows])) for name in rows[0]}, comparison_sheet(sheet)
+
+
+class StyleVerification:
+    """Compares what files and their network make of photographs.
+
+    The report has `psnr` in dB over all channels and `ssim_y`, of a file's pictures against the network's.
+    """
+
+    def __init__(self) -> None:
+        """Sets the limit."""
+        self.limit = {"min_psnr": MIN_PSNR}
+
+    def prepare(self, picture: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Returns the photograph as it is, twice."""
+        return picture, picture
+
+    def score(self, image: np.ndarray, expected: np.ndarray, original: np.ndarray) -> Scores:
+        """Returns the scores of a result beside the network's.
+
+        Raises:
+            ConfigError: The picture is too small.
+        """
+        return {"psnr": min(psnr_rgb(image, expected, 0), NO_DIFFERENCE), "ssim_y": ssim_y(image, expected, 0)}
+
+    def compare(self, scores: Scores, expected: Scores) -> Scores:
+        """Returns the mean scores as they are."""
+        return scores
+
+    def accepts(self, row: Mapping[str, Any]) -> bool:
+        """Returns whether a file comes near enough to the network; False where that is not defined."""
+        return row["psnr"] >= self.limit["min_psnr"]

@@ -9,12 +9,13 @@ import numpy as np
 from keras import ops
 from PIL import Image
 
-from keras_psr.data.sources import open_sources, report_skipped
-from keras_psr.errors import ConfigError, DataError, ImageFileError
+from keras_psr.constants import SUPER_RESOLUTION
+from keras_psr.data.sources import OnPicture, Picture, open_sources, use_pictures
 from keras_psr.images.metrics import lattice_ratio, mean_scores, psnr_rgb, psnr_y, ssim_y
 from keras_psr.images.pixels import crop_to_multiple, make_low_res, resize_bicubic
 from keras_psr.inference.upscaler import Upscaler, load
 from keras_psr.losses.vgg import build_vgg
+from keras_psr.tasks.task import Scores
 
 FEATURE_TAP = "relu2_2"
 LPIPS_TAPS = ("relu1_2", "relu2_2", "relu3_3", "relu4_3")
@@ -29,7 +30,6 @@ PROTOCOL = {
     "lattice_ratio": "spectral power on the upsampling lattice over its surroundings; median over pictures",
 }
 
-Scores = dict[str, float]
 Responses = dict[str, keras.KerasTensor]
 UpscaleFunction = Callable[[np.ndarray], np.ndarray]
 
@@ -39,7 +39,7 @@ def evaluate(
     data: str | Sequence[str],
     *,
     vgg_weights: str = "bundled",
-    on_picture: Callable[[str, int, int], None] = lambda name, done, total: None,
+    on_picture: OnPicture = lambda name, done, total: None,
 ) -> dict[str, Any]:
     """Scores a network, bicubic and Lanczos on pictures that it has not seen.
 
@@ -50,8 +50,8 @@ def evaluate(
         on_picture: Called before each picture with its name, how many are done, and how many there are.
 
     Returns:
-        JSON-ready: `scale`; `protocol`; `skipped`; `pictures`, a list of {`name`, `height`, `width`, `scores`}; and
-        `summary`. `scores` and `summary` map `bicubic`, `lanczos` and `model` to numbers by metric.
+        JSON-ready: `task`; `scale`; `protocol`; `skipped`; `pictures`, a list of {`name`, `height`, `width`, `scores`};
+        and `summary`. `scores` and `summary` map `bicubic`, `lanczos` and `model` to numbers by metric.
 
     Raises:
         DataError: No picture can be used.
@@ -61,27 +61,21 @@ def evaluate(
     scale = upscaler.scale
     methods: dict[str, UpscaleFunction] = {**interpolations(scale), "model": upscaler}
     vgg = build_vgg(LPIPS_TAPS, weights=vgg_weights)
+
+    def score(picture: Picture) -> dict[str, Any]:
+        original = crop_to_multiple(picture.read(), scale)
+        low_res = make_low_res(original, scale)
+        expected = vgg_responses(original, vgg)
+        scores = {
+            name: score_picture(upscale(low_res), original, scale, vgg, expected) for name, upscale in methods.items()
+        }
+        return {"name": picture.name, "height": original.shape[0], "width": original.shape[1], "scores": scores}
+
     pictures = open_sources([data] if isinstance(data, str) else data)
-    rows: list[dict[str, Any]] = []
-    skipped: list[tuple[str, str]] = []
-    for done, picture in enumerate(pictures):
-        on_picture(picture.name, done, len(pictures))
-        try:
-            original = crop_to_multiple(picture.read(), scale)
-            low_res = make_low_res(original, scale)
-            expected = vgg_responses(original, vgg)
-            scores = {
-                name: score_picture(upscale(low_res), original, scale, vgg, expected)
-                for name, upscale in methods.items()
-            }
-        except (ImageFileError, ConfigError) as error:
-            skipped.append((picture.name, str(error)))
-            continue
-        rows.append({"name": picture.name, "height": original.shape[0], "width": original.shape[1], "scores": scores})
-    if not rows:
-        raise DataError(f"None of the {len(pictures)} pictures can be scored; {skipped[0][0]}: {skipped[0][1]}")
-    report_skipped(skipped)
+    refusal = "None of the {number} pictures can be scored."
+    rows, skipped = use_pictures(pictures, score, refusal=refusal, on_picture=on_picture)
     return {
+        "task": SUPER_RESOLUTION,
         "scale": scale,
         "protocol": PROTOCOL,
         "skipped": [{"name": name, "reason": reason} for name, reason in skipped],

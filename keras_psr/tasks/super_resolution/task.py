@@ -1,11 +1,14 @@
-"""What a fit of super-resolution consists of: network, loss, sample stream and validation."""
+"""What super-resolution consists of, as `tasks.task.Task` lists it."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import keras
 import numpy as np
 
 from keras_psr.data.samples import SampleStream
-from keras_psr.data.sources import open_sources, report_skipped
-from keras_psr.errors import ConfigError, DataError, ImageFileError
+from keras_psr.data.sources import OnPicture, Picture, open_sources, use_pictures
+from keras_psr.errors import ConfigError
 from keras_psr.images.pixels import crop_center, crop_to_multiple, make_low_res
 from keras_psr.images.sheets import comparison_sheet
 from keras_psr.inference.upscaler import Upscaler
@@ -14,7 +17,9 @@ from keras_psr.losses.terms import feature_loss, phase_loss, pixel_loss, style_l
 from keras_psr.losses.vgg import build_vgg, pooling_stride
 from keras_psr.networks import super_resolution
 from keras_psr.tasks.config import SuperResolutionConfig
-from keras_psr.tasks.super_resolution.evaluation import FEATURE_TAP, Scores, interpolations, score_picture, summarize
+from keras_psr.tasks.super_resolution import evaluation
+from keras_psr.tasks.super_resolution.evaluation import FEATURE_TAP, interpolations, score_picture, summarize
+from keras_psr.tasks.task import Scores
 
 SHEET_PICTURES = 3
 SHEET_SIZE = 288
@@ -74,8 +79,46 @@ def build_stream(config: SuperResolutionConfig) -> SampleStream:
     )
 
 
-class Validation:
+def build_validation(config: SuperResolutionConfig) -> "SuperResolutionValidation":
+    """The scores of whole held-out pictures.
+
+    Raises:
+        DataError: None can be scored.
+    """
+    return SuperResolutionValidation(config)
+
+
+def build_verification(scale: int, max_drop: float) -> "SuperResolutionVerification":
+    """What a `.tflite` file loses against its network, measured on originals that both enlarge."""
+    return SuperResolutionVerification(scale, max_drop)
+
+
+def evaluate(
+    upscaler: Upscaler,
+    data: Sequence[str],
+    *,
+    settings: Mapping[str, Any],
+    style: str | None,
+    iterations: int | None,
+    on_picture: OnPicture,
+) -> dict[str, Any]:
+    """Scores a network, bicubic and Lanczos, as `evaluation.evaluate` does.
+
+    Raises:
+        ConfigError: A style or iterations were asked for.
+        DataError: No picture can be used.
+    """
+    if style or iterations is not None:
+        raise ConfigError(
+            f"--style and --iterations are for style networks. {upscaler.network.name} enlarges {upscaler.scale} times."
+        )
+    return evaluation.evaluate(upscaler, data, on_picture=on_picture)
+
+
+class SuperResolutionValidation:
     """Scores the network on whole held-out pictures, next to bicubic."""
+
+    best: str | None = "val_psnr_y"
 
     def __init__(self, config: SuperResolutionConfig) -> None:
         """Decodes the pictures and scores bicubic once; those that cannot be scored are left out and named.
@@ -83,37 +126,27 @@ class Validation:
         Raises:
             DataError: None can be scored.
         """
-        self.scale = scale = config.scale
+        self.scale = config.scale
         self.vgg = build_vgg((FEATURE_TAP,), weights=config.vgg_weights)
-        pictures = open_sources(config.val)
-        self.low_res: list[np.ndarray] = []
-        self.baselines: list[dict[str, np.ndarray]] = []
-        self.bicubic_scores: list[Scores] = []
-        skipped = []
-        for picture in pictures:
-            try:
-                original = crop_to_multiple(picture.read(), scale)
-                low_res = make_low_res(original, scale)
-                bicubic = interpolations(scale)["bicubic"](low_res)
-                self.bicubic_scores.append(score_picture(bicubic, original, scale, self.vgg))
-            except (ImageFileError, ConfigError) as error:
-                skipped.append((picture.name, str(error)))
-                continue
-            self.low_res.append(low_res)
-            self.baselines.append({"bicubic": bicubic, "original": original})
-        if not self.low_res:
-            reason = f"; {skipped[0][0]}: {skipped[0][1]}" if skipped else ""
-            raise DataError(f"None of {len(pictures)} validation pictures can be scored{reason}. Give another --val.")
-        report_skipped(skipped)
+        refusal = "None of {number} validation pictures can be scored. Give another --val."
+        self.pictures, _ = use_pictures(open_sources(config.val), self._prepare, refusal=refusal)
 
-    def __call__(self, network: keras.Model) -> tuple[dict[str, float], np.ndarray]:
+    def _prepare(self, picture: Picture) -> tuple[np.ndarray, dict[str, np.ndarray], Scores]:
+        """The low-resolution picture, bicubic and the original by name, and the scores of bicubic."""
+        original = crop_to_multiple(picture.read(), self.scale)
+        low_res = make_low_res(original, self.scale)
+        bicubic = interpolations(self.scale)["bicubic"](low_res)
+        scores = score_picture(bicubic, original, self.scale, self.vgg)
+        return low_res, {"bicubic": bicubic, "original": original}, scores
+
+    def __call__(self, network: keras.Model) -> tuple[Scores, np.ndarray]:
         """Scores a network.
 
         Returns:
             Numbers by name, each beginning with `val_`; and a sheet of the first pictures, uint8 RGB.
         """
         upscale, rows, sheet = Upscaler(network), [], []
-        for low_res, baselines, bicubic_scores in zip(self.low_res, self.baselines, self.bicubic_scores, strict=True):
+        for low_res, baselines, bicubic_scores in self.pictures:
             output = upscale(low_res)
             scores = score_picture(output, baselines["original"], self.scale, self.vgg)
             rows.append({"bicubic": bicubic_scores, "model": scores})
@@ -123,3 +156,42 @@ class Validation:
         numbers = {f"val_{name}": value for name, value in summary["model"].items()}
         numbers["val_psnr_y_over_bicubic"] = summary["model"]["psnr_y"] - summary["bicubic"]["psnr_y"]
         return numbers, comparison_sheet(sheet[:SHEET_PICTURES])
+
+
+class SuperResolutionVerification:
+    """Compares what files and their network make of reduced originals.
+
+    The report has `psnr_y_drop` in dB and `ssim_y_drop`, against the originals, and the relative
+    `feature_distance_change`.
+    """
+
+    def __init__(self, scale: int, max_drop: float) -> None:
+        """Takes the network's scale, and the most that `psnr_y_drop` may be."""
+        self.scale = scale
+        self.limit = {"max_drop": max_drop}
+        self.vgg = build_vgg((FEATURE_TAP,))
+
+    def prepare(self, picture: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Returns the picture reduced by the scale, and the picture, cropped to a multiple of it."""
+        original = crop_to_multiple(picture, self.scale)
+        return make_low_res(original, self.scale), original
+
+    def score(self, image: np.ndarray, expected: np.ndarray, original: np.ndarray) -> Scores:
+        """Returns the scores of a result beside the original.
+
+        Raises:
+            ConfigError: The picture is too small.
+        """
+        return score_picture(image, original, self.scale, self.vgg)
+
+    def compare(self, scores: Scores, expected: Scores) -> Scores:
+        """Returns what results lose against those of the network, from the mean scores of both."""
+        return {
+            "psnr_y_drop": expected["psnr_y"] - scores["psnr_y"],
+            "ssim_y_drop": expected["ssim_y"] - scores["ssim_y"],
+            "feature_distance_change": scores["feature_distance"] / expected["feature_distance"] - 1,
+        }
+
+    def accepts(self, row: Mapping[str, Any]) -> bool:
+        """Returns whether a file lost no more than it may; False where that is not defined."""
+        return row["psnr_y_drop"] <= self.limit["max_drop"]

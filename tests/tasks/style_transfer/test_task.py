@@ -16,10 +16,10 @@ from keras_psr.inference.upscaler import load
 from keras_psr.networks.receptive_field import measure_geometry
 from keras_psr.tasks.config import FitConfig
 from keras_psr.tasks.style_transfer.task import (
-    Validation,
     build_loss,
     build_objective,
     build_stream,
+    build_validation,
     read_painting,
     reduce_photograph,
 )
@@ -146,7 +146,7 @@ def test_a_painting_without_room_for_a_style_is_refused(height, width, tmp_path,
     config = FitConfig.from_json({**sources, "style": save_painting(tmp_path, height, width)})
     message = f"style must be a picture whose shorter side has at least 32 pixels.*style_size 384.*{width}x{height}"
     with pytest.raises(ConfigError, match=message):
-        Validation(config)
+        build_validation(config)
 
 
 def test_what_is_no_picture_is_refused(tmp_path, sources):
