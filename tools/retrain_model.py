@@ -15,7 +15,9 @@ from typing import Any
 
 import click
 
+from keras_psr.constants import STYLE_TRANSFER
 from keras_psr.inference.registry import shipped_models
+from keras_psr.tasks.config import name_task
 
 
 def list_fits(fit: dict[str, Any]) -> list[dict[str, Any]]:
@@ -34,7 +36,7 @@ def main(name: str, options: tuple[str, ...]) -> None:
     for number, (fit, folder) in enumerate(zip(fits, folders, strict=True)):
         # Settings that a card does not name are younger than its fit.
         before = {"optimizer": "adam", "phase_weight": 0.0}
-        if "style" in fit["config"]:
+        if name_task(fit["config"]) == STYLE_TRANSFER:
             before["photograph_size"] = 0
         config = before | fit["config"] | {"init": str(folders[number - 1]) if number else ""}
         with TemporaryDirectory() as temporary:

@@ -1,12 +1,16 @@
 """Makes `saved_models/NAME` from a run folder: the network, its .tflite files, and a card of read and measured numbers.
 
 python tools/ship_model.py runs/x4 x4 --benchmark Set5/ --benchmark Set14/ --verify Set14/ --training-data "..."
+python tools/ship_model.py runs/starry-night starry-night --benchmark content/ --verify content/ --painting "..." \
+    --training-data "..."
 
-Nothing else should run meanwhile, for latencies are measured.
+Run it in the folder in which a style was fitted, because the painting is read again. Nothing else should run meanwhile,
+because latencies are measured.
 """
 
 import json
 import shutil
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -16,9 +20,14 @@ import click
 import keras
 import numpy as np
 
+from keras_psr.constants import STYLE_TRANSFER, SUPER_RESOLUTION
 from keras_psr.export.tflite import REPORT_FILE, export_tflite
 from keras_psr.inference.registry import CARD_FILE, MODEL_FILE, file_sha256, shipped_folder, shipped_models
 from keras_psr.inference.upscaler import Upscaler, load_keras
+from keras_psr.tasks.config import FitConfig, StyleConfig, name_task
+from keras_psr.tasks.report import REPORTS
+from keras_psr.tasks.style_transfer.evaluation import evaluate_style
+from keras_psr.tasks.style_transfer.task import build_objective
 from keras_psr.tasks.super_resolution.evaluation import PROTOCOL, evaluate
 from keras_psr.training.callbacks import LOG_EVERY
 from keras_psr.training.run_folder import describe_environment
@@ -35,16 +44,24 @@ LIMITS = {
 
 LIMITS_OF_ALL = "Not made for faces, text or drawings. Fine detail is invented, so it is no evidence of anything."
 
+STYLE_LIMITS = (
+    "Paints with the strokes and colours of one painting, at the size at which it was fitted to it, at any place."
+)
+
+STYLE_PROTOCOL = {
+    "objective": "weighted sum of content, style and total variation, on squares of 256 pixels; mean over photographs",
+    "photograph": "the objective of the photograph itself",
+    "lattice_ratio": "spectral power on the grid of 4 pixels over its surroundings, on the same squares; median",
+}
+
 SIGNIFICANT_BITS = 16
 """Of shipped weights, of float32's 24. Pictures change by less than .01 grey levels for it."""
-
-CURVE = ("step", "val_psnr_y", "val_feature_distance_ratio", "val_lattice_ratio")
-"""What a card keeps of each validation."""
 
 
 def describe_fit(run: Path) -> dict[str, Any]:
     """How a run was made, from its `config.json` and `log.jsonl`."""
     record = json.loads((run / "config.json").read_text(encoding="utf-8"))
+    shown = REPORTS[name_task(record["config"])].validation
     lines = [json.loads(line) for line in (run / "log.jsonl").read_text(encoding="utf-8").splitlines()]
     rates = [line["crops_per_second"] for line in lines if "crops_per_second" in line]
     seconds = sum(LOG_EVERY * record["config"]["batch_size"] / rate for rate in rates)
@@ -55,9 +72,9 @@ def describe_fit(run: Path) -> dict[str, Any]:
         "wall_time_hours": round(seconds / 3600, 2),
         **{name: record[name] for name in ("config", "versions", "machine", "git")},
         "validations": [
-            round_numbers({name.removeprefix("val_"): line.get(name) for name in CURVE})
+            round_numbers({name.removeprefix("val_"): line.get(name) for name in ("step", *shown)})
             for line in lines
-            if "val_psnr_y" in line
+            if any(name in line for name in shown)
         ],
         "started_from": describe_start(record["config"]),
     }
@@ -73,20 +90,49 @@ def describe_start(config: dict[str, Any]) -> dict[str, Any] | None:
         return describe_fit(path if path.is_dir() else path.parent)
     fit = shipped_models()[init]["fit"]
     # When a run that started from a shipped model ships in its place, and is then shipped once more.
-    return fit.get("started_from") if fit["config"] == config else fit
+    is_itself = FitConfig.from_json(fit["config"]) == FitConfig.from_json(config)
+    return fit.get("started_from") if is_itself else fit
 
 
 def round_numbers(value: Any) -> Any:
-    """Numbers with four significant digits behind the point at most, for a card that people read."""
+    """Rounds numbers to four decimals, for a card that people read."""
     if isinstance(value, dict):
         return {name: round_numbers(item) for name, item in value.items()}
     return round(value, 4) if isinstance(value, float) else value
 
 
-def score(upscaler: Upscaler, source: str) -> dict[str, Any]:
-    """The scores of a set, for the card."""
-    result = evaluate(upscaler, source, on_picture=lambda name, done, total: click.echo(f"{done + 1}/{total} {name}"))
-    return round_numbers(result["summary"])
+def report_progress(name: str, done: int, total: int) -> None:
+    """Writes a line for each picture."""
+    click.echo(f"{done + 1}/{total} {name}")
+
+
+def measure_super_resolution(upscaler: Upscaler, config: FitConfig, benchmarks: Sequence[str]) -> dict[str, Any]:
+    """What a card says of a network that enlarges: scores by set, beside bicubic and Lanczos."""
+    scores = {
+        Path(source).name: round_numbers(evaluate(upscaler, source, on_picture=report_progress)["summary"])
+        for source in benchmarks
+    }
+    limits = f"{LIMITS[config.to_json()['degradation']]} {LIMITS_OF_ALL}"
+    return {"limits": limits, "protocol": PROTOCOL, "scores": scores}
+
+
+def measure_style(upscaler: Upscaler, config: FitConfig, benchmarks: Sequence[str]) -> dict[str, Any]:
+    """What a card says of a style network: its objective, and that of the photographs as they are."""
+    objective = build_objective(StyleConfig.from_json(config.to_json()))
+    measured = evaluate_style(upscaler, objective, benchmarks, on_step=report_progress)["summary"]
+    scores = {
+        "objective": measured["model"]["loss"],
+        "photograph": measured["photograph"]["loss"],
+        "lattice_ratio": measured["model"]["lattice_ratio"],
+    }
+    return {"limits": STYLE_LIMITS, "protocol": STYLE_PROTOCOL, "scores": round_numbers(scores)}
+
+
+MEASURED: dict[str, Callable[[Upscaler, FitConfig, Sequence[str]], dict[str, Any]]] = {
+    SUPER_RESOLUTION: measure_super_resolution,
+    STYLE_TRANSFER: measure_style,
+}
+"""By task."""
 
 
 def load_rounded(path: Path) -> Upscaler:
@@ -132,6 +178,7 @@ def export_shipped(upscaler: Upscaler, name: str, verify: tuple[str, ...]) -> di
             folder,
             name=name,
             model_sha256=file_sha256(folder / MODEL_FILE),
+            task=upscaler.task,
             licence=LICENCE,
             verification=verify,
             on_step=click.echo,
@@ -151,9 +198,10 @@ def write_card(name: str, upscaler: Upscaler, report: dict[str, Any], facts: dic
     export_facts = {key: report[key] for key in ("tile", "halo", "grid", "verification", "files")}
     card = {
         "name": name,
-        "task": report["task"],
+        "task": upscaler.task,
         "scale": upscaler.scale,
-        "parameters": int(upscaler.network.count_params()),
+        "parameters": int(upscaler.network.count_params()),  # with the moving averages of batch norm
+        "trainable_parameters": sum(int(np.prod(weight.shape)) for weight in upscaler.network.trainable_weights),
         "licence": LICENCE,
         **facts,
         "tflite": round_numbers(export_facts) | {"machine": describe_environment()["machine"]},
@@ -167,21 +215,33 @@ def write_card(name: str, upscaler: Upscaler, report: dict[str, Any], facts: dic
 @click.command()
 @click.argument("run", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.argument("name")
-@click.option("--benchmark", "benchmarks", multiple=True, required=True, help="Folder of originals to score on.")
-@click.option("--verify", multiple=True, required=True, help="Folder of originals to compare the .tflite files on.")
+@click.option("--benchmark", "benchmarks", multiple=True, required=True, help="Folder of pictures to score on.")
+@click.option("--verify", multiple=True, required=True, help="Folder of pictures to compare the .tflite files on.")
 @click.option("--training-data", required=True, help="What the training pictures are, and their terms.")
-def main(run: Path, name: str, benchmarks: tuple[str, ...], verify: tuple[str, ...], training_data: str) -> None:
+@click.option("--painting", help="Painter, title, year and terms of the painting, of styles.")
+def main(
+    run: Path,
+    name: str,
+    benchmarks: tuple[str, ...],
+    verify: tuple[str, ...],
+    training_data: str,
+    painting: str | None,
+) -> None:
     """Ships the network of RUN as NAME."""
     upscaler = load_rounded(run)
+    if (painting is None) == (upscaler.task == STYLE_TRANSFER):
+        raise click.UsageError("--painting is for styles, which need it.")
     fit = describe_fit(run)  # first: it may have started from the model that it replaces
+    config = FitConfig.from_json(fit["config"])
     report = export_shipped(upscaler, name, verify)
+    measured = MEASURED[upscaler.task](upscaler, config, benchmarks)
     facts = {
-        "architecture": fit["config"]["architecture"],
+        **({"painting": painting} if painting else {}),
+        "architecture": config.architecture,
         "training_data": training_data,
-        "limits": f"{LIMITS[fit['config'].get('degradation', 'bicubic')]} {LIMITS_OF_ALL}",
+        "limits": measured.pop("limits"),
         "fit": fit,
-        "protocol": PROTOCOL,
-        "scores": {Path(source).name: score(upscaler, source) for source in benchmarks},
+        **measured,
     }
     write_card(name, upscaler, report, facts)
 

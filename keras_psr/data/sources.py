@@ -103,7 +103,8 @@ def use_pictures(
         DataError: No picture can be used.
 
     Example:
-        pixels, skipped = use_pictures(open_sources(["photos/"]), Picture.read, refusal="None of {number} can be read.")
+        pictures = open_sources(["photos/"])
+        pixels, skipped = use_pictures(pictures, lambda one: one.read(), refusal="None of {number} can be read.")
     """
     results: list[Result] = []
     skipped: list[tuple[str, str]] = []

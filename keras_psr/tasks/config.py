@@ -292,7 +292,9 @@ class StyleConfig(FitConfig):
     style_weight: float = 2.0
     phase_weight: float = 0.01
     total_variation_weight: float = 1e-4
-    style: str = setting("Fit a style transfer, to this painting; of a folder each picture gets a fit of its own.", "")
+    style: str = setting(
+        "Fit a style transfer, to this painting; on the command line also to each picture in a folder, one by one.", ""
+    )
     style_size: int = setting(
         "Longer side to which the painting is reduced, in pixels (the paper's code: 256 or 384).", 384
     )
@@ -359,11 +361,13 @@ class Setting:
     Attributes:
         name: Of the field.
         text: What it decides.
+        kind: Its type.
         defaults: By task, for those that have it.
     """
 
     name: str
     text: str
+    kind: Any
     defaults: dict[str, Any]
 
     @property
@@ -386,14 +390,16 @@ class Setting:
 
 def list_settings() -> list[Setting]:
     """Returns the settings of all tasks, those first that choose a task, then those that all tasks share."""
-    texts: dict[str, str] = {"scale": "", "style": ""}
+    known: dict[str, Any] = dict.fromkeys(("scale", "style"))
     config_classes: list[type[FitConfig]] = [FitConfig, *CONFIGS.values()]
     for config_class in config_classes:
-        texts |= {one.name: one.metadata["text"] for one in fields(config_class) if one.metadata}
+        known |= {one.name: one for one in fields(config_class) if one.metadata}
     defaults = {task: default_settings(config_class) for task, config_class in CONFIGS.items()}
     return [
-        Setting(name, text, {task: known[name] for task, known in defaults.items() if name in known})
-        for name, text in texts.items()
+        Setting(
+            name, one.metadata["text"], one.type, {task: own[name] for task, own in defaults.items() if name in own}
+        )
+        for name, one in known.items()
     ]
 
 

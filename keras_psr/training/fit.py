@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from inspect import Parameter, cleandoc, signature
 from pathlib import Path
+from textwrap import fill
 from typing import Any, TypeVar
 
 import keras
@@ -36,19 +37,22 @@ def name_settings(face: Face) -> Face:
     """Puts every setting into a function's signature and docstring, so that `help` and completion show them."""
     settings = list_settings()
     parameters = [
-        Parameter(
-            setting.name,
-            Parameter.KEYWORD_ONLY,
-            default=setting.default if setting.is_shared else None,
-            annotation=type(setting.default),
-        )
-        for setting in settings
+        Parameter(one.name, Parameter.KEYWORD_ONLY, default=one.default, annotation=one.kind)
+        if one.is_shared
+        else Parameter(one.name, Parameter.KEYWORD_ONLY, default=None, annotation=one.kind | None)
+        for one in settings
     ]
     own = signature(face)
     kept = [parameter for parameter in own.parameters.values() if parameter.kind is not Parameter.VAR_KEYWORD]
     face.__signature__ = own.replace(parameters=[*kept, *parameters])  # type: ignore[attr-defined]
     lines = (
-        f"    {one.name}: {one.text} Default: {one.describe_default().replace('--style', 'style')}." for one in settings
+        fill(
+            f"{one.name}: {one.text} Default: {one.describe_default().replace('--style', 'style')}.",
+            width=100,
+            initial_indent=4 * " ",
+            subsequent_indent=8 * " ",
+        )
+        for one in settings
     )
     face.__doc__ = "\n".join([cleandoc(face.__doc__ or ""), "", "Settings:", *lines])
     return face

@@ -6,8 +6,16 @@ import tensorflow_datasets as tfds
 from PIL import Image
 from skimage import data
 
-from keras_psr.data.sources import SAMPLE_HELD_OUT, SAMPLE_TRAINING, TFDS_NOMINAL_SIZE, open_source, open_sources
-from keras_psr.errors import DataError
+from keras_psr.data.sources import (
+    SAMPLE_HELD_OUT,
+    SAMPLE_TRAINING,
+    TFDS_NOMINAL_SIZE,
+    Picture,
+    open_source,
+    open_sources,
+    use_pictures,
+)
+from keras_psr.errors import ConfigError, DataError, ImageFileError
 
 
 @pytest.fixture
@@ -123,3 +131,44 @@ def test_tfds_gives_the_pictures_of_its_data_set(source, key, mocked_tfds):
 def test_tfds_sources_that_cannot_be_used_are_refused(source, reason, mocked_tfds):
     with pytest.raises(DataError, match=rf"Cannot open {source} \(tfds:NAME\[:SPLIT\], .*{reason}"):
         open_source(source)
+
+
+def picture_of(name, value, error=None):
+    def read():
+        if error:
+            raise error
+        return np.full((2, 3, 3), value, np.uint8)
+
+    return Picture(name, 2, 3, read)
+
+
+def test_pictures_that_cannot_be_used_are_left_out_and_named(caplog):
+    told = []
+    pictures = [picture_of("a", 1), picture_of("b", 2, ImageFileError("cut off")), picture_of("c", 3)]
+    results, skipped = use_pictures(
+        pictures, lambda one: int(one.read().max()), refusal="", on_picture=lambda *progress: told.append(progress)
+    )
+    assert results == [1, 3] and skipped == [("b", "cut off")]
+    assert told == [("a", 0, 3), ("b", 1, 3), ("c", 2, 3)]
+    assert caplog.messages == ["1 picture left out:\n  b: cut off"]
+
+
+def test_pictures_beyond_the_limit_are_not_looked_at():
+    pictures = [picture_of("a", 1, ConfigError("too small")), picture_of("b", 2), picture_of("c", 3)]
+    results, skipped = use_pictures(pictures, lambda one: one.name, refusal="", limit=2)
+    assert (results, skipped) == (["a", "b"], [])
+    results, skipped = use_pictures(pictures, lambda one: one.read(), refusal="", limit=1)
+    assert len(results) == len(skipped) == 1
+
+
+def test_no_usable_picture_is_refused_with_the_first_reason():
+    pictures = [picture_of("a{}", 1, ImageFileError("cut off.")), picture_of("b", 2, ConfigError("too small"))]
+    with pytest.raises(DataError, match=r"^None of 2 can be read\. a{}: cut off\.$"):
+        use_pictures(pictures, lambda one: one.read(), refusal="None of {number} can be read.")
+    with pytest.raises(DataError, match=r"^None of 0\.$"):
+        use_pictures([], lambda one: one.read(), refusal="None of {number}.")
+
+
+def test_what_is_no_fault_of_a_picture_is_not_hidden():
+    with pytest.raises(ZeroDivisionError):
+        use_pictures([picture_of("a", 1, ZeroDivisionError())], lambda one: one.read(), refusal="")

@@ -392,16 +392,22 @@ def test_resuming_without_a_checkpoint_starts_anew_and_says_so(finished, tmp_pat
 
 
 def test_a_checkpoint_of_an_older_version_has_a_record_that_is_read():
-    progress = Progress(summed_steps=3, sums={"loss": 1.5}, best_psnr=20.0)
+    progress = Progress(summed_steps=3, sums={"loss": 1.5}, best_score=20.0)
     older = json.loads(str(progress.to_array())) | {"samples": 48}
+    older["best_psnr"] = older.pop("best_score")
     assert Progress.from_array(np.array(json.dumps(older))) == progress
 
 
-def test_resuming_a_finished_run_gives_its_network(finished):
+def test_resuming_a_finished_run_gives_its_network_also_one_that_names_no_task(finished):
     run, _ = finished
     before = run.model_file.read_bytes()
     image = data.coffee()[:20, :20]
-    np.testing.assert_array_equal(fit(run.path, resume=True)(image), load(run.path)(image))
+    record = json.loads(run.config_file.read_text())
+    assert record["config"].pop("task") == "super-resolution"
+    run.config_file.write_text(json.dumps(record))
+    fitted = fit(run.path, resume=True)
+    assert fitted.task == "super-resolution" == SavedRun.read(run.path).settings["task"]
+    np.testing.assert_array_equal(fitted(image), load(run.path)(image))
     assert run.model_file.read_bytes() == before
 
 

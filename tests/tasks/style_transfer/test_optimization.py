@@ -8,9 +8,10 @@ from keras_psr.images.pixels import keep_colors, rgb_to_y
 from keras_psr.inference.photos import upscale_photo
 from keras_psr.inference.upscaler import Upscaler
 from keras_psr.losses.perceptual import PerceptualLoss
+from keras_psr.losses.terms import feature_loss, painting_grams, style_loss, total_variation_loss
 from keras_psr.networks.style_transfer import build_style_network
 from keras_psr.tasks.style_transfer.evaluation import BASELINE_ITERATIONS, evaluate_style, square
-from keras_psr.tasks.style_transfer.optimization import Optimizer, optimize, white_noise
+from keras_psr.tasks.style_transfer.optimization import PixelOptimizer, optimize, white_noise
 
 
 @pytest.fixture(scope="module")
@@ -21,15 +22,13 @@ def photograph():
 @pytest.fixture(scope="module")
 def loss():
     painting = np.random.default_rng(1).integers(0, 60, (40, 40, 3), np.uint8)
+    layers = ("relu1_2", "relu2_1")
     return PerceptualLoss(
-        pixel_weight=0,
-        feature_weight=1,
-        feature_layer="relu2_1",
-        relative_features=True,
-        style_weight=2,
-        style_layers=("relu1_2", "relu2_1"),
-        painting=painting,
-        total_variation_weight=1e-5,
+        [
+            feature_loss(1, "relu2_1", "energy"),
+            style_loss(2, layers, "energy", painting_grams(painting, layers, weights="bundled", pooling="max")),
+            total_variation_loss(1e-5),
+        ]
     )
 
 
@@ -48,7 +47,7 @@ def test_the_objective_falls_and_pixels_stay_in_range(photograph, loss, from_noi
     objectives = [objective for _, objective, _ in followed]
     assert all(later < earlier for earlier, later in zip(objectives, objectives[1:], strict=False))
     first = photograph.astype(np.float32) if start is None else start
-    terms = loss.terms(first[None], photograph[None].astype(np.float32), 0)
+    terms = loss.compute(first[None], photograph[None].astype(np.float32))
     assert objectives[-1] < 0.8 * float(loss.total(terms))
     assert image.shape == photograph.shape and image.min() >= 0 and image.max() <= 255
 
@@ -56,12 +55,12 @@ def test_the_objective_falls_and_pixels_stay_in_range(photograph, loss, from_noi
 def test_the_objective_that_is_told_is_that_of_the_picture(photograph, loss):
     _, followed = follow(photograph, loss, 3)
     for _, objective, image in followed:
-        terms = loss.terms(image[None], photograph[None].astype(np.float32), 0)
+        terms = loss.compute(image[None], photograph[None].astype(np.float32))
         assert objective == pytest.approx(float(loss.total(terms)), rel=1e-4)
 
 
 def test_without_a_style_the_photograph_comes_back_from_noise(photograph):
-    pixels_only = PerceptualLoss(pixel_weight=0, feature_weight=1, feature_layer="relu1_1")
+    pixels_only = PerceptualLoss([feature_loss(1, "relu1_1")])
     image, _ = follow(photograph, pixels_only, 60, start=white_noise(photograph.shape))
     error, noise = (np.abs(x - photograph.astype(float)).mean() for x in (image, white_noise(photograph.shape)))
     assert error < 0.2 * noise
@@ -74,12 +73,12 @@ def test_what_cannot_be_optimised_is_refused(loss):
     with pytest.raises(ConfigError, match="iterations must be at least 1. Received: 0"):
         optimize(np.zeros((20, 20, 3), np.uint8), loss, 0)
     with pytest.raises(ConfigError, match="16 bits"):
-        Optimizer(loss, 1)(np.zeros((20, 20, 3), np.uint16))
+        PixelOptimizer(loss, 1)(np.zeros((20, 20, 3), np.uint16))
 
 
 def test_an_optimizer_paints_photographs_as_a_network_does(photograph, loss):
     pixels, told = [], []
-    optimizer = Optimizer(loss, 2, on_iteration=lambda iteration, objective: told.append(iteration))
+    optimizer = PixelOptimizer(loss, 2, on_iteration=lambda iteration, objective: told.append(iteration))
     alpha = np.tile(np.uint8([255, 0]), (20, 12))
     painted = upscale_photo(optimizer, Photo(photograph, alpha=alpha), on_pixels=pixels.append)
     assert painted.pixels.shape == photograph.shape and painted.pixels.dtype == np.uint8
