@@ -20,7 +20,9 @@ import click
 import numpy as np
 import skimage.data
 
-from keras_psr.images.photo import Photo, read_photo, write_photo
+from keras_psr.images.decoding import read_photo
+from keras_psr.images.encoding import save_photo
+from keras_psr.images.photo import Photo
 from keras_psr.images.tiling import spans
 from keras_psr.inference import load
 from keras_psr.litert import LiteRTNetwork
@@ -78,7 +80,7 @@ def upscale_large(model: Path, source: Path, target: Path, results: "multiproces
     def note(pixels: int) -> None:
         marks.append((time.perf_counter(), marks[-1][1] + pixels))
 
-    wall = seconds(lambda: write_photo(target, upscale_photo(load(model), read_photo(source), on_pixels=note)))
+    wall = seconds(lambda: save_photo(target, upscale_photo(load(model), read_photo(source), on_pixels=note)))
     quarters = [marks[round(part * (len(marks) - 1) / 4)] for part in range(5)]
     rates = [(b[1] - a[1]) / (b[0] - a[0]) / 1e6 for a, b in zip(quarters, quarters[1:], strict=False)]
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
@@ -93,10 +95,10 @@ def main(model: Path) -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "batch").mkdir()
-        write_photo(folder / "photo.png", Photo(photograph[100:228, 200:328]))
-        write_photo(folder / "large.jpg", Photo(np.tile(photograph, (8, 7, 1))[:3000, :4000]))
+        save_photo(folder / "photo.png", Photo(photograph[100:228, 200:328]))
+        save_photo(folder / "large.jpg", Photo(np.tile(photograph, (8, 7, 1))[:3000, :4000]))
         for index in range(BATCH):
-            write_photo(folder / "batch" / f"{index}.png", Photo(photograph[index : index + 64, index : index + 64]))
+            save_photo(folder / "batch" / f"{index}.png", Photo(photograph[index : index + 64, index : index + 64]))
         starts = [call_command(model, folder / "photo.png", "-o", folder / "out") for _ in range(CALLS)]
         click.echo(f"128x128 to 512x512, start to finished file: median {statistics.median(starts):.2f} s of {CALLS}")
         click.echo(f"tiler over bare invocations: {tiler_cost(model, photograph[:384, :384]):.3f}")

@@ -213,7 +213,7 @@ def work_through(batch: Batch, load: Callable[[], Work]) -> None:
 
 def find_inputs(inputs: tuple[str, ...]) -> tuple[dict[Path, tuple[Path, bool]], list[str]]:
     """The pictures, in order, each with the folder that is mirrored and whether it was named; why inputs gave none."""
-    from keras_psr.images.decoding import find_images
+    from keras_psr.images.finding import find_images
 
     found: dict[Path, tuple[Path, bool]] = {}
     failures = []
@@ -326,7 +326,8 @@ def run(plan: Sequence[Job], work: Work, batch: Batch) -> None:
 
 def process_file(job: Job, work: Work, quality: int | None, on_pixels: OnPixels) -> Job:
     """Reads, processes and writes one picture, and notes how that went."""
-    from keras_psr.images.photo import fit_to_format, read_photo, write_photo
+    from keras_psr.images.decoding import read_photo
+    from keras_psr.images.encoding import fit_to_format, save_photo
 
     start, done = time.perf_counter(), 0
 
@@ -338,7 +339,7 @@ def process_file(job: Job, work: Work, quality: int | None, on_pixels: OnPixels)
     try:
         photo = work.process(read_photo(job.source), count)
         photo = fit_to_format(photo, job.target.suffix)
-        write_photo(job.target, photo, quality)
+        save_photo(job.target, photo, quality)
         job.status, job.notes = "written", list(photo.notes)
     except KerasPSRError as error:
         job.fail(str(error) if str(job.source) in str(error) else f"{job.source}: {error}")

@@ -10,13 +10,15 @@ from keras_psr.errors import KerasPSRError
 
 if TYPE_CHECKING:
     from keras_psr.evaluation import evaluate
+    from keras_psr.images.decoding import read_rgb
+    from keras_psr.images.encoding import write_image
     from keras_psr.inference import Upscaler, load
     from keras_psr.networks import build_network
     from keras_psr.training.fit import fit
 
 __version__ = "0.1.0"
 
-__all__ = ["KerasPSRError", "Upscaler", "build_network", "evaluate", "fit", "load"]
+__all__ = ["KerasPSRError", "Upscaler", "build_network", "evaluate", "fit", "load", "read_rgb", "write_image"]
 
 _HOMES = {
     "Upscaler": "keras_psr.inference",
@@ -24,6 +26,8 @@ _HOMES = {
     "evaluate": "keras_psr.evaluation",
     "fit": "keras_psr.training.fit",
     "load": "keras_psr.inference",
+    "read_rgb": "keras_psr.images.decoding",
+    "write_image": "keras_psr.images.encoding",
 }
 
 

@@ -1,4 +1,3 @@
-import os
 import struct
 import zlib
 from pathlib import Path
@@ -7,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from keras_psr.errors import ConfigError, DataError, ImageFileError
-from keras_psr.images.decoding import IMAGE_SUFFIXES, find_images, image_size, read_rgb, write_image
+from keras_psr.errors import ImageFileError
+from keras_psr.images.decoding import image_size, read_rgb
 
 COLOURS = np.random.default_rng(0).integers(0, 256, (6, 10, 3), dtype=np.uint8)
 
@@ -23,44 +22,6 @@ def assert_reads_as(path: Path, expected: np.ndarray, tolerance: int = 0) -> Non
     assert picture.dtype == np.uint8 and picture.shape == expected.shape
     assert image_size(path) == expected.shape[:2]
     assert np.abs(picture.astype(int) - expected).max() <= tolerance
-
-
-# === Finding ===
-
-
-def test_find_images_walks_a_folder_and_ignores_what_is_no_visible_picture(tmp_path):
-    for name in ["b.PNG", "a.jpg", "deep/er/c.tiff", ".hidden.png", ".cache/d.png", "notes.txt"]:
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).touch()
-    (tmp_path / "folder.png").mkdir()
-    expected = [tmp_path / "a.jpg", tmp_path / "b.PNG", tmp_path / "deep/er/c.tiff"]
-    assert find_images(tmp_path) == expected
-    assert find_images(str(tmp_path / "**" / "*")) == expected
-    assert find_images(tmp_path / "*.jpg") == [tmp_path / "a.jpg"]
-
-
-def test_find_images_in_a_folder_below_a_hidden_one(tmp_path):
-    (tmp_path / ".runs").mkdir()
-    (tmp_path / ".runs" / "a.png").touch()
-    assert find_images(tmp_path / ".runs") == [tmp_path / ".runs" / "a.png"]
-
-
-@pytest.mark.parametrize("name", ["photo", "a[1].png", ".hidden.png"])
-def test_find_images_takes_a_named_file_as_it_is(tmp_path, name):
-    (tmp_path / name).touch()
-    assert find_images(tmp_path / name) == [tmp_path / name]
-
-
-def test_find_images_says_what_it_looked_for(tmp_path):
-    with pytest.raises(DataError, match="no such file or folder: .*nowhere"):
-        find_images(tmp_path / "nowhere")
-    with pytest.raises(DataError, match=r"no pictures in .*looked for files ending in \.bmp, \.gif"):
-        find_images(tmp_path)
-    with pytest.raises(DataError, match=r"no pictures in .*\*\.jpg"):
-        find_images(tmp_path / "*.jpg")
-
-
-# === Reading ===
 
 
 @pytest.mark.parametrize("suffix", [".bmp", ".png", ".tif", ".webp"])
@@ -146,10 +107,10 @@ def test_16_bit_colour_png(tmp_path):
 
 def test_pixels_of_unknown_range_are_refused(tmp_path):
     saved(tmp_path / "float.tif", np.ones((2, 2), np.float32))
-    with pytest.raises(ImageFileError, match="float.tif cannot be read .*float32 pixels of unknown range"):
+    with pytest.raises(ImageFileError, match="float.tif is a TIFF of 32-bit floating-point grey, which has no"):
         read_rgb(tmp_path / "float.tif")
     saved(tmp_path / "int.tif", np.full((2, 2), 70000, np.int32))
-    with pytest.raises(ImageFileError, match="int32 pixels of unknown range"):
+    with pytest.raises(ImageFileError, match="int.tif is a TIFF of signed or complex numbers"):
         read_rgb(tmp_path / "int.tif")
 
 
@@ -217,78 +178,3 @@ def test_decompression_bombs_are_refused(tmp_path, monkeypatch):
     for read in (read_rgb, image_size):
         with pytest.raises(ImageFileError, match=r"bomb.png has too many pixels .*\(at most 40\)"):
             read(tmp_path / "bomb.png")
-
-
-# === Writing ===
-
-
-@pytest.mark.parametrize("suffix", [".png", ".PNG", ".bmp", ".tif", ".tiff", ".webp"])
-def test_written_pictures_come_back_unchanged(tmp_path, suffix):
-    path = tmp_path / "new" / "folder" / f"a{suffix}"
-    write_image(path, COLOURS)
-    assert_reads_as(path, COLOURS)
-    write_image(path, COLOURS[..., 0])
-    assert_reads_as(path, np.stack([COLOURS[..., 0]] * 3, axis=-1))
-    assert os.listdir(path.parent) == [path.name]
-
-
-@pytest.mark.parametrize("suffix", [".png", ".tif", ".webp"])
-def test_transparency_is_written(tmp_path, suffix):
-    rgba = np.dstack([COLOURS, np.full((6, 10), 200, np.uint8)])
-    write_image(tmp_path / f"a{suffix}", rgba)
-    with Image.open(tmp_path / f"a{suffix}") as image:
-        assert (np.asarray(image) == rgba).all()
-
-
-@pytest.mark.parametrize("suffix", [".jpg", ".jpeg"])
-def test_jpeg_keeps_full_colour_resolution(tmp_path, suffix):
-    path = tmp_path / f"a{suffix}"
-    checks = np.zeros((16, 16, 3), np.uint8)
-    checks[..., 0] = 255 * (np.indices((16, 16)).sum(axis=0) % 2)
-    checks[..., 2] = 255 - checks[..., 0]
-    write_image(path, checks)
-    with Image.open(path) as image:
-        assert image.format == "JPEG" and [layer[1:3] for layer in image.layer] == [(1, 1)] * 3
-    assert_reads_as(path, checks, tolerance=30)
-
-
-def test_writing_refuses_unknown_endings_and_arrays(tmp_path):
-    for name in ["a", "a.gif", "a.txt"]:
-        with pytest.raises(ConfigError, match=r"expected an ending of \.bmp, \.jpeg, \.jpg, \.png"):
-            write_image(tmp_path / name, COLOURS)
-    for wrong in [COLOURS / 1.0, COLOURS[..., :2], COLOURS[0, 0]]:
-        with pytest.raises(ConfigError, match="image must be uint8 of shape"):
-            write_image(tmp_path / "a.png", wrong)
-    for name, kind in [("a.jpg", "JPEG"), ("a.bmp", "BMP")]:
-        with pytest.raises(ConfigError, match=f"{kind} holds no transparency"):
-            write_image(tmp_path / name, np.zeros((4, 4, 4), np.uint8))
-    assert os.listdir(tmp_path) == []
-
-
-def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch):
-    write_image(tmp_path / "a.png", COLOURS)
-
-    def half_written(image, file, **options):
-        Path(file).write_bytes(b"half")
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(Image.Image, "save", half_written)
-    with pytest.raises(ImageFileError, match="cannot write .*a.png .No space left on device"):
-        write_image(tmp_path / "a.png", COLOURS[::-1])
-    assert os.listdir(tmp_path) == ["a.png"]
-    assert_reads_as(tmp_path / "a.png", COLOURS)
-
-
-def test_writing_below_a_file_or_onto_a_folder_is_one_line(tmp_path):
-    (tmp_path / "file").touch()
-    (tmp_path / "folder.png").mkdir()
-    for path in [tmp_path / "file" / "a.png", tmp_path / "folder.png"]:
-        with pytest.raises(ImageFileError, match="cannot write"):
-            write_image(path, COLOURS)
-    assert sorted(os.listdir(tmp_path)) == ["file", "folder.png"]
-
-
-def test_every_readable_suffix_but_gif_can_be_written(tmp_path):
-    for suffix in set(IMAGE_SUFFIXES) - {".gif"}:
-        write_image(tmp_path / f"a{suffix}", COLOURS)
-    assert len(find_images(tmp_path)) == len(IMAGE_SUFFIXES) - 1
