@@ -6,6 +6,7 @@ Outside a network a picture is uint8 RGB of shape (height, width, 3).
 import math
 
 import numpy as np
+from numpy.typing import DTypeLike
 from PIL import Image
 
 from keras_psr.constants import LUMA_OFFSET, LUMA_WEIGHTS
@@ -34,6 +35,32 @@ def to_uint16(image: np.ndarray) -> np.ndarray:
         uint16 array of the same shape.
     """
     return np.rint(np.clip(image, 0, 255) * 257).astype(np.uint16)
+
+
+def round_to(image: np.ndarray, dtype: DTypeLike) -> np.ndarray:
+    """Clip to the range of a dtype of whole numbers, round half to even and convert.
+
+    Args:
+        image: Any shape, in levels of that dtype.
+        dtype: uint8 or uint16.
+
+    Returns:
+        Array of the same shape; `image` itself if it has that dtype.
+    """
+    if image.dtype == dtype:
+        return image
+    limits = np.iinfo(np.dtype(dtype).name)
+    return np.rint(np.clip(image, limits.min, limits.max)).astype(dtype)
+
+
+def is_grey(image: np.ndarray) -> bool:
+    """Whether all channels are equal in every pixel.
+
+    Args:
+        image: (height, width), or (height, width, channels) of any dtype.
+    """
+    strips = (image[top : top + _STRIP] for top in range(0, len(image), _STRIP))
+    return image.ndim == 2 or all(bool((strip == strip[..., :1]).all()) for strip in strips)
 
 
 def to_8_bits(levels: np.ndarray) -> np.ndarray:
