@@ -10,6 +10,7 @@ from keras_psr.errors import ConfigError
 from keras_psr.images.photo import Photo
 from keras_psr.images.pixels import is_grey, keep_colors, resize_bicubic, round_to
 from keras_psr.images.pixels import match_histogram as match
+from keras_psr.images.screens import is_screen, keep_local_means
 
 STRIP = 256
 """Rows that are computed at once in float32."""
@@ -49,7 +50,8 @@ def upscale_photo(
 
     Opacity is enlarged by bicubic. Colours go through the network multiplied by their opacity, so that what is
     transparent does not bleed into what is not, and are divided afterwards; under full transparency, colours are
-    enlarged by bicubic, for somebody may want them.
+    enlarged by bicubic, for somebody may want them. Pictures of two levels, such as dithered photographs, keep their
+    local brightness.
 
     Args:
         upscaler: The network (`inference.Upscaler`), or `style_optimization.Optimizer`.
@@ -82,6 +84,8 @@ def upscale_photo(
         enlarged = match(enlarged, given)
     if preserve_colors:
         enlarged = keep_colors(enlarged, given)
+    if upscaler.scale > 1 and not is_transparent and is_screen(given):
+        enlarged = keep_local_means(enlarged, given)
     height, width = photo.pixels.shape[:2]
     size = output_size(height, width, output_scale or upscaler.scale)
     if enlarged.shape[:2] != size:

@@ -1,13 +1,18 @@
+import io
+import re
 import struct
+import sys
 import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import ExifTags, Image, ImageFile, features
 
 from keras_psr.errors import ImageFileError
-from keras_psr.images.decoding import image_size, read_rgb
+from keras_psr.images.decoding import _bit_depth, image_size, read_photo, read_rgb
+from keras_psr.images.encoding import fit_to_format, save_photo
+from keras_psr.images.photo import Photo
 
 COLOURS = np.random.default_rng(0).integers(0, 256, (6, 10, 3), dtype=np.uint8)
 
@@ -178,3 +183,114 @@ def test_decompression_bombs_are_refused(tmp_path, monkeypatch):
     for read in (read_rgb, image_size):
         with pytest.raises(ImageFileError, match=r"bomb.png has too many pixels .*\(at most 40\)"):
             read(tmp_path / "bomb.png")
+
+
+# === Kinds ===
+
+
+def heic(path: Path, pixels: np.ndarray, **options) -> Path:
+    import pillow_heif
+
+    pillow_heif.register_heif_opener()
+    return saved(path, pixels, format="HEIF", quality=100, chroma=444, **options)
+
+
+def test_heic_is_read_with_all_that_belongs_to_it(tmp_path):
+    exif = Image.Exif()
+    exif[ExifTags.Base.Make] = "Maker"
+    smooth = np.add.outer(np.arange(48), np.arange(64)).astype(np.uint8)[..., None].repeat(3, axis=-1)
+    heic(tmp_path / "a.heic", smooth, exif=exif.tobytes())
+    assert_reads_as(tmp_path / "a.heic", smooth, tolerance=4)
+    photo = read_photo(tmp_path / "a.heic")
+    assert photo.exif[ExifTags.Base.Make] == "Maker" and photo.notes == ()
+    heic(tmp_path / "a.jpg", smooth)
+    assert_reads_as(tmp_path / "a.jpg", smooth, tolerance=4)
+
+
+def test_heic_without_its_reader_says_what_to_install(tmp_path, monkeypatch):
+    heic(tmp_path / "a.heic", np.tile(COLOURS, (8, 6, 1)))
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    with pytest.raises(ImageFileError, match=r"a\.heic is a HEIC picture; pip install 'keras-psr\[heic\]' to read it"):
+        read_rgb(tmp_path / "a.heic")
+
+
+@pytest.mark.skipif(not features.check("avif"), reason="Pillow without AVIF")
+def test_avif_is_read_whatever_its_name(tmp_path):
+    smooth = np.add.outer(np.arange(48), np.arange(64)).astype(np.uint8)[..., None].repeat(3, axis=-1)
+    for name in ("a.avif", "a.jpg"):
+        saved(tmp_path / name, smooth, format="AVIF", quality=100, subsampling="4:4:4")
+        assert_reads_as(tmp_path / name, smooth, tolerance=4)
+        assert read_photo(tmp_path / name).notes == ()
+
+
+def test_avif_without_its_reader_says_what_to_install(tmp_path, monkeypatch):
+    (tmp_path / "a.jpg").write_bytes(b"\0\0\0\x1cftypavif\0\0\0\0avifmif1miaf" + bytes(20))
+    Image.init()
+    monkeypatch.delitem(Image.OPEN, "AVIF", raising=False)
+    with pytest.raises(ImageFileError, match=r"a\.jpg is an AVIF picture; install Pillow 11\.3"):
+        read_rgb(tmp_path / "a.jpg")
+
+
+@pytest.mark.parametrize("bits", [10, 12])
+def test_deep_avif_is_told(tmp_path, bits):
+    """The property that says how deep channels are, as ISO/IEC 23008-12 has it: its count, then bits of each."""
+    pixi = b"\0\0\0\x10pixi" + bytes(4) + bytes([3, bits, bits, bits])
+
+    class Opened:
+        format, fp = "AVIF", io.BytesIO(b"ftypavif" + pixi + b"more")
+
+    assert _bit_depth(Opened()) == bits
+
+
+@pytest.mark.parametrize(
+    ("beginning", "message"),
+    [
+        (b"v/1\x01", "an OpenEXR picture of floating-point light; convert it to 8 or 16 bits first"),
+        (b"#?RADIANCE\n", "a Radiance HDR picture"),
+        (b"\xff\x0a", "a JPEG XL picture; convert it to PNG first"),
+        (b"\0\0\0\x0cJXL \r\n\x87\n", "a JPEG XL picture"),
+        (b"\0\0\0\x0cjP  \r\n\x87\n", "a JPEG 2000 picture"),
+        (b"8BPS\0\1", "a Photoshop document; export it as PNG or TIFF first"),
+        (b"%PDF-1.7", "a PDF document"),
+        (b"\0\0\0\x18ftypcrx \0\0\0\1crx isom", "a raw file; develop it first"),
+        (b"FUJIFILMCCD-RAW ", "a raw file; develop it first"),
+        (b"\0\0\0\x18ftypisom\0\0\0\1isommp42", "a film, not a picture"),
+        (b"version https://git-lfs.github.com/spec/v1", "a pointer of Git LFS"),
+        (b"nothing known", "not a picture; expected one of AVIF, BMP, GIF, HEIF, JPEG, PNG, TIFF, WEBP"),
+    ],
+)
+def test_files_of_other_kinds_are_called_by_what_they_are(tmp_path, beginning, message):
+    path = tmp_path / "a.jpg"
+    path.write_bytes(beginning + bytes(100))
+    for function in (read_rgb, read_photo, image_size):
+        with pytest.raises(ImageFileError, match=re.escape(f"{path} is {message}")):
+            function(path)
+
+
+def test_whatever_a_library_raises_names_the_picture(tmp_path, monkeypatch):
+    saved(tmp_path / "a.png", COLOURS)
+    for error in (TypeError("odd"), OverflowError("large"), KeyError("none"), AssertionError(), struct.error("short")):
+
+        def fail(image, error=error):
+            raise error
+
+        monkeypatch.setattr(ImageFile.ImageFile, "load", fail)
+        with pytest.raises(ImageFileError, match=r"a\.png cannot be read \(.*\); replace or remove it"):
+            read_photo(tmp_path / "a.png")
+
+
+def test_training_and_photographs_get_the_same_pixels(tmp_path):
+    """Of every kind of file: what `read_rgb` gives is what `read_photo` gives, over white and in 8 bits."""
+    alpha = np.random.default_rng(1).integers(0, 256, (6, 10), np.uint8)
+    deep = np.random.default_rng(2).integers(0, 65536, (6, 10, 3), np.uint16)
+    photos = {
+        "a.png": Photo(deep, alpha.astype(np.uint16) * 257),
+        "b.tif": Photo(deep),
+        "c.webp": Photo(COLOURS, alpha),
+    }
+    photos |= {"d.png": Photo(deep[..., 0]), "e.jpg": Photo(COLOURS), "f.tif": Photo(COLOURS[..., 0], alpha)}
+    for name, photo in photos.items():
+        save_photo(tmp_path / name, photo)
+        read = fit_to_format(read_photo(tmp_path / name), ".bmp").pixels
+        expected = read if read.ndim == 3 else read[..., None].repeat(3, axis=-1)
+        np.testing.assert_array_equal(read_rgb(tmp_path / name), expected)

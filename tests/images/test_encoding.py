@@ -6,7 +6,7 @@ import pytest
 from PIL import ExifTags, Image, ImageCms
 
 from keras_psr.errors import ConfigError, ImageFileError
-from keras_psr.images.decoding import read_rgb
+from keras_psr.images.decoding import read_photo, read_rgb
 from keras_psr.images.encoding import SAVE_OPTIONS, check_format, fit_to_format, save_photo, write_image
 from keras_psr.images.finding import IMAGE_SUFFIXES, find_images
 from keras_psr.images.photo import Photo
@@ -168,3 +168,27 @@ def test_pictures_too_large_for_a_format_are_one_line(tmp_path):
     save_photo(tmp_path / "longest.jpg", Photo(np.zeros((1, 65500), np.uint8)))
     save_photo(tmp_path / "longest.webp", Photo(np.zeros((1, 16383, 3), np.uint8)))
     assert sorted(os.listdir(tmp_path)) == ["longest.jpg", "longest.webp"]
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif", ".jpg", ".webp", ".bmp"])
+def test_whatever_a_library_raises_names_the_picture(tmp_path, monkeypatch, suffix):
+    for error in (TypeError("odd"), OverflowError("large"), KeyError("none"), ValueError("wrong"), OSError("full")):
+
+        def fail(*args, error=error, **options):
+            raise error
+
+        for place in ("keras_psr.images.png.write_png", "keras_psr.images.tiff.write_tiff", "PIL.Image.Image.save"):
+            monkeypatch.setattr(place, fail)
+        with pytest.raises(ImageFileError, match=rf"cannot write .*a\{suffix} \("):
+            save_photo(tmp_path / f"a{suffix}", Photo(COLOURS))
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+@pytest.mark.parametrize("channels", [(), (3,), (4,)])
+def test_arrays_of_16_bits_are_written(tmp_path, suffix, channels):
+    levels = RANDOM.integers(0, 65536, (6, 10, *channels)).astype(np.uint16)
+    write_image(tmp_path / f"a{suffix}", levels)
+    photo = read_photo(tmp_path / f"a{suffix}")
+    received = photo.pixels if photo.alpha is None else np.dstack([photo.pixels, photo.alpha])
+    np.testing.assert_array_equal(received, levels)
