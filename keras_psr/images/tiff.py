@@ -27,6 +27,10 @@ STRIP = 1_000_000
 """Bytes of pixels in one strip of what is written; each is compressed by one thread."""
 
 MAX_DIRECTORIES = 10_000
+"""Directories that are looked at, so that a damaged file comes to an end."""
+
+MAX_SAMPLES = 64
+"""Channels that a picture may have."""
 
 MAX_BYTES = 2**32 - 2**24
 """Bytes of pixels that are written at most, since offsets have 32 bits."""
@@ -220,6 +224,8 @@ def _check(entry: Directory) -> None:
     Raises:
         UnusableKindError: It has none.
     """
+    if not 1 <= entry.samples <= MAX_SAMPLES:
+        raise UnusableKindError(f"a TIFF of {entry.samples} channels; convert it to RGB first")
     kind, codec = _KINDS.get(entry.kind, f"photometric interpretation {entry.kind}"), entry.compression
     formats, bits = set(entry.numbers(339, (1,))), entry.bits or "mixed"
     if entry.width < 1 or entry.height < 1:
@@ -370,7 +376,7 @@ def _decompress(data: bytes, entry: Directory, expected: int) -> bytes:
     if codec == "deflate":
         data = zlib.decompressobj().decompress(data, expected)
     elif codec == "LZMA":
-        data = lzma.decompress(data)
+        data = lzma.LZMADecompressor().decompress(data, expected)
     elif codec != "none":
         data = _decompress_with_pillow(data, entry.compression, expected)
     if len(data) < expected:

@@ -310,6 +310,9 @@ def test_pictures_of_unknown_meaning_are_refused_by_name(tmp_path):
         make_tiff(numbers, 8, 77): "a TIFF of photometric interpretation 77",
         make_tiff(np.ones((4, 4, 4), int), 8, 5, _332=2): "a TIFF of other inks than CMYK",
         make_tiff(numbers[..., :2], 8, 2): "a TIFF of RGB with 2 channels",
+        make_tiff(numbers, 8, 2).replace(
+            struct.pack("<HHLL", 277, 4, 1, 3), struct.pack("<HHLL", 277, 4, 1, 10**9)
+        ): "a TIFF of 1000000000 channels",
         make_tiff(numbers, 8, 2)[:60]: "cannot be read",
         make_tiff(numbers, 12, 6): "a TIFF of 12-bit YCbCr",
     }.items():
