@@ -123,9 +123,12 @@ def is_of_microscope(exif: Image.Exif | None) -> bool:
     """Whether the data are a microscope's, whose resolution is that of the specimen."""
     if exif is None:
         return False
+    return any(tag in _MICROSCOPE for tag in exif) or _describe(exif).startswith(_MICROSCOPE_TEXTS)
+
+
+def _describe(exif: Image.Exif) -> str:
     text = exif.get(ExifTags.Base.ImageDescription, "")
-    text = text.decode("latin-1") if isinstance(text, bytes) else str(text)
-    return any(tag in _MICROSCOPE for tag in exif) or text.lstrip().startswith(_MICROSCOPE_TEXTS)
+    return (text.decode("latin-1") if isinstance(text, bytes) else str(text)).lstrip()
 
 
 def resize_exif(exif: Image.Exif, old: Size, new: Size) -> tuple[Image.Exif, list[str]]:
@@ -176,6 +179,8 @@ def _resize_tags(exif: Image.Exif, factors: tuple[float, float]) -> list[str]:
     if is_of_microscope(exif):
         notes.append("the microscope's own data left out, as they tell of pixels")
         _remove(exif, {*_MICROSCOPE, ExifTags.Base.ImageDescription})
+    if _describe(exif).startswith('{"shape":'):  # as tifffile describes what it writes
+        _remove(exif, {ExifTags.Base.ImageDescription})
     if _remove(exif, _GEOGRAPHIC):
         notes.append("geographic coefficients left out, as they tell of pixels")
     _remove(exif, _RAW)

@@ -109,13 +109,22 @@ def read_tags(path):
     "description", ["ImageJ=1.53\nunit=micron\n", '<?xml version="1.0"?><OME PhysicalSizeX="0.1"/>']
 )
 def test_a_microscope_s_sizes_do_not_go_stale(tmp_path, description):
-    tifffile.imwrite(tmp_path / "a.tif", COLOURS, description=description, resolution=(100, 50), resolutionunit=3)
+    tifffile.imwrite(
+        tmp_path / "a.tif", COLOURS, description=description, metadata=None, resolution=(100, 50), resolutionunit=3
+    )
     photo, notes = enlarge(tmp_path / "a.tif", tmp_path / "b.tif")
     assert photo.exif is None or 270 not in photo.exif
     assert photo.dpi == pytest.approx((2 * 254, 2 * 127))
     assert notes == ("the microscope's own data left out, as they tell of pixels",)
     save_photo(tmp_path / "same.tif", read_photo(tmp_path / "a.tif"))
     assert read_photo(tmp_path / "same.tif").exif[270] == description
+
+
+def test_the_shape_that_tifffile_describes_is_left_out(tmp_path):
+    tifffile.imwrite(tmp_path / "a.tif", COLOURS)
+    assert '"shape"' in read_photo(tmp_path / "a.tif").exif[270]
+    photo, notes = enlarge(tmp_path / "a.tif", tmp_path / "b.tif")
+    assert notes == () and 270 not in photo.exif
 
 
 def test_layers_of_photoshop_are_left_out_and_told(tmp_path):

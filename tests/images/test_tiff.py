@@ -160,7 +160,10 @@ def test_strips_tiles_planes_and_compressions(tmp_path, codec, bits, layout, pla
 def test_zstd(tmp_path, monkeypatch):
     levels = RANDOM.integers(0, 65536, (21, 35), np.uint16)
     strip = io.BytesIO()
-    Image.fromarray(levels.view(np.uint8).reshape(1, -1)).save(strip, "TIFF", compression="zstd")
+    try:
+        Image.fromarray(levels.view(np.uint8).reshape(1, -1)).save(strip, "TIFF", compression="zstd")
+    except OSError:
+        pytest.skip("Pillow without ZSTD")
     with Image.open(strip) as image:
         data = strip.getvalue()[image.tag_v2[273][0] :][: image.tag_v2[279][0]]
     monkeypatch.setitem(CODECS, 50000, lambda raw: data)
