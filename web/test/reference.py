@@ -108,5 +108,5 @@ def tiles(out: str) -> None:
 
 
 if __name__ == "__main__":
-    functions = {"painted": painted, "pictures": pictures, "models": models, "floats": floats, "upscaled": upscaled, "tiles": tiles}
-    functions[sys.argv[1]](*sys.argv[2:])
+    functions = (painted, pictures, models, floats, upscaled, tiles)
+    {function.__name__: function for function in functions}[sys.argv[1]](*sys.argv[2:])
