@@ -21,7 +21,7 @@ TITLES = {
 """What stands above a task's table."""
 
 LEGENDS = {
-    "objective": "of the paintings that it makes of photographs it was not fitted to",
+    "objective": "of its paintings of photographs that it was not fitted to",
     "photograph": "of the same photographs as they are",
     "lattice ratio": "what repeats every four pixels; photographs have about 1",
 }
