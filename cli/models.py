@@ -10,7 +10,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from keras_psr.cli.shared import complete_models
+from keras_psr.cli.model_options import complete_models
 from keras_psr.errors import ModelError
 from keras_psr.inference.registry import CARD_FILE, MODEL_FILE, RUN_FILE, find_runnable, model_names, shipped_models
 
