@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from keras_psr.cli.fit_progress import FitDisplay, describe_scores
-from keras_psr.cli.shared import say
+from keras_psr.cli.terminal import say
 from keras_psr.installation import require_everything
 from keras_psr.tasks.config import (
     FitConfig,

@@ -7,8 +7,9 @@ import click
 from keras_psr.cli.batch_options import Batch, batch_options
 from keras_psr.cli.batch_plan import OnPixels, Work
 from keras_psr.cli.batch_run import work_through
+from keras_psr.cli.model_options import complete_models, device_option, name_model, result_options, threads_option
 from keras_psr.cli.result_size import read_size
-from keras_psr.cli.shared import complete_models, device_option, name_model, result_options, say, threads_option
+from keras_psr.cli.terminal import say
 from keras_psr.errors import ModelError
 from keras_psr.installation import require_everything
 from keras_psr.tasks.config import StyleConfig

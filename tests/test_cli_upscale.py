@@ -375,7 +375,12 @@ def test_what_another_run_gave_up_is_done(light, photo, tmp_path, monkeypatch):
 @pytest.mark.parametrize("error", [TypeError("bad\nentry"), OverflowError(), KeyError("x"), RecursionError("deep")])
 @pytest.mark.parametrize(
     "place",
-    ["images.decoding.image_size", "images.photo.read_photo", "upscaling.upscale_photo", "images.photo.write_photo"],
+    [
+        "images.decoding.image_size",
+        "images.photo.read_photo",
+        "inference.photos.upscale_photo",
+        "images.photo.write_photo",
+    ],
 )
 def test_an_exception_of_any_kind_fails_one_picture_and_the_rest_goes_on(
     light, photo, tmp_path, monkeypatch, error, place
@@ -431,7 +436,7 @@ def test_debug_shows_the_traceback_and_goes_on(runner, photo, export_tflite, tmp
     ],
 )
 def test_a_place_that_cannot_be_is_a_usage_error_at_once(light, photo, tmp_path, monkeypatch, options, message):
-    monkeypatch.setattr("keras_psr.inference.load", None)
+    monkeypatch.setattr("keras_psr.inference.upscaler.load", None)
     before = list_files(tmp_path)
     result = light("photo.png", *options)
     assert result.exit_code == 2, result.output

@@ -114,7 +114,8 @@ def _match(pattern: Path) -> list[Path]:
     found = [Path(*parts[:plain])]
     for part in parts[plain:]:
         if part == "**":
-            found = [below for folder in found if folder.is_dir() for below in _list_folders(folder)]
+            below = [path for folder in found if folder.is_dir() for path in _list_folders(folder)]
+            found = list({os.path.realpath(path): path for path in reversed(below)}.values())[::-1]
             if part == parts[-1]:
                 found += [entry for folder in found for entry in _list_visible(folder)]
         elif not glob.has_magic(part):

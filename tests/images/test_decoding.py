@@ -80,7 +80,7 @@ def test_a_folder_of_links_to_folders_has_pictures(tmp_path):
     (tmp_path / "links").mkdir()
     for name in ("in/real", "elsewhere"):
         (tmp_path / "links" / Path(name).name).symlink_to(tmp_path / name)
-    assert [path.name for path in find_images(tmp_path / "links")] == ["c.png", "b.png", "a.png"]
+    assert [path.name for path in find_images(tmp_path / "links")] == ["b.png", "c.png", "a.png"]
 
 
 def test_what_is_left_out_is_counted_by_ending(tmp_path):
