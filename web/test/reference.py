@@ -13,9 +13,9 @@ from PIL import Image
 from keras_psr.images.photo import read_photo, write_photo
 from keras_psr.images.pixels import resize_bicubic
 from keras_psr.images.tiling import Geometry, _mirrored, spans, upscale_in_tiles
-from keras_psr.inference.upscaler import load
 from keras_psr.inference.litert import LiteRTNetwork
 from keras_psr.inference.photos import upscale_photo
+from keras_psr.inference.upscaler import load
 
 
 def pictures(folder: str) -> None:
@@ -55,10 +55,10 @@ def models(folder: str) -> None:
     import keras
 
     from keras_psr.export.conversion import convert
+    from keras_psr.inference.tflite_metadata import with_metadata
     from keras_psr.networks.receptive_field import measure_geometry
     from keras_psr.networks.style_transfer import build_style_network
     from keras_psr.networks.super_resolution import build_network
-    from keras_psr.inference.tflite_metadata import with_metadata
 
     keras.utils.set_random_seed(1)
     enlarging = build_network(scale=2, num_filters=4, num_residual_blocks=1)
