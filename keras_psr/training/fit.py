@@ -20,7 +20,7 @@ from keras_psr.tasks.super_resolution import task as super_resolution
 from keras_psr.training.callbacks import CountSteps, Log, OnLog, Progress, SaveAndValidate, StopOnDivergence
 from keras_psr.training.devices import build_strategy, is_chief, is_multiworker, warn_of_unused_gpu
 from keras_psr.training.optimizer import build_optimizer
-from keras_psr.training.precision import PrecisionChoice, choose_precision
+from keras_psr.training.precision import choose_precision
 from keras_psr.training.run_folder import RunFolder, saved_config, saved_precision
 from keras_psr.training.signals import stop_signals
 from keras_psr.training.trainer import Trainer
@@ -78,11 +78,13 @@ def fit(
     computed = replace(config, precision=choice.precision)
     if not is_chief(strategy):
         return _help_fit(run, computed, strategy, resume=resume)
-    _report_precision(choice)
+    if choice.warning:
+        log.warning("%s", choice.warning)
     task = TASKS[type(config)]
     stream = task.build_stream(config)
     validation = task.Validation(config)
     trainer = build_trainer(computed, strategy)
+    trainer.precision = choice
     averaged = task.build_network(config, "float32")
     with run.locked(), stop_signals() as stop:
         run.check(config, resume=resume, overwrite=overwrite)  # again, now that no other fit can change it
@@ -113,12 +115,6 @@ def _help_fit(run: RunFolder, config: FitConfig, strategy: tf.distribute.Strateg
         averaged = task.build_network(config, "float32")
         trainer.copy_average_to(averaged)
     return Upscaler(averaged)
-
-
-def _report_precision(choice: PrecisionChoice) -> None:
-    log.info("Computing in %s: %s.", choice.precision, choice.reason)
-    if choice.warning:
-        log.warning("%s", choice.warning)
 
 
 def _describe_batch(stream: SampleStream, stage: Stage, step: int) -> str:
