@@ -17,12 +17,12 @@ import click
 import keras
 import tensorflow as tf
 
-from keras_psr.networks import build_network
-from keras_psr.samples import SampleStream
-from keras_psr.sources import open_sources
-from keras_psr.training.config import SuperResolutionConfig
+from keras_psr.data.samples import SampleStream
+from keras_psr.data.sources import open_sources
+from keras_psr.networks.super_resolution import build_network
+from keras_psr.tasks.config import SuperResolutionConfig
+from keras_psr.tasks.super_resolution.task import build_loss
 from keras_psr.training.fit import build_trainer
-from keras_psr.training.super_resolution import build_loss
 
 
 def fit_step(config: SuperResolutionConfig, batches: tf.data.Dataset) -> Callable[[], float]:
@@ -44,7 +44,7 @@ def plain_step(config: SuperResolutionConfig, batches: tf.data.Dataset) -> Calla
         low_res, high_res = tf.cast(low_res, tf.float32), tf.cast(high_res, tf.float32)
         with tf.GradientTape() as tape:
             output = network(low_res, training=True)
-            total = loss.total(loss.terms(output, high_res, step=0))
+            total = loss.total(loss.compute(output, high_res))
         gradients = tape.gradient(total, network.trainable_variables)
         optimizer.apply_gradients(zip(gradients, network.trainable_variables, strict=True))
         return total

@@ -15,7 +15,7 @@ from typing import Any
 import click
 import numpy as np
 
-from keras_psr.registry import file_sha256
+from keras_psr.inference.registry import file_sha256
 from keras_psr.training.run_folder import RunFolder
 
 SETTINGS: dict[str, Any] = {
@@ -72,7 +72,7 @@ def describe(out: Path) -> dict[str, Any]:
 
 
 def _weights(path: Path) -> list[np.ndarray]:
-    from keras_psr.inference import load_network
+    from keras_psr.inference.upscaler import load_network
 
     return load_network(path).get_weights()
 

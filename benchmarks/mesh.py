@@ -13,9 +13,9 @@ import click
 import numpy as np
 
 import keras_psr
+from keras_psr.data.sources import open_sources
 from keras_psr.images.metrics import rgb_to_y
 from keras_psr.images.pixels import crop_to_multiple, make_low_res, resize_bicubic
-from keras_psr.sources import open_sources
 
 BANDS = 16
 

@@ -18,7 +18,7 @@ from PIL import Image
 import keras_psr
 from keras_psr.images.decoding import read_photo
 from keras_psr.images.encoding import save_photo
-from keras_psr.upscaling import upscale_photo
+from keras_psr.inference.photos import upscale_photo
 folder, variant, threads = sys.argv[1], sys.argv[2], int(sys.argv[3])
 coffee = skimage.data.coffee()
 Image.fromarray(coffee[60:316, 150:406]).save(folder + "/small.png")

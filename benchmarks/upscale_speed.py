@@ -1,11 +1,10 @@
-"""Speed and memory of `keras-psr upscale`: start to finished file, the tiler's own cost, a large photograph, a batch.
+"""Speed and memory of `keras-psr upscale`: start to finished file, its parts beside the network alone, a batch.
 
-Run it on an idle machine, with a `.tflite` of scale 4: `python benchmarks/upscale_speed.py x4_int8.tflite`.
+Run it on an idle machine, with a model of scale 4: `python benchmarks/upscale_speed.py x4-fast`. Where the machine
+is not idle, the ratios still tell something, because their two sides are measured in turns.
 """
 
-import itertools
 import multiprocessing
-import queue
 import resource
 import statistics
 import subprocess
@@ -24,9 +23,10 @@ from keras_psr.images.decoding import read_photo
 from keras_psr.images.encoding import save_photo
 from keras_psr.images.photo import Photo
 from keras_psr.images.tiling import spans
-from keras_psr.inference import load
-from keras_psr.litert import LiteRTNetwork
-from keras_psr.upscaling import upscale_photo
+from keras_psr.inference.litert import TileInterpreter
+from keras_psr.inference.photos import upscale_photo
+from keras_psr.inference.registry import find_runnable
+from keras_psr.inference.upscaler import load
 
 CALLS = 5
 BATCH = 200
@@ -45,32 +45,49 @@ def call_command(model: Path, *arguments: object) -> float:
     return seconds(lambda: subprocess.run([str(part) for part in command], check=True, capture_output=True))
 
 
-def tiler_cost(model: Path, image: np.ndarray) -> float:
-    """Time of the tiler over that of bare invocations of the same tiles on as many threads; median of pairs."""
-    upscaler, network = load(model), LiteRTNetwork(model)
-    tile, halo = network.tile_size(0, 0)[0], network.halo
-    extended = np.pad(image, [(halo, halo), (halo, halo), (0, 0)], mode="symmetric")
-    starts = [span.start for span in spans(len(image), tile, halo)]
-    places = list(itertools.product(starts, starts))
-    interpreters: queue.Queue = queue.Queue()
-    for _ in range(network.workers):
-        interpreters.put(network._make_interpreter())
+def run_network_alone(interpreters: list[TileInterpreter], tiles: int) -> None:
+    """Computes a number of tiles, one on each thread, and does nothing else."""
+    left = iter(range(tiles))
 
-    def invoke(place: tuple[int, int]) -> None:
-        interpreter = interpreters.get()
-        details = interpreter.get_input_details()[0]
-        pixels = extended[place[0] : place[0] + tile, place[1] : place[1] + tile]
-        interpreter.set_tensor(details["index"], pixels[None].astype(details["dtype"]))
-        interpreter.invoke()
-        interpreters.put(interpreter)
+    def work(interpreter: TileInterpreter) -> None:
+        while next(left, None) is not None:
+            interpreter.time()
 
-    with ThreadPoolExecutor(network.workers) as executor:
+    with ThreadPoolExecutor(len(interpreters)) as executor:
+        list(executor.map(work, interpreters))
 
-        def bare() -> None:
-            list(executor.map(invoke, places))
 
-        bare(), upscaler(image)
-        return statistics.median(seconds(lambda: upscaler(image)) / seconds(bare) for _ in range(CALLS))
+def measure_parts(model: Path, source: Path, target: Path) -> dict[str, float]:
+    """Seconds of `upscale`'s parts for one photograph, medians of `CALLS` rounds.
+
+    Returns:
+        By name: `network`, the tiles and nothing else; `reading`; `enlarging`, which is the network with cutting and
+        joining; `writing`; `command`, from the start of the process to the finished file; and of the last and of
+        `enlarging` the `..._ratio` to `network`, medians of the ratios of each round.
+    """
+    upscaler = load(model, device="cpu")
+    content, height, width = model.read_bytes(), *read_photo(source).pixels.shape[:2]
+    tile, geometry = upscaler.network.tile_size(0, 0)[0], upscaler.network.geometry
+    tiles = len(spans(height, tile, geometry)) * len(spans(width, tile, geometry))
+    interpreters = [TileInterpreter(content) for _ in range(upscaler.network.workers)]
+    noise = np.random.default_rng(0).integers(0, 256, (tile, tile, 3), np.uint8)
+    for interpreter in interpreters:
+        interpreter(noise)
+    upscaler(noise)
+    rounds = []
+    for _ in range(CALLS):
+        marks = [time.perf_counter()]
+        photo = read_photo(source)
+        marks.append(time.perf_counter())
+        enlarged = upscale_photo(upscaler, photo)
+        marks.append(time.perf_counter())
+        save_photo(target, enlarged)
+        marks.append(time.perf_counter())
+        row = dict(zip(("reading", "enlarging", "writing"), np.diff(marks), strict=True))
+        row["network"] = seconds(lambda: run_network_alone(interpreters, tiles))
+        row["command"] = call_command(model, source, "-o", target, "--device", "cpu")
+        rounds.append(row | {f"{name}_ratio": row[name] / row["network"] for name in ("enlarging", "command")})
+    return {name: statistics.median(row[name] for row in rounds) for name in rounds[0]}
 
 
 def upscale_large(model: Path, source: Path, target: Path, results: "multiprocessing.Queue[dict]") -> None:
@@ -88,20 +105,29 @@ def upscale_large(model: Path, source: Path, target: Path, results: "multiproces
 
 
 @click.command()
-@click.argument("model", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-def main(model: Path) -> None:
-    """Prints the four measurements."""
+@click.argument("model", default="x4-fast", callback=lambda context, parameter, value: find_runnable(value))
+@click.option("--parts-only", is_flag=True, help="Only a photograph of 1000x750 to 12 MP, by parts.")
+def main(model: Path, parts_only: bool) -> None:
+    """Prints the measurements."""
     photograph = skimage.data.coffee()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "batch").mkdir()
+        save_photo(folder / "middle.png", Photo(np.tile(photograph, (2, 2, 1))[:750, :1000]))
+        parts = measure_parts(model, folder / "middle.png", folder / "large.png")
+        click.echo(f"1000x750 to 4000x3000 with {model.stem}, by parts, medians of {CALLS}:")
+        for name in ("network", "reading", "enlarging", "writing", "command"):
+            click.echo(f"  {name:10} {parts[name]:6.2f} s, {parts[name] / parts['network']:.2f} of the network alone")
+        click.echo(f"  enlarging over the network alone, in turns: {parts['enlarging_ratio']:.3f}")
+        click.echo(f"  the whole command over the network alone, in turns: {parts['command_ratio']:.3f}")
+        if parts_only:
+            return
         save_photo(folder / "photo.png", Photo(photograph[100:228, 200:328]))
         save_photo(folder / "large.jpg", Photo(np.tile(photograph, (8, 7, 1))[:3000, :4000]))
         for index in range(BATCH):
             save_photo(folder / "batch" / f"{index}.png", Photo(photograph[index : index + 64, index : index + 64]))
         starts = [call_command(model, folder / "photo.png", "-o", folder / "out") for _ in range(CALLS)]
         click.echo(f"128x128 to 512x512, start to finished file: median {statistics.median(starts):.2f} s of {CALLS}")
-        click.echo(f"tiler over bare invocations: {tiler_cost(model, photograph[:384, :384]):.3f}")
         results: multiprocessing.Queue = multiprocessing.get_context("spawn").Queue()
         arguments = (model, folder / "large.jpg", folder / "large.png", results)
         process = multiprocessing.get_context("spawn").Process(target=upscale_large, args=arguments)

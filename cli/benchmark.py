@@ -8,7 +8,8 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from keras_psr.cli.shared import say
+from keras_psr.cli.model_options import complete_models, device_option
+from keras_psr.cli.terminal import say
 
 
 def parse_threads(context: click.Context, parameter: click.Parameter, value: str) -> list[int]:
@@ -23,8 +24,9 @@ def parse_threads(context: click.Context, parameter: click.Parameter, value: str
 
 
 @click.command()
-@click.argument("files", nargs=-1, required=True, metavar="FILE...", type=click.Path(path_type=Path, dir_okay=False))
+@click.argument("files", nargs=-1, required=True, metavar="MODEL...", shell_complete=complete_models())
 @click.option("--threads", callback=parse_threads, default="1,2", show_default=True, help="Numbers of threads.")
+@device_option
 @click.option(
     "--json",
     "json_file",
@@ -32,21 +34,24 @@ def parse_threads(context: click.Context, parameter: click.Parameter, value: str
     type=click.File("w", encoding="utf-8"),
     help="Write everything as JSON; - for stdout.",
 )
-def benchmark(files: tuple[Path, ...], threads: list[int], json_file: IO[str] | None) -> None:
+def benchmark(files: tuple[str, ...], threads: list[int], device: str, json_file: IO[str] | None) -> None:
     """Time .tflite files with LiteRT: latency of a tile, megapixels of output a second, memory.
 
-    Files are run in turns after a warm-up, so that other load on the machine strikes all alike.
+    MODEL is a .tflite file, or the name of a shipped one: x4, x4_int8. They are run in turns after a warm-up, so that
+    other load on the machine strikes all alike.
 
     \b
     Examples:
+      keras-psr benchmark x4-fast x4-fast_int8
       keras-psr benchmark export/*.tflite
       keras-psr benchmark export/*.tflite --threads 1,2,4 --json -
     """  # noqa: D301 - \b is click's sign for a paragraph that it must not wrap
     from keras_psr.export.benchmark import benchmark as measure
+    from keras_psr.inference.registry import find_tflite
 
     console = Console(stderr=True)
     with console.status("starting") as status:
-        result = measure(files, threads, on_step=status.update)
+        result = measure([find_tflite(file) for file in files], threads, device=device, on_step=status.update)
     console.print(build_table(result))
     for line in describe_comparisons(result):
         say(line)
@@ -55,22 +60,26 @@ def benchmark(files: tuple[Path, ...], threads: list[int], json_file: IO[str] | 
 
 
 def build_table(result: dict[str, Any]) -> Table:
-    """A row for each file and number of threads."""
+    """A row for each file and number of threads, and for the GPU; long names are folded, numbers never cut."""
     table = Table(box=None, padding=(0, 2, 0, 0))
-    for heading in ("\nfile", "\nthreads", "\nmedian", "\np95", "\nMP/s", "peak\nmemory", "XNNPACK\npartitions"):
-        table.add_column(heading, justify="left" if heading == "\nfile" else "right", no_wrap=True)
+    table.add_column("\nfile", overflow="fold")
+    for heading in ("\non", "median\nms", "p95\nms", "\nMP/s", "peak\nMB", "XNNPACK\npartitions"):
+        table.add_column(heading, justify="right", no_wrap=True)
     for row in result["files"]:
+        name = Path(row["file"]).name
+        memory, partitions = f"{row['peak_memory_mb']:.0f}", str(row["xnnpack_partitions"])
         for number, times in row["threads"].items():
-            table.add_row(
-                Path(row["file"]).name,
-                number,
-                f"{times['median_ms']:.1f} ms",
-                f"{times['p95_ms']:.1f} ms",
-                f"{times['megapixels_per_second']:.2f}",
-                f"{row['peak_memory_mb']:.0f} MB",
-                str(row["xnnpack_partitions"]),
-            )
+            on = f"{number} thread{'s' if number != '1' else ''}"
+            table.add_row(name, on, *describe_times(times), memory, partitions)
+            name = ""
+        if row["gpu"]:
+            table.add_row(name, "GPU", *describe_times(row["gpu"]), "", "")
     return table
+
+
+def describe_times(times: dict[str, Any]) -> tuple[str, str, str]:
+    """Milliseconds in the middle and near the end of the distribution, and megapixels a second."""
+    return f"{times['median_ms']:.1f}", f"{times['p95_ms']:.1f}", f"{times['megapixels_per_second']:.2f}"
 
 
 def describe_comparisons(result: dict[str, Any]) -> list[str]:

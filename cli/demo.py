@@ -1,19 +1,23 @@
 """`keras-psr demo`: a page that runs the shipped models in the browser, served here or written as a static site."""
 
 import json
+import shlex
 import shutil
 import socket
 from contextlib import suppress
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from importlib.metadata import PackageNotFoundError, distribution
 from importlib.resources import files
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 import click
 
-from keras_psr.cli.shared import say
+from keras_psr.cli.terminal import say
 from keras_psr.errors import ConfigError, ModelError
 
 HEADERS = {
@@ -30,7 +34,7 @@ HEADERS = {
 
 TYPES = {".js": "text/javascript", ".wasm": "application/wasm", ".tflite": "application/octet-stream"}
 DEFAULT_MODEL = "x4"
-FASTEST_FIRST = ("int8", "dynamic", "float16", "float32")
+SMALLEST_FIRST = ("int8", "dynamic", "float16", "float32")
 """The order in which the page offers a model's files; others follow."""
 
 
@@ -85,12 +89,14 @@ def write_site(folder: Path, model: str | None) -> None:
     """
     page = Path(str(files("keras_psr"))) / "page"
     if not (page / "index.html").is_file():
-        raise ConfigError(
-            "This installation has no page. Run `make web` in a checkout, which needs Node.js 20.19 or newer."
-        )
+        raise ConfigError(f"This installation has no page. {how_to_get_the_page()}")
     models: dict[str, dict[str, Any]] = {}
+    is_own = model is not None and Path(model).exists()
     for path, metadata in find_files(model):
         entry = {key: metadata[key] for key in ("name", "task", "scale")} | {"files": []}
+        picture = f"styles/{metadata['name']}.jpg"  # of what a shipped style makes of a photo
+        if not is_own and (page / picture).is_file():
+            entry["picture"] = picture
         file = {"variant": metadata["variant"], "url": f"models/{path.name}", "bytes": path.stat().st_size}
         models.setdefault(metadata["name"], entry)["files"].append(file)
         (folder / "models").mkdir(parents=True, exist_ok=True)
@@ -102,14 +108,32 @@ def write_site(folder: Path, model: str | None) -> None:
     (folder / "_headers").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
+def how_to_get_the_page() -> str:
+    """What brings the page into this installation, which its installer's `direct_url.json` describes (PEP 610)."""
+    try:
+        origin = json.loads(distribution("keras-psr").read_text("direct_url.json") or "{}")
+    except PackageNotFoundError:
+        origin = {}
+    checkout = Path(url2pathname(urlsplit(origin.get("url", "")).path)) if "dir_info" in origin else None
+    needs = "which needs Node.js 20.19 or newer"
+    if not checkout or not (checkout / "web" / "package.json").is_file():
+        return f"In a checkout run `make web`, {needs}, and then `pip install --force-reinstall --no-deps .`"
+    place = shlex.quote(str(checkout))
+    if origin["dir_info"].get("editable"):
+        return f"Run `make -C {place} web`, {needs}."
+    if (checkout / "keras_psr" / "page" / "index.html").is_file():
+        return f"The page was built after it was installed: run `pip install {place}` again."
+    return f"Run `make -C {place} web`, {needs}, and then `pip install {place}` again."
+
+
 def find_files(model: str | None) -> list[tuple[Path, dict[str, Any]]]:
     """The `.tflite` files to offer, with their metadata: the user's own, or all shipped ones.
 
     Raises:
         ModelError: There is no such model, or it is damaged or without a fixed tile, or there is none at all.
     """
-    from keras_psr.registry import find_runnable, shipped_folder, shipped_models
-    from keras_psr.tflite_metadata import read_metadata
+    from keras_psr.inference.registry import find_runnable, shipped_folder, shipped_models
+    from keras_psr.inference.tflite_metadata import read_metadata
 
     if model and Path(model).is_file():
         paths = [Path(model)]
@@ -129,7 +153,7 @@ def find_files(model: str | None) -> list[tuple[Path, dict[str, Any]]]:
         missing = [key for key in ("name", "task", "variant", "scale", "tile", "halo") if metadata.get(key) is None]
         if missing:
             raise ModelError(f"{path} does not say its {', '.join(missing)}. Export it again, without --dynamic-shape.")
-    return sorted(found, key=lambda pair: [*FASTEST_FIRST, pair[1]["variant"]].index(pair[1]["variant"]))
+    return sorted(found, key=lambda pair: [*SMALLEST_FIRST, pair[1]["variant"]].index(pair[1]["variant"]))
 
 
 def serve(folder: Path, port: int, lan: bool) -> None:

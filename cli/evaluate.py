@@ -13,12 +13,14 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 
-from keras_psr.cli.shared import load_any_model, model_option, say, scale_option
+from keras_psr.cli.model_options import device_option, load_any_model, model_option, scale_option
+from keras_psr.cli.terminal import say
 from keras_psr.errors import ConfigError
-from keras_psr.training.config import FitConfig, StyleConfig
+from keras_psr.installation import require_everything
+from keras_psr.tasks.config import FitConfig, StyleConfig
 
 if TYPE_CHECKING:
-    from keras_psr.inference import Upscaler
+    from keras_psr.inference.upscaler import Upscaler
 
 COLUMNS = {
     "psnr_y": ("PSNR", ".2f"),
@@ -47,6 +49,7 @@ OnPicture = Callable[[str, int, int], None]
 @click.command()
 @model_option
 @scale_option
+@device_option
 @click.option(
     "--data",
     metavar="SRC",
@@ -74,6 +77,7 @@ OnPicture = Callable[[str, int, int], None]
 def evaluate(
     model: str | None,
     scale: int | None,
+    device: str,
     data: tuple[str, ...],
     style: str | None,
     iterations: int | None,
@@ -96,7 +100,8 @@ def evaluate(
       keras-psr evaluate --scale 2 --data Set14/ --json -
       keras-psr evaluate --model runs/starry-night --data photos/ --iterations 100
     """  # noqa: D301 - \b is click's sign for a paragraph that it must not wrap
-    network = load_any_model(model, scale)
+    require_everything("keras-psr evaluate")
+    network = load_any_model(model, scale, device=device)
     name = model or f"x{network.scale}"
     with show_pictures() as on_picture:
         if network.scale == 1:
@@ -106,7 +111,7 @@ def evaluate(
                 f"--style and --iterations are for style networks. {name} enlarges {network.scale} times."
             )
         else:
-            from keras_psr.evaluation import evaluate as score
+            from keras_psr.tasks.super_resolution.evaluation import evaluate as score
 
             result = score(network, data, on_picture=on_picture)
     Console(stderr=True).print(build_table(name, result))
@@ -125,9 +130,9 @@ def score_style(
     Raises:
         ConfigError: Nobody knows which painting that was.
     """
-    from keras_psr.registry import fit_settings
-    from keras_psr.style_evaluation import evaluate_style
-    from keras_psr.training.style_transfer import build_objective
+    from keras_psr.inference.registry import fit_settings
+    from keras_psr.tasks.style_transfer.evaluation import evaluate_style
+    from keras_psr.tasks.style_transfer.task import build_objective
 
     config = FitConfig.from_json(fit_settings(name) or {"style": style or "unknown"})
     assert isinstance(config, StyleConfig)

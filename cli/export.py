@@ -1,29 +1,36 @@
 """`keras-psr export`: a fitted network as verified `.tflite` files, and as a SavedModel."""
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import click
 from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from keras_psr.cli.shared import DEFAULT_SCALE, say
+from keras_psr.cli.model_options import DEFAULT_SCALE, complete_models
+from keras_psr.cli.signals import run_interruptibly
+from keras_psr.cli.terminal import say
 from keras_psr.errors import KerasPSRError
+from keras_psr.installation import require_everything
 
 QUANTIZE = {
     "none": "float32",
+    "float32": "float32",
     "float16": "float16",
     "dynamic": "dynamic",
     "int8": "int8",
     "int16x8": "int16x8",
 }
-"""Variant by the name that `--quantize` takes; `all` means each."""
+"""Variant by the name that `--quantize` takes; `none` is an older name of float32, `all` means each."""
 
 DEFAULT_VARIANTS = ("float32", "float16", "int8")
 
 
 @click.command()
-@click.argument("model", required=False)
+@click.argument("model", required=False, shell_complete=complete_models(variants=False))
 @click.option("--tflite", is_flag=True, help="Write .tflite files for LiteRT on phones and small computers.")
 @click.option("--saved-model", is_flag=True, help="Write a SavedModel for TensorFlow and TensorFlow Serving.")
 @click.option(
@@ -33,7 +40,7 @@ DEFAULT_VARIANTS = ("float32", "float16", "int8")
     "--quantize",
     type=click.Choice([*QUANTIZE, "all"]),
     multiple=True,
-    help="Kind of .tflite; none is float32. Repeatable.  [default: none, float16, int8]",
+    help="Kind of .tflite; none means float32. Repeatable.  [default: float32, float16, int8]",
 )
 @click.option(
     "--tile",
@@ -61,7 +68,11 @@ DEFAULT_VARIANTS = ("float32", "float16", "int8")
 @click.option(
     "--max-drop", type=float, default=0.1, show_default=True, help="Most that a file may lose, in dB of PSNR."
 )
-@click.option("--check", type=click.Choice(["gpu"]), help="Name the operators that a GPU delegate would refuse.")
+@click.option(
+    "--check",
+    type=click.Choice(["gpu"]),
+    help="Run each file on the GPU, if there is one, and name the operators that GPUs refuse.",
+)
 @click.option("--overwrite", is_flag=True, help="Replace files that exist.")
 def export(
     model: str | None,
@@ -75,9 +86,9 @@ def export(
 ) -> None:
     """Turn a fitted network into files for phones and servers, and prove that they are right.
 
-    MODEL is a run folder, a .keras file or a shipped model's name; by default the newest run in runs/, else the shipped
-    x4. Each .tflite is run with LiteRT against the network on held-out pictures; report.json holds what was measured.
-    A file that loses more than --max-drop is kept as .rejected, and the exit code is 1.
+    MODEL is a run folder, a .keras file or a shipped model's name; by default the shipped x4. Each .tflite is run with
+    LiteRT against the network on held-out pictures; report.json holds what was measured. A file that loses more than
+    --max-drop is kept as .rejected, and the exit code is 1.
 
     \b
     Examples:
@@ -87,36 +98,40 @@ def export(
     """  # noqa: D301 - \b is click's sign for a paragraph that it must not wrap
     if not (tflite or saved_model):
         raise click.UsageError("Say what to write: --tflite, --saved-model or both.")
+    require_everything("keras-psr export")
     from keras_psr.export.saved_model import SAVED_MODEL_FILE, save_saved_model
     from keras_psr.export.tflite import export_tflite, refuse_existing
-    from keras_psr.inference import load_network
-    from keras_psr.registry import file_sha256, find_model, shipped_folder, shipped_models
+    from keras_psr.inference.registry import file_sha256, find_model, shipped_folder, shipped_models
+    from keras_psr.inference.upscaler import load_network
 
-    path = find_model(model or find_newest_run() or f"x{DEFAULT_SCALE}")
+    path = find_model(model or f"x{DEFAULT_SCALE}")
     network = load_network(path)
     name = path.stem if path.stem != "model" else path.parent.resolve().name
     if saved_model:
         refuse_existing([out / SAVED_MODEL_FILE], overwrite=settings["overwrite"])
-        save_saved_model(network, out)
+        run_interruptibly(lambda: save_saved_model(network, out))
         say(f"{path} -> {out / SAVED_MODEL_FILE}")
     if not tflite:
         return
     shipped = path.is_relative_to(shipped_folder())
-    console = Console(stderr=True)
-    with console.status(f"exporting {path}") as status:
-        report = export_tflite(
-            network,
-            choose_variants(quantize),
-            out,
-            name=name,
-            model_sha256=file_sha256(path),
-            licence=shipped_models()[path.parent.name].get("licence") if shipped else None,
-            dynamic_shape=dynamic_shape,
-            on_step=status.update,
-            **settings,
+    variants = choose_variants(quantize)
+    with show_steps(len(variants) + 1) as on_step:
+        report = run_interruptibly(
+            lambda: export_tflite(
+                network,
+                variants,
+                out,
+                name=name,
+                model_sha256=file_sha256(path),
+                licence=shipped_models()[path.parent.name].get("licence") if shipped else None,
+                dynamic_shape=dynamic_shape,
+                check_gpu=check == "gpu",
+                on_step=on_step,
+                **settings,
+            )
         )
-    console.print(build_table(report))
-    for line in describe_delegates(report, out, check):
+    Console(stderr=True).print(build_table(report))
+    for line in describe_delegates(report):
         say(line)
     rejected = [row for row in report["files"].values() if not row["accepted"]]
     if rejected:
@@ -133,15 +148,33 @@ def export(
         )
 
 
-def find_newest_run() -> Path | None:
-    """The network of the run in runs/ that was saved last."""
-    return max(Path("runs").glob("*/model.keras"), key=lambda path: path.stat().st_mtime, default=None)
+@contextmanager
+def show_steps(number: int) -> Iterator[Callable[[str], None]]:
+    """Gives what to call before each step: a terminal shows a bar with the time, a log gets lines.
+
+    Args:
+        number: Of steps: conversions and one verification, which tells each of its pictures.
+    """
+    console = Console(stderr=True)
+    columns = [MofNCompleteColumn(), BarColumn(), TextColumn("{task.description}"), TimeElapsedColumn()]
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("starting", total=number)
+        begun = 0
+
+        def begin(step: str) -> None:
+            nonlocal begun
+            begun = min(begun + 1, number)
+            bar.update(task, description=step, completed=begun - 1)
+            if not console.is_terminal:
+                say(f"{begun} of {number}: {step}")
+
+        yield begin
 
 
 def choose_variants(quantize: tuple[str, ...]) -> list[str]:
     """The variants that `--quantize` means, each once."""
     if "all" in quantize:
-        return list(QUANTIZE.values())
+        return list(dict.fromkeys(QUANTIZE.values()))
     return list(dict.fromkeys(QUANTIZE[name] for name in quantize)) or list(DEFAULT_VARIANTS)
 
 
@@ -179,16 +212,24 @@ def describe_drop(row: dict[str, Any]) -> tuple[str, str, str]:
     )
 
 
-def describe_delegates(report: dict[str, Any], out: Path, check: str | None) -> list[str]:
-    """Lines on the operators that delegates leave out."""
-    from keras_psr.export.delegates import find_gpu_refusals
-
+def describe_delegates(report: dict[str, Any]) -> list[str]:
+    """Lines on the operators that delegates leave out, and on what a GPU made of each file."""
     lines = []
     for row in report["files"].values():
         for reason in dict.fromkeys(row["operators_outside_xnnpack"].values()):
             names = [name for name, why in row["operators_outside_xnnpack"].items() if why == reason]
             lines.append(f"{row['file']}: outside XNNPACK: {', '.join(names)}: {reason}.")
-        if check == "gpu":
-            refusals = find_gpu_refusals((out / row["file"]).read_bytes())
-            lines.append(f"{row['file']}: GPU: {'; '.join(refusals) or 'takes every operator'}.")
+        if "gpu" in row:
+            lines.append(f"{row['file']}: GPU: {describe_gpu(row['gpu'])}.")
     return lines
+
+
+def describe_gpu(check: dict[str, Any]) -> str:
+    """What a GPU made of a file, or the rules where there is none."""
+    rules = "; ".join(check["refusals"]) or "takes every operator"
+    if check["adapter"] is None:
+        return f"{rules}, by the rules for operators; not run ({check['reason']})"
+    return (
+        f"{rules}; run on {check['adapter']}{'' if check['is_hardware'] else ', no real GPU'}: "
+        f"{check['milliseconds']:.1f} ms for a tile, within {check['max_difference']:.2g} grey levels of the CPU"
+    )

@@ -1,19 +1,18 @@
-"""`keras-psr fit`: options made from `FitConfig`, a progress bar, and where to go on."""
+"""`keras-psr fit`: options made from `FitConfig`, what happens on the way, and where to go on."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import time
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Column
 
-from keras_psr.cli.shared import say
-from keras_psr.training.config import (
+from keras_psr.cli.fit_progress import FitDisplay, describe_scores
+from keras_psr.cli.terminal import say
+from keras_psr.installation import require_everything
+from keras_psr.tasks.config import (
     FitConfig,
     StyleConfig,
     SuperResolutionConfig,
@@ -23,8 +22,6 @@ from keras_psr.training.config import (
 
 if TYPE_CHECKING:
     import keras
-
-    from keras_psr.training.callbacks import OnLog
 
 HELP = {
     "scale": "Upscaling factor: 2, 4 or 8.",
@@ -43,7 +40,7 @@ HELP = {
     "strategy": "Devices: auto (all GPUs), none (one device), mirrored, or multiworker (machines of TF_CONFIG).",
     "devices": "A device of the mirrored strategy, such as GPU:0. Repeatable.",
     "deterministic": "Use deterministic operations only: the same command gives the same bits.",
-    "precision": "Arithmetic of the hidden layers and of VGG16: float32, bfloat16 or float16.",
+    "precision": "Arithmetic of the hidden layers and of VGG16: auto (the fastest here), float32, bfloat16 or float16.",
     "architecture": "Network: residual, fast, or the paper's johnson2016; of styles, style or johnson2016-style.",
     "num_filters": "Channels of the hidden layers; of styles, those of the first.",
     "num_residual_blocks": "Residual blocks.",
@@ -62,21 +59,16 @@ HELP = {
     "style_normalization": "What the style loss is divided by: energy (the painting's own), mean or paper (nothing).",
     "phase_weight": "Weight of the loss on what repeats with the upsampling lattice.",
     "total_variation_weight": "Weight of the output's total variation.",
-    "warmup_steps": "Steps at the start without the feature loss.",
+    "warmup_steps": "Steps at the start with the pixel loss alone.",
+    "warmup_batch_size": "Crops a step in the warm-up; 0 for the batch size.",
+    "warmup_crop": "Side of the crops in the warm-up, in pixels; 0 for the crop.",
+    "warmup_learning_rate": "Peak of the learning rate in the warm-up; 0 for the learning rate.",
     "vgg_weights": "Weights of VGG16: bundled, imagenet (downloaded by Keras) or a file.",
     "vgg_pooling": "Pooling inside the loss's VGG16: average or max.",
     "shift_pooling": "Move VGG16's pooling grid against the upsampling lattice from step to step, or leave it.",
     "ema_momentum": "Decay of the averaged weights that are saved; 0 saves the last step's.",
 }
 """Help by field of both tasks' settings, in the order of `--help`; types and defaults are the field's own."""
-
-VALIDATION_SCORES = {
-    "val_psnr_y": ("PSNR", ".2f"),
-    "val_psnr_y_over_bicubic": ("over bicubic", "+.2f"),
-    "val_feature_distance_ratio": ("feature distance of bicubic's", ".3f"),
-    "val_lattice_ratio": ("lattice ratio", ".1f"),
-}
-"""Text and format of what a validation line tells; ratios are not defined for flat or tiny pictures."""
 
 SHORT_FLAGS = {"num_residual_blocks": "--residual-blocks", "total_variation_weight": "--tv-weight"}
 
@@ -134,13 +126,11 @@ def fit(out: Path | None, resume: bool, overwrite: bool, config_file: Path | Non
     """  # noqa: D301 - \b is click's sign for a paragraph that it must not wrap
     if resume and (overwrite or out is None):
         raise click.UsageError("--resume needs the --out that it goes on with, and goes without --overwrite.")
+    require_everything("keras-psr fit")
     config = resolve(options, config_file, resumed=out if resume else None)
     out = out or Path("runs") / f"{name_run(config)}-{datetime.now():%Y%m%d-%H%M%S}"
     for one, folder in split_paintings(config, out):
         fit_visibly(one, folder, resume=resume, overwrite=overwrite)
-        say(f"\nThe network is {folder / 'model.keras'}, pictures of its progress are in {folder / 'samples'}.")
-        command = "stylize" if isinstance(one, StyleConfig) else "upscale"
-        say(f"Next: keras-psr {command} photo.jpg --model {folder}")
 
 
 def split_paintings(
@@ -183,94 +173,66 @@ def resolve(
     return FitConfig.from_json(settings)
 
 
-def describe_settings(config: FitConfig) -> str:
-    """All settings, in a paragraph."""
+def describe_settings(config: FitConfig, width: int) -> str:
+    """All settings, in a paragraph of lines of at most `width` characters."""
     settings = {name: " ".join(value) if isinstance(value, list) else value for name, value in config.to_json().items()}
     text = ", ".join(f"{name} {value}" for name, value in settings.items() if value != "")
-    return click.wrap_text(text, width=100, initial_indent="  ", subsequent_indent="  ")
+    return click.wrap_text(text, width=width, initial_indent="  ", subsequent_indent="  ")
 
 
-def fit_visibly(config: FitConfig, out: Path, *, resume: bool, overwrite: bool) -> None:
-    """Fits, shows how far it is, and tells how to go on after Ctrl-C."""
-    from keras_psr.training.fit import fit as fit_network
+def fit_visibly(config: SuperResolutionConfig | StyleConfig, out: Path, *, resume: bool, overwrite: bool) -> None:
+    """Fits, shows how far it is, and tells how to go on at the end and after Ctrl-C."""
+    start = time.monotonic()
+    with FitDisplay(config.steps) as display:
+        from keras_psr.training.fit import fit as fit_network  # seconds, while the bar stands there already
 
-    try:
-        with show_progress(config) as (on_log, on_step):
-            callbacks = [build_callback(lambda: say(f"Fitting into {out}:\n{describe_settings(config)}"), on_step)]
-            fit_network(out, resume=resume, overwrite=overwrite, on_log=on_log, callbacks=callbacks, **config.to_json())
-    except KeyboardInterrupt:
-        if any(out.glob("checkpoints/*.npz")):
-            say(f"To go on from here: keras-psr fit --out {out} --resume")
-        raise
-
-
-@contextmanager
-def show_progress(config: FitConfig) -> "Iterator[tuple[OnLog, OnLog]]":
-    """Gives what to call when numbers are logged and at each step; a terminal shows a bar, anything else lines."""
-    console = Console(stderr=True)
-    if not console.is_terminal:
-        yield lambda step, numbers: say(describe_numbers(step, numbers, config)), lambda step, losses: None
-        return
-    columns = [
-        MofNCompleteColumn(),
-        BarColumn(20),
-        TextColumn("{task.fields[rate]:.0f} crops/s"),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[losses]}", table_column=Column(ratio=1)),
-    ]
-    with Progress(*columns, console=console) as bar:
-        task = bar.add_task("", total=config.steps, rate=0, losses="starting")
-
-        def move(step: int, losses: dict[str, float]) -> None:
-            bar.update(task, completed=step, rate=(bar.tasks[task].speed or 0) * config.batch_size)
-
-        def above_bar(step: int, numbers: dict[str, float]) -> None:
-            if "loss" in numbers:
-                bar.update(task, losses=describe_losses(only_losses(numbers)))
-            else:
-                say(describe_numbers(step, numbers, config))
-
-        yield above_bar, move
+        callbacks = [build_callback(display, config, out)]
+        try:
+            fit_network(
+                out, resume=resume, overwrite=overwrite, on_log=display.log, callbacks=callbacks, **config.to_json()
+            )
+        except KeyboardInterrupt:
+            if any(out.glob("checkpoints/*.npz")):
+                display.say(f"To go on from here: keras-psr fit --out {out} --resume")
+            raise
+        display.say(summarize(config, out, time.monotonic() - start))
+    command = "stylize" if isinstance(config, StyleConfig) else "upscale"
+    say(f"Next: keras-psr {command} photo.jpg --model {out}")
 
 
-def build_callback(on_begin: Callable[[], None], on_step: "OnLog") -> "keras.callbacks.Callback":
-    """A callback that calls at the start, and at each step with its losses; made here as its base imports Keras."""
+def build_callback(display: FitDisplay, config: FitConfig, out: Path) -> "keras.callbacks.Callback":
+    """A callback that tells the display of the start and of each step; made here as its base imports Keras."""
     from keras_psr.training.callbacks import StepCallback
+    from keras_psr.training.devices import describe_devices
 
     class Report(StepCallback):
+        has_begun = False
+
         def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
-            on_begin()
+            step = self.step()
+            if self.has_begun:
+                display.begin(f"step {step}/{config.steps}: the warm-up is over; from here on with all losses", step)
+                return
+            self.has_begun = True
+            begins = f"Going on after step {step} in {out}" if step else f"Fitting into {out}"
+            devices = describe_devices(self.model.distribute_strategy)
+            precision = f"in {self.model.precision.precision} ({self.model.precision.reason})"
+            settings = describe_settings(config, min(display.console.width, 100))
+            display.begin(f"{begins}, on {devices}, {precision}:\n{settings}", step)
 
         def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-            on_step(self.step(), logs or {})
+            display.count(self.step(), logs or {})
 
     return Report()
 
 
-def only_losses(numbers: dict[str, float]) -> dict[str, float]:
-    """Of what a fit logs, the losses of its steps."""
-    return {name: value for name, value in numbers.items() if name != "crops_per_second" and name[:4] != "val_"}
+def summarize(config: FitConfig, out: Path, seconds: float) -> str:
+    """What there is after a fit: its last scores and its folder."""
+    from keras_psr.training.run_folder import RunFolder
 
-
-def describe_losses(losses: dict[str, float]) -> str:
-    """The loss and its terms, as in `loss 8.12, pixel 7.9, feature 210`."""
-    names = sorted(losses, key=lambda name: name != "loss")
-    return ", ".join(f"{name.removesuffix('_loss').replace('_', ' ')} {losses[name]:.3g}" for name in names)
-
-
-def describe_numbers(step: int, numbers: dict[str, float], config: FitConfig) -> str:
-    """One line for what a fit logs at a step: validation scores, or losses with speed and time left."""
-    at = f"step {step}/{config.steps}:"
-    if "val_psnr_y" in numbers:
-        scores = [
-            f"{text} {numbers[name]:{layout}}" for name, (text, layout) in VALIDATION_SCORES.items() if name in numbers
-        ]
-        return f"{at} validation {', '.join(scores)}"
-    losses = only_losses(numbers)
-    if not losses:  # the validation of a style
-        return f"{at} validation {describe_losses({name.removeprefix('val_'): numbers[name] for name in numbers})}"
-    rate = numbers.get("crops_per_second")
-    if rate is None:  # the first step has none: it compiles
-        return f"{at} {describe_losses(losses)}"
-    left = timedelta(seconds=round((config.steps - step) * config.batch_size / rate))
-    return f"{at} {describe_losses(losses)}, {rate:.0f} crops/s, {left} left"
+    run = RunFolder(out)
+    scores = next(filter(None, (describe_scores(line) for line in reversed(run.read_log()))), "none")
+    return f"""
+Done after {config.steps} steps; this session took {timedelta(seconds=round(seconds))}.
+Scores: {scores}
+Run folder: {out} (network: {run.model_file.name}, pictures of its progress: {run.samples.name}/)"""

@@ -11,6 +11,7 @@ import click
 
 from keras_psr import __version__
 from keras_psr.errors import KerasPSRError
+from keras_psr.installation import explain
 
 COMMANDS = {
     "fit": "Fit a network to photographs.",
@@ -70,6 +71,8 @@ class LazyGroup(click.Group):
         except Exception as error:
             if ctx.params["debug"]:
                 raise
+            if isinstance(error, ModuleNotFoundError):
+                error = explain(error, f"keras-psr {ctx.invoked_subcommand}")
             raise click.ClickException(_one_line(error)) from error
 
 

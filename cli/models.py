@@ -2,66 +2,111 @@
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile, ZipFile
 
 import click
 from rich.console import Console
 from rich.table import Table
 
+from keras_psr.cli.model_options import complete_models
 from keras_psr.errors import ModelError
-from keras_psr.registry import MODEL_FILE, shipped_models
+from keras_psr.inference.registry import CARD_FILE, MODEL_FILE, RUN_FILE, find_runnable, model_names, shipped_models
 
-TITLES = {"super-resolution": "super-resolution: PSNR of luma in dB (and over bicubic)"}
-"""What stands above a task's table, where its name does not say what the scores are."""
+TITLES = {
+    "super-resolution": "super-resolution: PSNR of luma in dB (and over bicubic); more is better",
+    "style transfer": "style transfer: the loss that the network was fitted to; less is better",
+}
+"""What stands above a task's table."""
+
+LEGENDS = {
+    "objective": "of its paintings of photographs that it was not fitted to",
+    "photograph": "of the same photographs as they are",
+    "lattice ratio": "what repeats every four pixels; photographs have about 1",
+}
+"""What stands below a table, by heading."""
 
 DETAILS = ("sha256", "protocol", "config", "versions", "machine", "git", "validations")
 """Entries of a card that are left to --json."""
 
 
 @click.command()
-@click.argument("name", required=False, metavar="[NAME|FILE.tflite]")
+@click.argument("name", required=False, metavar="[MODEL]", shell_complete=complete_models())
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def models(name: str | None, as_json: bool) -> None:
     """List the shipped models, or show one's card: data, licence, command, scores, and more as JSON.
 
-    Of a .tflite file that `keras-psr export` wrote, it shows the metadata: scale, tile, halo, what was measured.
+    MODEL is whatever upscale and stylize take. Of a .tflite file that `keras-psr export` wrote, its metadata are shown:
+    scale, tile, halo, what was measured; of a run folder, its settings and its last validation.
 
     \b
     Examples:
       keras-psr models
       keras-psr models x4
-      keras-psr models x4 --json
+      keras-psr models x4_int8 --json
+      keras-psr models runs/x4
       keras-psr models export/x4_int8.tflite
     """  # noqa: D301 - \b is click's sign for a paragraph that it must not wrap
     cards = shipped_models()
     card = None if name is None else find_card(name, cards)
+    console = Console()
     if as_json:
         click.echo(json.dumps(card or cards, indent=2))
     elif name and card:
-        Console().print(build_card(name, card))
-        if name in cards:
-            Console().print("--json shows the rest: settings, versions, protocol, checksums.")
+        console.print(build_card(name, card))
+        console.print("--json shows the rest, where there is more: settings, versions, protocol, checksums.")
     elif cards:
         for task in sorted({card["task"] for card in cards.values()}, reverse=True):
             of_task = {name: card for name, card in cards.items() if card["task"] == task}
-            Console().print(TITLES.get(task, task), build_table(of_task), "")
+            console.print(TITLES.get(task, task), build_table(of_task), "", build_notes(of_task), "")
+        files = dict.fromkeys(file.rpartition("_")[2] for file in model_names() if file not in cards)
+        kinds = "".join(f", NAME_{kind}" for kind in files)
+        console.print(f"keras-psr models NAME shows a card. --model takes NAME{kinds}.", highlight=False)
     else:
         click.echo("This installation has no shipped models. Fit one: keras-psr fit --scale 4", err=True)
 
 
 def find_card(name: str, cards: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    """A shipped model's card, or the metadata of a `.tflite` file.
+    """A shipped model's card, the metadata of a `.tflite` file, or what a run folder says of itself.
 
     Raises:
-        ModelError: There is neither.
+        ModelError: There is no such model.
     """
+    if name in cards and not Path(name).exists():
+        return cards[name]
     if name.endswith(".tflite"):
-        from keras_psr.tflite_metadata import read_metadata
+        from keras_psr.inference.tflite_metadata import read_metadata
 
         return read_metadata(name)
-    if name not in cards:
-        raise ModelError(f"No shipped model {name!r}. There are: {', '.join(cards) or 'none'}.")
-    return cards[name]
+    path = find_runnable(name)
+    if path.suffix == ".tflite":
+        return find_card(str(path), cards)
+    return describe_network(path)
+
+
+def describe_network(path: Path) -> dict[str, Any]:
+    """What a `.keras` file, and the run folder or card beside it, say.
+
+    Raises:
+        ModelError: It is no `.keras` file.
+    """
+    card = path.parent / CARD_FILE
+    if card.is_file():
+        return json.loads(card.read_text(encoding="utf-8"))
+    try:
+        with ZipFile(path) as archive:
+            written = json.loads(archive.read("metadata.json"))
+    except (OSError, ValueError, KeyError, BadZipFile) as error:
+        raise ModelError(f"{path} is not a .keras file. Give a run folder of `keras-psr fit`.") from error
+    described = {"file": str(path), "saved": written.get("date_saved"), "keras": written.get("keras_version")}
+    run = path.parent / RUN_FILE
+    if run.is_file():
+        described |= json.loads(run.read_text(encoding="utf-8"))
+    log = path.parent / "log.jsonl"
+    rows = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()] if log.is_file() else []
+    validations = [row for row in rows if any(key.startswith("val_") for key in row)]
+    return described | ({"last validation": validations[-1]} if validations else {})
 
 
 def build_table(cards: dict[str, dict[str, Any]]) -> Table:
@@ -77,6 +122,32 @@ def build_table(cards: dict[str, dict[str, Any]]) -> Table:
     return table
 
 
+def build_notes(cards: dict[str, dict[str, Any]]) -> Table:
+    """What stands below a table: what each model is for, and what its columns mean."""
+    models_for: dict[str, list[str]] = {}
+    for name, card in cards.items():
+        models_for.setdefault(describe_purpose(card), []).append(name)
+    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+    for purpose, names in models_for.items():
+        table.add_row(", ".join(names), purpose)
+    headings = dict.fromkeys(heading for card in cards.values() for heading in describe_scores(card["scores"]))
+    for heading in headings:
+        if heading in LEGENDS:
+            table.add_row(heading, LEGENDS[heading])
+    return table
+
+
+def describe_purpose(card: dict[str, Any]) -> str:
+    """What a model is for, from what it was fitted to."""
+    if "painting" in card:
+        return card["painting"].partition(";")[0]
+    if card["fit"]["config"].get("degradation") == "photo":
+        return "for JPEG files, noise and blur, as from phones and web pages"
+    if card.get("architecture") == "fast":
+        return "for phones and previews: about ten times as fast"
+    return "for clean pictures"
+
+
 def describe_scores(scores: dict[str, Any]) -> dict[str, str]:
     """What a card's scores come to, by heading.
 
@@ -88,7 +159,7 @@ def describe_scores(scores: dict[str, Any]) -> dict[str, str]:
             psnr, bicubic = score["model"]["psnr_y"], score["bicubic"]["psnr_y"]
             described[name] = f"{psnr:.2f} ({psnr - bicubic:+.2f})"
         else:
-            described[name] = f"{score:.4g}"
+            described[name.replace("_", " ")] = f"{score:.4g}"
     return described
 
 

@@ -1,28 +1,33 @@
 """`keras-psr stylize`: photographs in, paintings out."""
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from keras_psr.cli.batches import Batch, OnPixels, Work, batch_options, work_through
-from keras_psr.cli.shared import result_options, say, threads_option
+from keras_psr.cli.batch_options import Batch, batch_options
+from keras_psr.cli.batch_plan import OnPixels, Work
+from keras_psr.cli.batch_run import work_through
+from keras_psr.cli.model_options import complete_models, device_option, name_model, result_options, threads_option
+from keras_psr.cli.result_size import read_size
+from keras_psr.cli.terminal import say
 from keras_psr.errors import ModelError
-from keras_psr.training.config import StyleConfig
+from keras_psr.installation import require_everything
+from keras_psr.tasks.config import StyleConfig
 
 if TYPE_CHECKING:
     from keras_psr.images.photo import Photo
-    from keras_psr.inference import Upscaler
-    from keras_psr.style_optimization import Optimizer
+    from keras_psr.inference.upscaler import Upscaler
+    from keras_psr.tasks.style_transfer.optimization import Optimizer
 
 DEFAULT_ITERATIONS = 300
 
 
 @click.command()
 @click.option(
-    "--model",
+    *("-m", "-n", "--model"),
     metavar="MODEL",
     help="A shipped style's name (starry-night, starry-night_int8), a run folder, or a .tflite or .keras file.",
+    shell_complete=complete_models(task="style transfer"),
 )
 @click.option(
     "--style",
@@ -48,6 +53,7 @@ DEFAULT_ITERATIONS = 300
 @click.option("--preserve-colors", is_flag=True, help="Keep the colours of the picture: only brightness is painted.")
 @result_options
 @threads_option
+@device_option
 @batch_options(suffix="_ and the name of the model or painting", file_format="png")
 def stylize(
     model: str | None,
@@ -57,13 +63,14 @@ def stylize(
     style_size: int | None,
     style_weight: float | None,
     threads: int | None,
-    output_scale: float | None,
+    device: str,
     **options: Any,
 ) -> None:
     """Paint pictures in a style, with a fitted network or by optimisation.
 
     INPUT is a picture, a folder, which is searched recursively, or a quoted glob. photo.jpg becomes
-    photo_starry-night.png beside it. In folders and globs, pictures whose names end in the suffix already are left out.
+    photo_starry-night.png beside it. In folders and globs, pictures that keras-psr made are left out, and those whose
+    names end in the suffix. - is stdin, whose result goes to stdout unless -o says else.
 
     With --style there is no network: the pixels themselves are changed until they look like the painting. That is how
     to try a painting before fitting a network to it.
@@ -84,35 +91,39 @@ def stylize(
     if model and flags:
         raise click.UsageError(f"{flags[0]} goes with --style, not with --model.")
     names = ("strength", "match_histogram", "preserve_colors")
-    result = {name: options.pop(name) for name in names} | {"output_scale": output_scale}
+    result = {name: options.pop(name) for name in names}
+    size_at = read_size(options)
     passes = iterations or DEFAULT_ITERATIONS if style else 1
 
     def load() -> Work:
-        from keras_psr.upscaling import upscale_photo
+        from keras_psr.inference.photos import upscale_photo
 
         if model:
-            painter: Upscaler | Optimizer = load_style(model, threads)
+            painter: Upscaler | Optimizer = load_style(model, threads, device)
         else:
             settings = {"style": style, "style_size": style_size, "style_weight": style_weight}
             painter = build_optimizer(settings, passes, from_noise)
 
-        def process(photo: "Photo", on_pixels: OnPixels) -> "Photo":
-            return upscale_photo(painter, photo, on_pixels=on_pixels, **result)
+        size, name = size_at(1), name_model(model or style or "")
 
-        return Work("stylize", process, 1, output_scale or 1, f"_{name_style(model or style or '')}", passes)
+        def process(photo: "Photo", on_pixels: OnPixels) -> "Photo":
+            factor = size.factor(*photo.pixels.shape[:2])
+            return upscale_photo(painter, photo, output_scale=factor, on_pixels=on_pixels, **result)
+
+        return Work("stylize", name, process, size, f"_{name}", passes)
 
     work_through(Batch(**options), load)
 
 
-def load_style(model: str, threads: int | None) -> "Upscaler":
+def load_style(model: str, threads: int | None, device: str) -> "Upscaler":
     """Loads a style network.
 
     Raises:
         ModelError: It cannot be loaded, or enlarges pictures.
     """
-    from keras_psr.inference import load
+    from keras_psr.inference.upscaler import load
 
-    stylizer = load(model, threads=threads)
+    stylizer = load(model, threads=threads, device=device, on_device=say)
     if stylizer.scale != 1:
         raise ModelError(
             f"{model} enlarges {stylizer.scale} times and has no style. Use keras-psr upscale --model {model}."
@@ -122,9 +133,10 @@ def load_style(model: str, threads: int | None) -> "Upscaler":
 
 def build_optimizer(settings: dict[str, Any], iterations: int, from_noise: bool) -> "Optimizer":
     """Optimisation towards a painting, with the weights of a default fit; each iteration writes a line."""
-    from keras_psr.style_optimization import Optimizer
-    from keras_psr.training.config import FitConfig
-    from keras_psr.training.style_transfer import build_objective
+    require_everything("keras-psr stylize --style")
+    from keras_psr.tasks.config import FitConfig
+    from keras_psr.tasks.style_transfer.optimization import Optimizer
+    from keras_psr.tasks.style_transfer.task import build_objective
 
     config = FitConfig.from_json({name: value for name, value in settings.items() if value})
     assert isinstance(config, StyleConfig)
@@ -133,8 +145,3 @@ def build_optimizer(settings: dict[str, Any], iterations: int, from_noise: bool)
         say(f"iteration {iteration}/{iterations}: objective {objective:.5g}")
 
     return Optimizer(build_objective(config), iterations, from_noise=from_noise, on_iteration=on_iteration)
-
-
-def name_style(model: str) -> str:
-    """What the name of a result ends with: that of the shipped model, run folder, file or painting."""
-    return Path(model).stem if Path(model).is_file() else Path(model).resolve().name

@@ -1,11 +1,26 @@
 """`keras-psr upscale`: pictures in, enlarged pictures out."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from keras_psr.cli.batches import Batch, Work, batch_options, work_through
-from keras_psr.cli.shared import load_model, model_option, result_options, scale_option, threads_option
+from keras_psr.cli.batch_options import Batch, batch_options
+from keras_psr.cli.batch_plan import OnPixels, Work
+from keras_psr.cli.batch_run import work_through
+from keras_psr.cli.model_options import (
+    DEFAULT_SCALE,
+    device_option,
+    load_model,
+    model_option,
+    name_model,
+    result_options,
+    scale_option,
+    threads_option,
+)
+from keras_psr.cli.result_size import read_size
+
+if TYPE_CHECKING:
+    from keras_psr.images.photo import Photo
 
 
 @click.command()
@@ -13,20 +28,22 @@ from keras_psr.cli.shared import load_model, model_option, result_options, scale
 @scale_option
 @result_options
 @threads_option
+@device_option
 @batch_options(suffix="_x4, for scale 4", file_format="png")
 def upscale(
     model: str | None,
     scale: int | None,
-    output_scale: float | None,
     match_histogram: bool,
     strength: float,
     threads: int | None,
-    **batch: Any,
+    device: str,
+    **options: Any,
 ) -> None:
     """Upscale pictures with a fitted network.
 
     INPUT is a picture, a folder, which is searched recursively, or a quoted glob. photo.jpg becomes photo_x4.png beside
-    it. In folders and globs, pictures whose names end in the suffix already are left out.
+    it. In folders and globs, pictures that keras-psr made are left out, and those whose names end in the suffix. - is
+    stdin, whose result goes to stdout unless -o says else.
 
     Transparency, grey, 16 bits, colour profile, EXIF data and resolution are kept where the format holds them; pictures
     are turned upright. An interrupted run leaves no half files: go on with --skip-existing.
@@ -35,25 +52,29 @@ def upscale(
     Examples:
       keras-psr upscale photo.jpg
       keras-psr upscale photo.jpg -o big.png --model runs/x4
+      keras-psr upscale photo.jpg --width 3840
       keras-psr upscale holiday/ "scans/*.tif" -o enlarged/ --format jpg --quality 92 --skip-existing
+      curl -s https://example.com/photo.jpg | keras-psr upscale - > big.png
     """  # noqa: D301 - \b is click's sign for a paragraph that it must not wrap
+    size_at = read_size(options)
 
     def load() -> Work:
-        from keras_psr.upscaling import upscale_photo
+        from keras_psr.inference.photos import upscale_photo
 
-        upscaler = load_model(model, scale, threads)
-        options: dict[str, Any] = {
-            "output_scale": output_scale,
-            "strength": strength,
-            "match_histogram": match_histogram,
-        }
-        factor = output_scale or upscaler.scale
-        return Work(
-            verb="upscale",
-            process=lambda photo, on_pixels: upscale_photo(upscaler, photo, on_pixels=on_pixels, **options),
-            scale=upscaler.scale,
-            output_scale=factor,
-            suffix=f"_x{factor:g}",
-        )
+        upscaler = load_model(model, scale, threads, device)
+        size = size_at(upscaler.scale)
 
-    work_through(Batch(**batch), load)
+        def process(photo: "Photo", on_pixels: OnPixels) -> "Photo":
+            return upscale_photo(
+                upscaler,
+                photo,
+                output_scale=size.factor(*photo.pixels.shape[:2]),
+                strength=strength,
+                match_histogram=match_histogram,
+                on_pixels=on_pixels,
+            )
+
+        name = name_model(model or f"x{scale or DEFAULT_SCALE}")
+        return Work("upscale", name, process, size, f"_{size.suffix}")
+
+    work_through(Batch(**options), load)

@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from keras_psr.errors import ModelError
+from keras_psr.errors import ConfigError, ModelError
 from keras_psr.export.delegates import measure_xnnpack
-from keras_psr.export.runner import TileUpscaler
-from keras_psr.tflite_metadata import read_metadata
+from keras_psr.inference.gpu import GpuError, GpuNetwork
+from keras_psr.inference.litert import TileInterpreter, is_exact, no_gpu
+from keras_psr.inference.tflite_metadata import read_metadata
 
 WARM_UP = 3
 """Runs before timing starts: the first ones allocate, pack weights and wake the CPU."""
@@ -35,43 +36,56 @@ def measure_latency(models: Mapping[str, bytes], num_threads: int) -> dict[str, 
     Returns:
         Seconds of each run on one tile of noise, by name.
     """
-    upscalers = {name: TileUpscaler(content, num_threads=num_threads) for name, content in models.items()}
-    for upscaler in upscalers.values():
-        upscaler(_noise(upscaler))
+    interpreters = {name: TileInterpreter(content, num_threads=num_threads) for name, content in models.items()}
+    for interpreter in interpreters.values():
+        interpreter(_noise(interpreter))
+    return time_in_turns(interpreters)
+
+
+def time_in_turns(networks: Mapping[str, TileInterpreter | GpuNetwork]) -> dict[str, np.ndarray]:
+    """Seconds of each run of each network, by name; the runs of one alternate with those of the others."""
+    for network in networks.values():
         for _ in range(WARM_UP - 1):
-            upscaler.time()
-    times: dict[str, list[float]] = {name: [] for name in upscalers}
+            network.time()
+    times: dict[str, list[float]] = {name: [] for name in networks}
     for done in range(MAX_RUNS):
-        for name, upscaler in upscalers.items():
+        for name, network in networks.items():
             if done < MIN_RUNS or sum(times[name]) < SECONDS:
-                times[name].append(upscaler.time())
+                times[name].append(network.time())
     return {name: np.array(seconds) for name, seconds in times.items()}
 
 
 def benchmark(
-    paths: Sequence[Path], threads: Sequence[int] = (1, 2), on_step: Callable[[str], None] = lambda description: None
+    paths: Sequence[Path],
+    threads: Sequence[int] = (1, 2),
+    *,
+    device: str = "cpu",
+    on_step: Callable[[str], None] = lambda description: None,
 ) -> dict[str, Any]:
     """Measures files side by side.
 
     Args:
         paths: `.tflite` files.
-        threads: Numbers of threads, each measured.
+        threads: Numbers of threads of the CPU, each measured.
+        device: `cpu`; `gpu` for a GPU alone, which may be a software adapter; or `auto` for both, if the GPU is real.
         on_step: Called with a description before each step.
 
     Returns:
         JSON-ready: `files`, a list of {`file`, `bytes`, `xnnpack_partitions`, `operators_outside_xnnpack`,
-        `output_pixels`, `peak_memory_mb`, `threads`: {number: {`median_ms`, `p95_ms`, `megapixels_per_second`}}}; and
-        `comparisons`, a list of {`float32`, `int8`, `threads`, `ratio`}: median latency of an int8 file over that of
-        the float32 file of the same network and tile.
+        `output_pixels`, `peak_memory_mb` on the CPU, `threads`: {number: {`median_ms`, `p95_ms`,
+        `megapixels_per_second`}}, `gpu`: None or the same three and its `adapter`}; and `comparisons`, a list of
+        {`float32`, `int8`, `threads`, `ratio`}: median latency of an int8 file over that of the float32 file of the
+        same network and tile.
 
     Raises:
         ModelError: A file cannot be read or run.
+        ConfigError: `device` is `gpu`, and there is none.
     """
     contents = {str(path): _read(path) for path in paths}
     files: list[dict[str, Any]] = []
     for name, content in contents.items():
         on_step(f"loading {name}")
-        upscaler = TileUpscaler(content)
+        upscaler = TileInterpreter(content)
         delegation = measure_xnnpack(content)
         output = upscaler(_noise(upscaler))
         row = {
@@ -82,29 +96,59 @@ def benchmark(
             "output_pixels": output.shape[0] * output.shape[1],
             "peak_memory_mb": _measure_memory(name),
             "threads": {},
+            "gpu": None,
         }
         files.append(row)
-    for number in threads:
+    for number in threads if device != "gpu" else ():
         on_step(f"timing {len(files)} files with {number} thread{'s' if number > 1 else ''}")
         for row, seconds in zip(files, measure_latency(contents, number).values(), strict=True):
-            median = float(np.median(seconds))
-            row["threads"][str(number)] = {
-                "median_ms": median * 1e3,
-                "p95_ms": float(np.percentile(seconds, 95)) * 1e3,
-                "megapixels_per_second": row["output_pixels"] / 1e6 / median,
-            }
+            row["threads"][str(number)] = _summarize(seconds, row["output_pixels"])
+    if device != "cpu":
+        on_step("timing a GPU")
+        gpus = _open_gpus(contents, device)
+        seconds_on_gpu = time_in_turns(gpus)
+        for row in files:
+            if row["file"] in gpus:
+                summary = _summarize(seconds_on_gpu[row["file"]], row["output_pixels"])
+                row["gpu"] = {"adapter": gpus[row["file"]].adapter, **summary}
     return {"files": files, "comparisons": _compare(files)}
+
+
+def _open_gpus(contents: Mapping[str, bytes], device: str) -> dict[str, GpuNetwork]:
+    """The files on a GPU, by name.
+
+    Raises:
+        ConfigError: `device` is `gpu`, and a file does not run on one.
+    """
+    gpus = {}
+    for name, content in contents.items():
+        try:
+            gpu = GpuNetwork(content, exact=is_exact(_metadata(name)))
+        except GpuError as error:
+            if device == "gpu":
+                raise ConfigError(no_gpu(name, error)) from error
+            continue
+        if device == "gpu" or gpu.is_hardware:
+            gpus[name] = gpu
+    return gpus
+
+
+def _summarize(seconds: np.ndarray, output_pixels: int) -> dict[str, float]:
+    median = float(np.median(seconds))
+    return {
+        "median_ms": median * 1e3,
+        "p95_ms": float(np.percentile(seconds, 95)) * 1e3,
+        "megapixels_per_second": output_pixels / 1e6 / median,
+    }
 
 
 def _compare(files: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Latency of int8 over float32, for the pairs that stem from one network at one tile."""
     kinds: dict[tuple[str, int], dict[str, dict[str, Any]]] = {}
     for row in files:
-        try:
-            metadata = read_metadata(row["file"])
-        except ModelError:
-            continue
-        kinds.setdefault((metadata["model_sha256"], metadata["tile"]), {})[metadata["variant"]] = row
+        metadata = _metadata(row["file"])
+        if {"model_sha256", "tile", "variant"} <= set(metadata):
+            kinds.setdefault((metadata["model_sha256"], metadata["tile"]), {})[metadata["variant"]] = row
     return [
         {
             "float32": pair["float32"]["file"],
@@ -118,7 +162,15 @@ def _compare(files: list[dict[str, Any]]) -> list[dict[str, Any]]:
     ]
 
 
-def _noise(upscaler: TileUpscaler) -> np.ndarray:
+def _metadata(path: str) -> dict[str, Any]:
+    """A file's metadata; empty if keras-psr did not make it."""
+    try:
+        return read_metadata(path)
+    except ModelError:
+        return {}
+
+
+def _noise(upscaler: TileInterpreter) -> np.ndarray:
     height, width = (side if side > 1 else OPEN_SIDE for side in upscaler.shape[1:3])
     return np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
 
@@ -141,7 +193,7 @@ def _measure_memory(path: str) -> float:
 
 def _print_own_memory(path: str) -> None:
     """What the child process of `_measure_memory` does."""
-    upscaler = TileUpscaler(Path(path).read_bytes())
+    upscaler = TileInterpreter(Path(path).read_bytes())
     upscaler(_noise(upscaler))
     sys.stdout.write(str(_peak_memory() / 1e6))
 

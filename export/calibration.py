@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from keras_psr.data.sources import Picture, report_skipped
 from keras_psr.errors import DataError, ImageFileError
 from keras_psr.images.pixels import make_low_res
-from keras_psr.sources import Picture, report_skipped
 
 NUM_TILES = 100
 

@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
-from ai_edge_litert.interpreter import Interpreter
 
-from keras_psr.tflite_metadata import read_flatbuffer, unpack
+from keras_psr.inference.gpu import GpuError, GpuNetwork
+from keras_psr.inference.litert import TileInterpreter
+from keras_psr.inference.tflite_metadata import read_flatbuffer, unpack
 
 BUILTIN_NAMES = {code: name for name, code in vars(schema.BuiltinOperator).items() if not name.startswith("_")}
 
@@ -76,9 +77,7 @@ def measure_xnnpack(content: bytes) -> Delegation:
     Returns:
         The partitions, and what is outside them.
     """
-    interpreter = Interpreter(model_content=content, num_threads=1)
-    interpreter.allocate_tensors()
-    nodes = interpreter._get_ops_details()
+    nodes = TileInterpreter(content).describe_operators()
     partitions = [node for node in nodes if node["op_name"] == "DELEGATE"]
     makers = {tensor: node["index"] for node in nodes if node["op_name"] != "DELEGATE" for tensor in node["outputs"]}
     inside: set[int] = set()
@@ -115,6 +114,41 @@ def _reason(node: dict[str, Any]) -> str:
     if node["op_name"] == "QUANTIZE" and np.uint8 in types:
         return "XNNPACK does not convert between uint8 and int8, which costs LiteRT next to nothing"
     return "XNNPACK does not know it, or needs sizes that are known in advance"
+
+
+def check_gpu(content: bytes, *, exact: bool = True) -> dict[str, Any]:
+    """What GPUs make of a model: by the rules for its operators, and by running it where there is a GPU.
+
+    Args:
+        content: A TFLite flatbuffer.
+        exact: As for `GpuNetwork`.
+
+    Returns:
+        JSON-ready: `refusals`, what `find_gpu_refusals` gives; `adapter`, the GPU that ran it, or None; of that
+        `is_hardware`, `max_difference` from the CPU on a tile of noise, in grey levels, and `milliseconds` for the
+        tile; without one `reason`.
+    """
+    refusals = find_gpu_refusals(content)
+    report: dict[str, Any] = {"refusals": refusals, "adapter": None}
+    if any("open size" in refusal for refusal in refusals):
+        return report | {"reason": "its size is open"}
+    try:
+        gpu = GpuNetwork(content, exact=exact)
+    except GpuError as error:
+        return report | {"reason": str(error)}
+    tile = np.random.default_rng(0).integers(0, 256, gpu.shape[1:], np.uint8)
+    try:
+        difference = np.abs(gpu(tile).astype(np.float32) - TileInterpreter(content)(tile))
+        return report | {
+            "adapter": gpu.adapter,
+            "is_hardware": gpu.is_hardware,
+            "max_difference": float(difference.max()),
+            "milliseconds": 1e3 * gpu.time(),
+        }
+    except GpuError as error:
+        return report | {"reason": f"{gpu.adapter} failed: {error}"}
+    finally:
+        gpu.close()
 
 
 def find_gpu_refusals(content: bytes) -> list[str]:

@@ -8,9 +8,8 @@ import keras
 import tensorflow as tf
 
 from keras_psr.errors import ModelError
-from keras_psr.export.graph import apply_rearranged
-from keras_psr.networks import network_scale
-from keras_psr.receptive_field import pixel_grid
+from keras_psr.export.whole_graph import apply_rearranged
+from keras_psr.networks.receptive_field import measure_geometry
 
 SAVED_MODEL_FILE = "saved_model.pb"
 
@@ -28,12 +27,13 @@ def save_saved_model(network: keras.Model, folder: Path) -> None:
     Raises:
         ModelError: It cannot be written.
     """
-    shape, scale, grid = (None, None, None, 3), network_scale(network), pixel_grid(network)
+    shape, geometry = (None, None, None, 3), measure_geometry(network)
+    scale = geometry.scale
 
     @tf.function(input_signature=[tf.TensorSpec(shape, tf.float32, name="image")], autograph=False)
     def upscale(image: tf.Tensor) -> dict[str, tf.Tensor]:
         height, width = tf.shape(image)[1], tf.shape(image)[2]
-        rows, columns = (_filled(length, grid) for length in (height, width))
+        rows, columns = (_filled(length, geometry.grid) for length in (height, width))
         output = apply_rearranged(network, tf.gather(tf.gather(image, rows, axis=1), columns, axis=2))
         return {"image": tf.clip_by_value(output[:, : scale * height, : scale * width], 0.0, 255.0)}
 

@@ -9,15 +9,15 @@ import keras
 import numpy as np
 
 from keras_psr import __version__
+from keras_psr.data.sources import open_sources
 from keras_psr.errors import ConfigError, ModelError
+from keras_psr.export import delegates
 from keras_psr.export.calibration import CALIBRATION_MIDDLE, calibration_tiles
-from keras_psr.export.convert import CALIBRATED, convert
-from keras_psr.export.verify import verify, verify_style
+from keras_psr.export.conversion import CALIBRATED, convert
+from keras_psr.export.verification import verify, verify_style
 from keras_psr.images.atomic import write_whole
-from keras_psr.networks import network_scale
-from keras_psr.receptive_field import pixel_grid, receptive_halo
-from keras_psr.sources import open_sources
-from keras_psr.tflite_metadata import with_metadata
+from keras_psr.inference.tflite_metadata import with_metadata
+from keras_psr.networks.receptive_field import measure_geometry
 
 DEFAULT_MIDDLE = {1: 256, 2: 192, 4: 96, 8: 48}
 """Side of a tile without its halo, in input pixels, by scale, 1 for styles.
@@ -45,6 +45,7 @@ def export_tflite(
     calibration: Sequence[str] = ("sample",),
     verification: Sequence[str] = ("sample:val",),
     max_drop: float = 0.1,
+    check_gpu: bool = False,
     overwrite: bool = False,
     on_step: Callable[[str], None] = lambda description: None,
 ) -> dict[str, Any]:
@@ -62,12 +63,13 @@ def export_tflite(
         calibration: Sources of pictures for the ranges of quantized activations.
         verification: Sources of pictures to measure on.
         max_drop: Most that a file may lose, in dB of PSNR on Y; a style's must reach `MIN_STYLE_PSNR` instead.
+        check_gpu: Also run each file on the GPU, if there is one, and look for operators that GPUs refuse.
         overwrite: Replace files that exist.
         on_step: Called with a description before each step.
 
     Returns:
         The report, as written: the metadata that all files share, and `files`, {variant: what `verify` measured, with
-        `file` and `accepted`}.
+        `file` and `accepted`, and `gpu`, what `delegates.check_gpu` gives, if asked for}.
 
     Raises:
         ConfigError: A file exists, or an argument is not accepted.
@@ -76,17 +78,15 @@ def export_tflite(
     """
     targets = {variant: out / f"{name}_{variant}.tflite" for variant in variants}
     refuse_existing([*targets.values(), out / REPORT_FILE], overwrite=overwrite)
-    scale, halo, grid = network_scale(network), receptive_halo(network), pixel_grid(network)
-    is_style = scale == 1
-    tile = DEFAULT_MIDDLE[scale] + 2 * halo if tile is None else tile
-    if tile <= 2 * halo or tile % grid:
-        multiple = f"a multiple of {grid} and " if grid > 1 else ""
-        raise ConfigError(f"tile must be {multiple}larger than twice the network's halo, {2 * halo}. Received: {tile}.")
+    geometry = measure_geometry(network)
+    is_style = geometry.scale == 1
+    tile = DEFAULT_MIDDLE[geometry.scale] + 2 * geometry.halo if tile is None else tile
+    middle = geometry.middle(tile)
     held_out = open_sources(verification)
     tiles: list[np.ndarray] = []
     if set(variants) & set(CALIBRATED):
-        side = min(tile, CALIBRATION_MIDDLE + 2 * halo)
-        tiles = calibration_tiles(open_sources(calibration), scale=scale, tile=side)
+        side = min(middle, CALIBRATION_MIDDLE) + 2 * geometry.halo
+        tiles = calibration_tiles(open_sources(calibration), scale=geometry.scale, tile=side)
     models = {}
     for variant in variants:
         on_step(f"converting to {variant}")
@@ -96,17 +96,17 @@ def export_tflite(
         network,
         models,
         held_out,
-        scale=scale,
+        geometry,
         tile=tile,
         on_picture=lambda picture, done, total: on_step(f"verifying on {picture} ({done + 1} of {total})"),
     )
     facts = {
         "task": "style transfer" if is_style else "super-resolution",
         "name": name,
-        "scale": scale,
+        "scale": geometry.scale,
         "tile": None if dynamic_shape else tile,
-        "halo": halo,
-        "grid": grid,
+        "halo": geometry.halo,
+        "grid": geometry.grid,
         "colour": "RGB",
         "value_range": [0, 255],
         "licence": licence,
@@ -123,6 +123,9 @@ def export_tflite(
         if not accepted:
             targets[variant].unlink(missing_ok=True)
         files[variant] = measured[variant] | {"bytes": len(content), "file": target.name, "accepted": accepted}
+        if check_gpu:
+            on_step(f"checking {target.name} on the GPU")
+            files[variant]["gpu"] = delegates.check_gpu(content, exact=variant != "float16")
     sources = {"calibration": list(calibration), "verification": list(verification)}
     limit = {"min_psnr": MIN_STYLE_PSNR} if is_style else {"max_drop": max_drop}
     report = {**facts, **sources, **limit, "files": files}

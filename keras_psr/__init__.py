@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 from keras_psr.errors import KerasPSRError
 
 if TYPE_CHECKING:
-    from keras_psr.evaluation import evaluate
     from keras_psr.images.decoding import read_rgb
     from keras_psr.images.encoding import write_image
-    from keras_psr.inference import Upscaler, load
-    from keras_psr.networks import build_network
+    from keras_psr.inference.upscaler import Upscaler, load
+    from keras_psr.networks.super_resolution import build_network
+    from keras_psr.tasks.super_resolution.evaluation import evaluate
     from keras_psr.training.fit import fit
 
 __version__ = "0.1.0"
@@ -21,11 +21,11 @@ __version__ = "0.1.0"
 __all__ = ["KerasPSRError", "Upscaler", "build_network", "evaluate", "fit", "load", "read_rgb", "write_image"]
 
 _HOMES = {
-    "Upscaler": "keras_psr.inference",
-    "build_network": "keras_psr.networks",
-    "evaluate": "keras_psr.evaluation",
+    "Upscaler": "keras_psr.inference.upscaler",
+    "build_network": "keras_psr.networks.super_resolution",
+    "evaluate": "keras_psr.tasks.super_resolution.evaluation",
     "fit": "keras_psr.training.fit",
-    "load": "keras_psr.inference",
+    "load": "keras_psr.inference.upscaler",
     "read_rgb": "keras_psr.images.decoding",
     "write_image": "keras_psr.images.encoding",
 }
@@ -34,8 +34,13 @@ _HOMES = {
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_HOMES[name]), name)
+    try:
+        return getattr(import_module(_HOMES[name]), name)
+    except ModuleNotFoundError as error:
+        from keras_psr.installation import explain
+
+        raise explain(error, f"keras_psr.{name}") from error
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *_HOMES])
+    return sorted([*__all__, "__version__"])

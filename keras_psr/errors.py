@@ -21,5 +21,9 @@ class ModelError(KerasPSRError):
     """A model file is missing, damaged or does not fit the task."""
 
 
+class InstallationError(KerasPSRError, ImportError):
+    """A command or function needs libraries that an installation for running models leaves out."""
+
+
 class TrainingError(KerasPSRError):
     """A fit cannot start or go on."""

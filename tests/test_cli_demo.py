@@ -9,12 +9,13 @@ import threading
 import urllib.error
 import urllib.request
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from keras_psr.cli import demo
 from keras_psr.cli.main import main
-from keras_psr.tflite_metadata import pack, schema, with_metadata
+from keras_psr.inference.tflite_metadata import pack, schema, with_metadata
 
 FACTS = {"name": "x4", "task": "super-resolution", "variant": "int8", "scale": 4, "tile": 128, "halo": 16}
 
@@ -26,6 +27,8 @@ def page(monkeypatch, tmp_path):
     (package / "page" / "litert").mkdir(parents=True)
     (package / "page" / "index.html").write_text("<title>keras-psr</title>")
     (package / "page" / "litert" / "a.wasm").write_bytes(b"\0asm")
+    (package / "page" / "styles").mkdir()
+    (package / "page" / "styles" / "starry-night.jpg").write_bytes(b"\xff\xd8")
     monkeypatch.setattr(demo, "files", lambda name: package)
     return package / "page"
 
@@ -49,7 +52,7 @@ def own(tmp_path):
 
 @pytest.mark.usefixtures("page")
 def test_a_site_holds_the_page_and_the_shipped_models(runner, tmp_path):
-    from keras_psr.registry import shipped_folder
+    from keras_psr.inference.registry import shipped_folder
 
     result = runner.invoke(main, ["demo", "--out", str(tmp_path / "site")])
     assert result.exit_code == 0, result.stderr
@@ -63,6 +66,9 @@ def test_a_site_holds_the_page_and_the_shipped_models(runner, tmp_path):
     (x4,) = (model for model in document["models"] if model["name"] == "x4")
     assert (x4["task"], x4["scale"]) == ("super-resolution", 4)
     assert [file["variant"] for file in x4["files"]] == ["int8", "float16", "float32"]
+    assert {model["name"]: model.get("picture") for model in document["models"] if "picture" in model} == {
+        "starry-night": "styles/starry-night.jpg"
+    }
     assert x4["files"][0]["bytes"] == (shipped_folder() / "x4" / "x4_int8.tflite").stat().st_size
 
 
@@ -91,6 +97,7 @@ def test_own_models_are_shown_instead(runner, tmp_path, own):
     assert set(models) == {"x4", "starry-night"}
     assert [file["variant"] for file in models["x4"]["files"]] == ["int8", "float32"]
     assert models["starry-night"]["scale"] == 1
+    assert "picture" not in models["starry-night"]  # which shows what the shipped one makes
 
 
 @pytest.mark.usefixtures("page")
@@ -122,22 +129,72 @@ def test_an_unknown_model_is_one_line(runner, tmp_path):
 
 @pytest.mark.usefixtures("page")
 def test_a_damaged_shipped_file_is_not_offered(runner, tmp_path, monkeypatch):
-    from keras_psr.registry import shipped_folder
+    from keras_psr.inference.registry import shipped_folder
 
     shutil.copytree(shipped_folder() / "x4", tmp_path / "shipped" / "x4")
     path = tmp_path / "shipped" / "x4" / "x4_int8.tflite"
     path.write_bytes(path.read_bytes()[:-1] + b"?")
-    monkeypatch.setattr("keras_psr.registry.shipped_folder", lambda: tmp_path / "shipped")
+    monkeypatch.setattr("keras_psr.inference.registry.shipped_folder", lambda: tmp_path / "shipped")
     result = runner.invoke(main, ["demo", "--out", str(tmp_path / "site")])
     assert result.exit_code == 1 and "is damaged" in result.stderr
 
 
-def test_without_a_page_the_next_step_is_told(runner, tmp_path, page):
+@pytest.fixture
+def checkout(tmp_path):
+    """A checkout in a folder with a space, and what an installer notes of it."""
+    folder = tmp_path / "my checkout"
+    (folder / "web").mkdir(parents=True)
+    (folder / "web" / "package.json").write_text("{}")
+    return folder
+
+
+def installed_from(monkeypatch, url, **facts):
+    """Makes this an installation whose installer noted this origin, as PEP 610 has it."""
+    document = json.dumps({"url": url} | facts) if url else None
+    noted = SimpleNamespace(read_text=lambda name: {"direct_url.json": document}.get(name))
+    monkeypatch.setattr(demo, "distribution", lambda name: noted)
+
+
+@pytest.mark.parametrize(
+    ("facts", "is_built", "cure"),
+    [
+        ({"editable": True}, False, "Run `make -C '{0}' web`, which needs Node.js 20.19 or newer."),
+        ({}, False, "Run `make -C '{0}' web`, which needs Node.js 20.19 or newer, and then `pip install '{0}'` again."),
+        ({}, True, "The page was built after it was installed: run `pip install '{0}'` again."),
+    ],
+)
+def test_without_a_page_an_installation_from_a_checkout_is_told_what_to_do_there(
+    runner, tmp_path, page, monkeypatch, checkout, facts, is_built, cure
+):
     shutil.rmtree(page)
+    installed_from(monkeypatch, checkout.as_uri(), dir_info=facts)
+    if is_built:
+        (checkout / "keras_psr" / "page").mkdir(parents=True)
+        (checkout / "keras_psr" / "page" / "index.html").touch()
     result = runner.invoke(main, ["demo", "--out", str(tmp_path / "site")])
     assert result.exit_code == 1
-    assert "Run `make web`" in result.stderr
+    assert result.stderr == f"Error: This installation has no page. {cure.format(checkout)}\n"
     assert not (tmp_path / "site").exists()
+
+
+@pytest.mark.parametrize(
+    ("url", "facts"),
+    [
+        ("file:///downloads/keras_psr.whl", {"archive_info": {}}),
+        ("https://example.org/keras-psr.git", {"vcs_info": {"vcs": "git", "commit_id": "5d7ef4e"}}),
+        ("file:///a/checkout/that/is/gone", {"dir_info": {}}),
+        (None, {}),
+    ],
+)
+def test_without_a_page_any_other_installation_is_told_to_take_a_checkout(runner, page, monkeypatch, url, facts):
+    shutil.rmtree(page)
+    installed_from(monkeypatch, url, **facts)
+    result = runner.invoke(main, ["demo", "--port", "0"])
+    assert result.exit_code == 1
+    assert result.stderr == (
+        "Error: This installation has no page. In a checkout run `make web`, which needs Node.js 20.19 or newer, "
+        "and then `pip install --force-reinstall --no-deps .`\n"
+    )
 
 
 @pytest.mark.usefixtures("page")

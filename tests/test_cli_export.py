@@ -1,3 +1,4 @@
+import io
 import json
 
 import keras
@@ -6,10 +7,11 @@ import pytest
 
 from keras_psr.cli import export as export_command
 from keras_psr.cli.main import main
+from keras_psr.errors import ModelError
 from keras_psr.export import benchmark as benchmark_module
-from keras_psr.export.convert import VARIANTS
-from keras_psr.networks import build_network
-from keras_psr.tflite_metadata import read_metadata
+from keras_psr.export.conversion import VARIANTS
+from keras_psr.inference.tflite_metadata import read_metadata
+from keras_psr.networks.super_resolution import build_network
 
 
 @pytest.fixture(scope="module")
@@ -30,17 +32,47 @@ def in_folder_with_the_run(run_folder, monkeypatch):
 
 
 def test_quantize_names_every_variant():
-    assert tuple(export_command.QUANTIZE.values()) == VARIANTS
+    assert tuple(export_command.choose_variants(("all",))) == VARIANTS
+    assert export_command.choose_variants(("none", "float32", "int8")) == ["float32", "int8"]
+    assert export_command.choose_variants(()) == ["float32", "float16", "int8"]
 
 
-def test_export_the_newest_run_and_benchmark_it(runner, tmp_path):
-    arguments = ["export", "--tflite", "--tile", "40", "--out", str(tmp_path), "--max-drop", "1", "--check", "gpu"]
+def test_without_a_model_the_shipped_one_is_taken_as_by_upscale(runner, tmp_path, monkeypatch):
+    asked = []
+
+    def find_model(name):
+        asked.append(name)
+        raise ModelError("none")
+
+    monkeypatch.setattr("keras_psr.inference.registry.find_model", find_model)
+    assert runner.invoke(main, ["export", "--tflite", "--out", str(tmp_path)]).exit_code == 1
+    assert asked == ["x4"], "although there is a run in runs/"
+
+
+def test_export_a_run_and_benchmark_it(runner, tmp_path):
+    arguments = [
+        "export",
+        "runs/small",
+        "--tflite",
+        "--tile",
+        "40",
+        "--out",
+        str(tmp_path),
+        "--max-drop",
+        "1",
+        "--check",
+        "gpu",
+    ]
     result = runner.invoke(main, arguments)
     assert result.exit_code == 0, result.stderr
     names = ["report.json", "small_float16.tflite", "small_float32.tflite", "small_int8.tflite"]
     assert sorted(path.name for path in tmp_path.iterdir()) == names
+    steps = [line for line in result.stderr.splitlines() if " of 4: " in line]
+    assert [step.split(" of ")[0] for step in steps] == ["1", "2", "3", "4", "4"]
+    assert steps[2] == "3 of 4: converting to int8" and "verifying" in steps[3]
     assert "small_int8.tflite: outside XNNPACK: 2 QUANTIZE: XNNPACK does not convert" in result.stderr
-    assert "small_float32.tflite: GPU: takes every operator." in result.stderr
+    assert "small_float32.tflite: GPU: takes every operator" in result.stderr
+    assert json.loads((tmp_path / "report.json").read_text())["files"]["float32"]["gpu"]["refusals"] == []
     assert read_metadata(tmp_path / "small_int8.tflite")["tile"] == 40
 
     again = runner.invoke(main, arguments)
@@ -75,7 +107,7 @@ def test_export_a_saved_model(runner, tmp_path):
     ("arguments", "code", "message"),
     [
         ([], 2, "Say what to write: --tflite, --saved-model or both."),
-        (["--tflite", "--quantize", "int9"], 2, "'none', 'float16', 'dynamic', 'int8', 'int16x8', 'all'"),
+        (["--tflite", "--quantize", "int9"], 2, "'none', 'float32', 'float16', 'dynamic', 'int8', 'int16x8', 'all'"),
         (["nowhere", "--tflite"], 1, "No model 'nowhere'"),
         (["runs/small", "--tflite", "--calibration", "runs"], 1, "no pictures in runs"),
         (["runs/small", "--tflite", "--tile", "8"], 1, "tile must be larger than twice the network's halo"),
@@ -101,6 +133,22 @@ def test_bad_threads(runner, threads):
     result = runner.invoke(main, ["benchmark", "x.tflite", "--threads", threads])
     assert result.exit_code == 2
     assert "expected numbers from 1 on with commas between" in " ".join(result.stderr.split())
+
+
+def test_numbers_of_the_benchmark_are_never_cut():
+    from rich.console import Console
+
+    from keras_psr.cli.benchmark import build_table
+
+    times = {"median_ms": 12345.6, "p95_ms": 23456.7, "megapixels_per_second": 1234.56}
+    row = {"file": f"export/{'long-name' * 9}_float32.tflite", "peak_memory_mb": 1234.0, "xnnpack_partitions": 12}
+    row |= {"threads": {"1": times, "16": times}, "gpu": times}
+    console = Console(width=80, record=True, file=io.StringIO())
+    console.print(build_table({"files": [row]}))
+    text = console.export_text()
+    assert max(map(len, text.splitlines())) <= 80 and "…" not in text
+    assert all(text.count(number) == 3 for number in ("12345.6", "23456.7", "1234.56"))
+    assert text.count("1234 ") == 2 and "16 threads" in text and "GPU" in text
 
 
 def test_benchmark_says_when_int8_is_slower():

@@ -7,9 +7,9 @@ import signal
 
 import pytest
 
-from keras_psr.cli.fit import HELP, describe_numbers, fit, resolve
+from keras_psr.cli.fit import HELP, fit, resolve
 from keras_psr.cli.main import main
-from keras_psr.training.config import StyleConfig, SuperResolutionConfig, default_settings
+from keras_psr.tasks.config import StyleConfig, SuperResolutionConfig, default_settings
 
 DEFAULTS = SuperResolutionConfig()
 
@@ -74,9 +74,14 @@ def test_a_run_is_made_resumed_and_ready_to_use(fit_tiny, tmp_path):
     result = fit_tiny("--out", out)
     assert result.exit_code == 0, result.stderr
     assert result.stdout == ""
+    assert f"Fitting into {out}, on the CPU" in result.stderr
     assert "num_filters 4" in result.stderr
     assert "step 4/4: validation PSNR" in result.stderr
-    assert f"keras-psr upscale photo.jpg --model {out}" in result.stderr
+    *_, done, scores, folder, following = result.stderr.splitlines()
+    assert done.startswith("Done after 4 steps; this session took 0:0")
+    assert re.match(r"Scores: PSNR \d\d\.\d\d dB, over bicubic [+-]\d", scores)
+    assert folder == f"Run folder: {out} (network: model.keras, pictures of its progress: samples/)"
+    assert following == f"Next: keras-psr upscale photo.jpg --model {out}"
     record = json.loads((out / "config.json").read_text())
     assert (record["config"]["num_filters"], record["config"]["learning_rate"]) == (4, DEFAULTS.learning_rate)
     assert (out / "model.keras").is_file()
@@ -91,6 +96,7 @@ def test_resume_takes_the_runs_own_settings(runner, tiny_run, tmp_path):
     (out / "checkpoints" / "step-00000004.npz").unlink()
     result = runner.invoke(main, ["fit", "--out", str(out), "--resume"])
     assert result.exit_code == 0, result.stderr
+    assert f"Going on after step 2 in {out}" in result.stderr
     assert "step 4/4" in result.stderr
     assert "step 2/4" not in result.stderr
     steps = [json.loads(line)["step"] for line in (out / "log.jsonl").read_text().splitlines()]
@@ -134,7 +140,7 @@ def test_an_interrupted_fit_can_be_resumed(fit_tiny, tmp_path, monkeypatch):
     [
         (["--scale", "3"], "scale must be one of 2, 4, 8. Received: 3."),
         (["--pixel-weight", "-1"], "pixel_weight must be 0 or more. Received: -1.0."),
-        (["--precision", "float8"], "precision must be one of float32, bfloat16, float16. Received: float8."),
+        (["--precision", "float8"], "precision must be one of auto, float32, bfloat16, float16. Received: float8."),
         (["--architecture", "unet"], "architecture must be one of johnson2016, residual, fast. Received: 'unet'."),
         (["--data", "nowhere/"], "no such file or folder: nowhere"),
         (["--crop", "100"], "as large as the crop, 100x100"),
@@ -182,9 +188,3 @@ def test_a_bad_config_file_is_one_line(runner, tmp_path, text, message):
     assert result.exit_code == 1
     assert message in result.stderr
     assert result.stderr.count("\n") == 1
-
-
-def test_a_line_of_losses_tells_the_time_left():
-    numbers = {"pixel_loss": 7.9, "loss": 8.0, "total_variation": 0.5, "crops_per_second": 16.0}
-    line = describe_numbers(50, numbers, SuperResolutionConfig(steps=110, batch_size=16))
-    assert line == "step 50/110: loss 8, pixel 7.9, total variation 0.5, 16 crops/s, 0:01:00 left"

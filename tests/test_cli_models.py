@@ -5,6 +5,7 @@ import json
 import pytest
 
 from keras_psr.cli.main import main
+from keras_psr.inference.registry import find_model
 
 CARD = {
     "name": "x4",
@@ -30,7 +31,7 @@ def shipped(monkeypatch, tmp_path):
     """An installation whose only model is CARD's."""
     (tmp_path / "x4").mkdir()
     (tmp_path / "x4" / "card.json").write_text(json.dumps(CARD))
-    monkeypatch.setattr("keras_psr.registry.shipped_folder", lambda: tmp_path)
+    monkeypatch.setattr("keras_psr.inference.registry.shipped_folder", lambda: tmp_path)
 
 
 STYLE_CARD = CARD | {"task": "style-transfer", "scale": 1, "scores": {"objective": 0.8123, "as after iterations": 120}}
@@ -49,10 +50,10 @@ def test_the_table_shows_each_model(runner):
 
 
 def test_many_models_of_two_tasks_fit_80_columns_with_a_line_each(runner, monkeypatch, tmp_path):
-    monkeypatch.setattr("keras_psr.registry.shipped_folder", lambda: tmp_path)
+    monkeypatch.setattr("keras_psr.inference.registry.shipped_folder", lambda: tmp_path)
     sets = {name: CARD["scores"]["Set5"] for name in ("Set5", "Set14", "BSD100")}
     cards = {name: CARD | {"scores": sets} for name in ("x2", "x2-fast", "x4", "x4-fast", "x4-photo", "x8")}
-    cards |= {name: STYLE_CARD for name in ("starry-night", "great-wave", "the-scream")}
+    cards |= {name: STYLE_CARD | {"painting": name} for name in ("starry-night", "great-wave", "the-scream")}
     for name, card in cards.items():
         (tmp_path / name).mkdir()
         (tmp_path / name / "card.json").write_text(json.dumps(card))
@@ -60,12 +61,14 @@ def test_many_models_of_two_tasks_fit_80_columns_with_a_line_each(runner, monkey
     assert result.exit_code == 0, result.stderr
     lines = [line.rstrip() for line in result.stdout.splitlines() if line.strip()]
     assert [line.split()[0] for line in lines] == [
-        *("super-resolution:", "name", "x2", "x2-fast", "x4", "x4-fast", "x4-photo", "x8"),
+        *("super-resolution:", "name", "x2", "x2-fast", "x4", "x4-fast", "x4-photo", "x8", "x2,"),
         *("style-transfer", "name", "great-wave", "starry-night", "the-scream"),
+        *("great-wave", "starry-night", "the-scream", "objective"),
+        "keras-psr",
     ]
     assert max(map(len, lines)) <= 80
     assert "30.50 (+2.07)  30.50 (+2.07)  30.50 (+2.07)" in lines[4]
-    assert lines[-1].split() == ["the-scream", "1", "2.6", "MB", "0.8123", "120"]
+    assert lines[13].split() == ["the-scream", "1", "2.6", "MB", "0.8123", "120"]
 
 
 @pytest.mark.usefixtures("shipped")
@@ -85,7 +88,8 @@ def test_a_card_is_shown_but_for_its_details(runner):
         "scores Set5 model    psnr_y 30.5",
         "bytes                model.keras 2600000",
         "verified on          Set5, Set14",
-        "--json shows the rest: settings, versions, protocol, checksums.",
+        "--json shows the rest, where there is more: settings, versions, protocol,",
+        "checksums.",
     ]
 
 
@@ -99,18 +103,52 @@ def test_json(runner, args, document):
 def test_an_unknown_name_is_one_line(runner):
     result = runner.invoke(main, ["models", "x5"])
     assert result.exit_code == 1
-    assert result.stderr == "Error: No shipped model 'x5'. There are: x4.\n"
+    assert result.stderr.startswith("Error: No model 'x5'. ") and ": x4.\n" in result.stderr
+
+
+def test_every_name_of_upscale_is_taken(runner, tiny_run, tmp_path):
+    from keras_psr.inference.registry import find_runnable, shipped_models
+
+    for name in ("x4_int8", str(find_runnable("x4_int8"))):
+        document = json.loads(runner.invoke(main, ["models", name, "--json"]).stdout)
+        assert (document["name"], document["variant"]) == ("x4", "int8")
+    document = json.loads(runner.invoke(main, ["models", str(find_model("x4")), "--json"]).stdout)
+    assert document == shipped_models()["x4"]
+    for name in (tiny_run, tiny_run / "model.keras"):
+        result = runner.invoke(main, ["models", str(name)])
+        assert result.exit_code == 0, result.stderr
+        assert str(tiny_run / "model.keras") in "".join(result.stdout.split())
+        document = json.loads(runner.invoke(main, ["models", str(name), "--json"]).stdout)
+        assert document["config"]["num_filters"] == 4 and "val_psnr_y" in document["last validation"]
+    alone = tmp_path / "alone.keras"
+    alone.write_bytes((tiny_run / "model.keras").read_bytes())
+    assert list(json.loads(runner.invoke(main, ["models", str(alone), "--json"]).stdout)) == ["file", "saved", "keras"]
+    alone.write_text("no model")
+    result = runner.invoke(main, ["models", str(alone)])
+    assert result.exit_code == 1 and "alone.keras is not a .keras file." in result.stderr
 
 
 def test_without_models_the_next_step_is_told(runner, monkeypatch, tmp_path):
-    monkeypatch.setattr("keras_psr.registry.shipped_folder", lambda: tmp_path)
+    monkeypatch.setattr("keras_psr.inference.registry.shipped_folder", lambda: tmp_path)
     result = runner.invoke(main, ["models"])
     assert (result.exit_code, result.stdout) == (0, "")
     assert "keras-psr fit --scale 4" in result.stderr
 
 
+def test_it_says_what_each_model_is_for_and_what_the_columns_of_styles_mean(runner):
+    result = runner.invoke(main, ["models"], env={"COLUMNS": "80"})
+    lines = [line.rstrip() for line in result.stdout.splitlines()]
+    assert "x2-fast, x4-fast  for phones and previews: about ten times as fast" in lines
+    assert "x4-photo          for JPEG files, noise and blur, as from phones and web pages" in lines
+    assert "starry-night   Vincent van Gogh, The Starry Night, 1889" in lines
+    for heading in ("objective", "photograph", "lattice ratio"):
+        assert any(line.startswith(f"{heading}  ") and len(line) > 30 for line in lines), heading
+    assert max(map(len, lines)) <= 80
+    assert "--model takes NAME, NAME_float16, NAME_float32, NAME_int8." in " ".join(result.stdout.split())
+
+
 def test_the_models_of_this_installation_are_listed(runner):
-    from keras_psr.registry import shipped_models
+    from keras_psr.inference.registry import shipped_models
 
     result = runner.invoke(main, ["models"], env={"COLUMNS": "120"})
     assert result.exit_code == 0, result.stderr
@@ -119,7 +157,7 @@ def test_the_models_of_this_installation_are_listed(runner):
 
 
 def test_the_metadata_of_a_tflite_file_is_shown(runner, tmp_path):
-    from keras_psr.tflite_metadata import pack, schema, with_metadata
+    from keras_psr.inference.tflite_metadata import pack, schema, with_metadata
 
     model = schema.ModelT()
     model.version, model.buffers = 3, [schema.BufferT()]

@@ -18,6 +18,7 @@ TINY_STYLE = {
     "save_every": 1,
     "style_layers": ["relu1_2"],
     "content_layer": "relu2_2",
+    "precision": "float32",
 }
 
 
@@ -171,7 +172,7 @@ def test_a_folder_of_paintings_trains_a_network_each(run, photo, painting, tmp_p
 def test_evaluate_measures_the_loss_that_it_was_fitted_to(run, style_run, painting, tmp_path, monkeypatch):
     import skimage.data
 
-    monkeypatch.setattr("keras_psr.style_evaluation.BASELINE_ITERATIONS", (1, 2))
+    monkeypatch.setattr("keras_psr.tasks.style_transfer.evaluation.BASELINE_ITERATIONS", (1, 2))
     Image.fromarray(skimage.data.coffee()[:260, :300]).save(tmp_path / "photo.png")
     result = run("evaluate", "--model", style_run, "--data", tmp_path, "--iterations", 2, "--json", "-")
     assert result.exit_code == 0, result.stderr
@@ -200,7 +201,7 @@ def test_evaluate_refuses_style_options_for_other_networks(run, tiny_run, photo,
 def test_export_and_what_it_wrote(run, style_run, photo, tmp_path, monkeypatch):
     from keras_psr import load
     from keras_psr.export import benchmark
-    from keras_psr.tflite_metadata import read_metadata
+    from keras_psr.inference.tflite_metadata import read_metadata
 
     monkeypatch.setattr(benchmark, "SECONDS", 0.02)
     flags = ["--tile", 96, "--calibration", "photo.png", "--verify", "photo.png", "--out", tmp_path]

@@ -99,7 +99,7 @@ def test_a_second_run_over_a_folder_leaves_results_alone(upscale, photo, tmp_pat
     photo.unlink()
     result = upscale(".")
     assert result.exit_code == 1
-    assert result.stderr == "Error: Nothing to upscale: the names of all 1 pictures end in _x4 already.\n"
+    assert result.stderr == "Error: Nothing to upscale. Left out: 1 result of keras-psr (see --include-results).\n"
 
 
 def test_a_picture_that_is_named_is_upscaled_whatever_its_name(upscale, photo, tmp_path):
@@ -176,13 +176,13 @@ def test_scale_3_is_a_usage_error(upscale, photo):
 def test_without_a_model_the_shipped_one_for_the_scale_is_taken(runner, photo, monkeypatch):
     asked = []
 
-    def load(name, threads=None):
+    def load(name, **options):
         from keras_psr.errors import ModelError
 
         asked.append(name)
         raise ModelError("none")
 
-    monkeypatch.setattr("keras_psr.inference.load", load)
+    monkeypatch.setattr("keras_psr.inference.upscaler.load", load)
     runner.invoke(main, ["upscale", str(photo)])
     runner.invoke(main, ["upscale", str(photo), "--scale", "8"])
     assert asked == ["x4", "x8"]
@@ -195,7 +195,8 @@ def test_without_a_model_the_shipped_one_for_the_scale_is_taken(runner, photo, m
 def light(runner, export_tflite, tmp_path, monkeypatch):
     """Runs `keras-psr upscale` with a .tflite, in an empty folder."""
     monkeypatch.chdir(tmp_path)
-    return lambda *args: runner.invoke(main, ["upscale", "--model", str(export_tflite("float32")), *map(str, args)])
+    model = ["--model", str(export_tflite("float32")), "--device", "cpu"]
+    return lambda *args: runner.invoke(main, ["upscale", *model, *map(str, args)])
 
 
 def list_files(folder):
@@ -224,15 +225,17 @@ def test_tensorflow_is_not_imported(photo, export_tflite, tmp_path, model):
         card = {"sha256": {path.name: hashlib.sha256(path.read_bytes()).hexdigest()}}
         (path.parent / "card.json").write_text(json.dumps(card))
     code = (
-        "import sys, pathlib, keras_psr.registry; from keras_psr.cli.main import main\n"
-        "keras_psr.registry.shipped_folder = lambda: pathlib.Path('shipped')\n"
+        "import sys, pathlib, keras_psr.inference.registry; from keras_psr.cli.main import main\n"
+        "keras_psr.inference.registry.shipped_folder = lambda: pathlib.Path('shipped')\n"
         "main(sys.argv[1:], standalone_mode=False)\n"
         "print({'tensorflow', 'keras', 'scipy', 'skimage'} & set(sys.modules))"
     )
     options = ["--match-histogram", "--strength", "0.9", "--output-scale", "3"]
     command = [sys.executable, "-c", code, "upscale", "photo.png", "--model", model, *options]
     result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
-    assert (result.stdout, result.stderr) == ("set()\n", "photo.png -> photo_x3.png (288x192)\n")
+    assert result.stdout == "set()\n"
+    device, written = result.stderr.splitlines()
+    assert device.startswith("Computing on the ") and written == "photo.png -> photo_x3.png (288x192)"
 
 
 def test_trees_of_folders_are_mirrored(light, photo, tmp_path):
@@ -259,31 +262,297 @@ def test_a_second_run_completes_what_a_first_one_left(light, photo, tmp_path):
     assert light("in", "-o", "out", "--skip-existing", "--overwrite").exit_code == 2
 
 
-@pytest.mark.parametrize("signum", [signal.SIGKILL, signal.SIGINT])
+@pytest.mark.parametrize("signum", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_batch_that_is_killed_leaves_no_half_files_and_can_be_completed(photo, export_tflite, tmp_path, signum):
     for index in range(40):
         (tmp_path / "in").mkdir(exist_ok=True)
         shutil.copy(photo, tmp_path / "in" / f"{index:02}.png")
     model = str(export_tflite("float32"))
     command = [sys.executable, "-m", "keras_psr", "upscale", "in", "-o", "out", "--model", model]
-
-    def heed_sigint():  # shells start background jobs with SIGINT ignored, and children inherit that
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, preexec_fn=heed_sigint)
+    process = start([*command, "--json", "report.json"], tmp_path)
     while not len(list(tmp_path.glob("out/[!.]*.png"))) > 2 and process.poll() is None:
         time.sleep(0.005)
     process.send_signal(signum)
     process.communicate()
-    assert process.returncode == (130 if signum == signal.SIGINT else -signal.SIGKILL)
+    codes = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGHUP: 129, signal.SIGKILL: -signal.SIGKILL}
+    assert process.returncode == codes[signum]
     written = list((tmp_path / "out").glob("[!.]*"))
     assert 0 < len(written) < 40
     for path in written:
         assert read_pixels(path).shape == (256, 384, 3)
-    if signum == signal.SIGINT:
+    if signum != signal.SIGKILL:
         assert not list((tmp_path / "out").glob(".*"))
+        report = json.loads((tmp_path / "report.json").read_text())
+        assert sum(row["status"] == "written" for row in report["pictures"]) == len(written)
     subprocess.run([*command, "--skip-existing"], cwd=tmp_path, check=True, capture_output=True)
     assert sorted(os.listdir(tmp_path / "out")) == [f"{index:02}_x4.png" for index in range(40)]
+
+
+def start(command, folder):
+    def heed_signals():  # shells start background jobs with SIGINT ignored, and children inherit that
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+    return subprocess.Popen(
+        command, cwd=folder, stderr=subprocess.PIPE, stdout=subprocess.PIPE, preexec_fn=heed_signals, text=True
+    )
+
+
+def test_sigterm_does_not_wait_for_a_file_that_takes_long_to_write(export_tflite, tmp_path):
+    noise = np.random.default_rng(0).integers(0, 256, (700, 700, 3), np.uint8)
+    Image.fromarray(noise).save(tmp_path / "noise.png")
+    model = str(export_tflite("float32"))
+    command = [sys.executable, "-m", "keras_psr", "upscale", "noise.png", "-o", "out", "-m", model, "-f", "webp"]
+    process = start(command, tmp_path)
+    while not list(tmp_path.glob("out/.part*.webp")) and process.poll() is None:
+        time.sleep(0.005)
+    process.send_signal(signal.SIGTERM)
+    assert process.communicate()[1].splitlines()[-1] == "Terminated."
+    assert process.returncode == 143 and list((tmp_path / "out").iterdir()) == []
+
+
+def test_two_runs_at_once_share_the_work(photo, export_tflite, tmp_path):
+    (tmp_path / "in").mkdir()
+    for index in range(30):
+        shutil.copy(photo, tmp_path / "in" / f"{index:02}.png")
+    model = str(export_tflite("float32"))
+    command = [sys.executable, "-m", "keras_psr", "upscale", "in", "-o", "out", "-m", model, "--json", "-"]
+    processes = [start(command, tmp_path) for _ in range(2)]
+    reports = [json.loads(process.communicate()[0])["pictures"] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0]
+    for rows in zip(*reports, strict=True):
+        assert sorted(row["status"] for row in rows) == ["skipped", "written"], rows
+    assert sorted(os.listdir(tmp_path / "out")) == [f"{index:02}_x4.png" for index in range(30)]
+    for path in (tmp_path / "out").iterdir():
+        assert read_pixels(path).shape == (256, 384, 3)
+
+
+def test_what_another_run_writes_meanwhile_is_left_to_it(light, photo, tmp_path):
+    from keras_psr.cli.claims import Claims
+
+    with Claims().claim(tmp_path / "photo_x4.png"):
+        result = light("photo.png", "--overwrite", "--json", "-")
+    assert (result.exit_code, result.stderr) == (0, "1 left to another run, which writes them or has just done so.\n")
+    assert json.loads(result.stdout)["pictures"][0]["status"] == "skipped"
+    assert not (tmp_path / "photo_x4.png").exists()
+
+
+def test_a_retry_that_begins_later_does_not_fail_on_what_is_written_meanwhile(light, photo, tmp_path):
+    from keras_psr.cli.claims import Claims
+
+    shutil.copy(photo, tmp_path / "other.png")
+    assert light("photo.png").exit_code == 0
+    with Claims().claim(tmp_path / "other_x4.png"):
+        result = light("photo.png", "other.png")
+    assert (result.exit_code, result.stderr) == (0, "2 left to another run, which writes them or has just done so.\n")
+    (tmp_path / "other_x4.png").write_text("precious")
+    with Claims().claim(tmp_path / "third_x4.png"):
+        result = light("photo.png", "other.png")
+    assert result.exit_code == 1 and "other.png: other_x4.png exists." in result.stderr, "it is not a result"
+
+
+def test_what_another_run_gave_up_is_done(light, photo, tmp_path, monkeypatch):
+    from keras_psr.cli.claims import ClaimedError, Claims
+
+    claim, refused = Claims.claim, []
+
+    def refuse_once(self, target):
+        if target.name == "one_x4.png" and not refused:
+            refused.append(target)
+            raise ClaimedError
+        return claim(self, target)
+
+    monkeypatch.setattr(Claims, "claim", refuse_once)
+    make_tree(tmp_path / "in", photo)
+    result = light("in", "-o", "out")
+    assert (result.exit_code, list_files(tmp_path / "out")) == (0, RESULTS)
+    assert result.stderr.splitlines()[-1].startswith("in/one.png ->")
+
+
+# === Whatever is raised belongs to its picture ===
+
+
+@pytest.mark.parametrize("error", [TypeError("bad\nentry"), OverflowError(), KeyError("x"), RecursionError("deep")])
+@pytest.mark.parametrize(
+    "place",
+    [
+        "images.decoding.image_size",
+        "images.decoding.read_photo",
+        "inference.photos.upscale_photo",
+        "images.encoding.save_photo",
+    ],
+)
+def test_an_exception_of_any_kind_fails_one_picture_and_the_rest_goes_on(
+    light, photo, tmp_path, monkeypatch, error, place
+):
+    from importlib import import_module
+
+    make_tree(tmp_path / "in", photo)
+    module, _, name = place.rpartition(".")
+    module = import_module(f"keras_psr.{module}")
+    function, calls = getattr(module, name), []
+
+    def fail_once(*args, **options):
+        calls.append(args)
+        if len(calls) == 2:
+            raise error
+        return function(*args, **options)
+
+    monkeypatch.setattr(module, name, fail_once)
+    result = light("in", "-o", "out", "--json", "report.json")
+    assert result.exit_code == 1 and "2 upscaled, 1 failed:\n" in result.stderr
+    line = result.stderr.splitlines()[-1]
+    assert line.startswith("  in/a/two.png: ") and type(error).__name__ in line and "another program" in line
+    assert list_files(tmp_path / "out") == ["a/b/two_x4.png", "one_x4.png"]
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert sorted(row["status"] for row in report["pictures"]) == ["failed", "written", "written"]
+    assert report["failures"] == [line.strip()]
+
+
+def test_debug_shows_the_traceback_and_goes_on(runner, photo, export_tflite, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(photo, "other.png")
+    monkeypatch.setattr("keras_psr.images.decoding.read_photo", lambda path: 1 / 0)
+    result = runner.invoke(main, ["--debug", "upscale", "photo.png", "other.png", "-m", str(export_tflite("float32"))])
+    assert result.exit_code == 1
+    assert result.stderr.count("Traceback") == 2 and "0 upscaled, 2 failed" in result.stderr
+
+
+# === What cannot be written is known before anything is computed ===
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("-o", "x.gif"), "expected one of .bmp, .jpeg, .jpg, .png, .tif, .tiff, .webp"),
+        (("-o", "x.avif"), "expected one of .bmp"),
+        (("-o", "out.v2"), "If it is a folder, write out.v2/."),
+        (("-o", "photo.png/out"), "-o photo.png/out cannot be written: photo.png is a file"),
+        (("-o", "photo.png/"), "-o photo.png cannot be written: photo.png is a file"),
+        (("--json", "photo.png/report.json"), "--json photo.png/report.json cannot be written: photo.png is a file"),
+        (("--json", "."), "--json . cannot be written: . is a folder"),
+        (("-o", "-", "--json", "-"), "cannot both go to stdout"),
+        (("-", "-o", "a.png"), "- means the one picture that comes from stdin"),
+    ],
+)
+def test_a_place_that_cannot_be_is_a_usage_error_at_once(light, photo, tmp_path, monkeypatch, options, message):
+    monkeypatch.setattr("keras_psr.inference.upscaler.load", None)
+    before = list_files(tmp_path)
+    result = light("photo.png", *options)
+    assert result.exit_code == 2, result.output
+    assert message in " ".join(result.stderr.split())
+    assert list_files(tmp_path) == before
+
+
+def test_without_an_input_the_kinds_are_named(light):
+    result = light()
+    assert result.exit_code == 2
+    assert "Missing argument 'INPUT...': a picture, a folder, a quoted glob, or - for stdin." in result.stderr
+
+
+def test_a_slash_at_the_end_means_a_folder(light, photo, tmp_path):
+    assert light("photo.png", "-o", "out.v2/").exit_code == 0
+    assert light("-i", "photo.png", "-o", "out.v2", "-f", "jpg").exit_code == 0, "it exists now"
+    assert list_files(tmp_path / "out.v2") == ["photo_x4.jpg", "photo_x4.png"]
+
+
+@pytest.mark.parametrize(
+    ("size", "file_format", "message"),
+    [
+        ((16376, 1), "jpg", "would become 65504x4, but a side of a JPEG file has at most 65500 pixels"),
+        ((1, 4096), "webp", "would become 4x16384, but a side of a WEBP file has at most 16383 pixels"),
+    ],
+)
+def test_a_size_beyond_the_format_is_refused_before_it_is_computed(
+    light, tmp_path, monkeypatch, size, file_format, message
+):
+    monkeypatch.setattr("keras_psr.inference.photos.upscale_photo", None)
+    Image.new("RGB", size).save(tmp_path / "long.png")
+    result = light("long.png", "--format", file_format)
+    assert result.exit_code == 1 and message in result.stderr
+
+
+def test_the_largest_sizes_of_formats_are_written(light, tmp_path):
+    Image.new("L", (16375, 1)).save(tmp_path / "long.png")
+    assert light("long.png", "--format", "jpg").exit_code == 0
+    assert read_pixels(tmp_path / "long_x4.jpg").shape == (4, 65500)
+    assert light("long.png", "--format", "webp", "--width", "16383").exit_code == 0
+    assert read_pixels(tmp_path / "long_w16383.webp").shape[:2] == (1, 16383)
+
+
+# === stdin and stdout ===
+
+
+@pytest.mark.parametrize("options", [(), ("-o", "-")])
+def test_a_picture_goes_through_pipes(runner, photo, export_tflite, tmp_path, monkeypatch, options):
+    monkeypatch.chdir(tmp_path)
+    model = str(export_tflite("float32"))
+    assert runner.invoke(main, ["upscale", "photo.png", "-o", "expected.png", "-m", model]).exit_code == 0
+    before = list_files(tmp_path)
+    result = runner.invoke(main, ["upscale", "-", "-m", model, *options], input=photo.read_bytes())
+    assert (result.exit_code, result.stderr) == (0, "stdin -> stdout (384x256)\n")
+    assert result.stdout_bytes == (tmp_path / "expected.png").read_bytes()
+    assert list_files(tmp_path) == before
+    result = runner.invoke(main, ["upscale", "photo.png", "-o", "-", "-f", "jpg", "-m", model])
+    assert result.exit_code == 0 and result.stdout_bytes.startswith(b"\xff\xd8\xff")
+
+
+def test_a_picture_from_stdin_can_go_to_a_folder(runner, photo, export_tflite, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    command = ["upscale", "-", "-o", "out", "-f", "tif", "-m", str(export_tflite("float32"))]
+    assert runner.invoke(main, command, input=photo.read_bytes()).exit_code == 0
+    assert list_files(tmp_path / "out") == ["stdin_x4.tif"]
+    result = runner.invoke(main, command, input=photo.read_bytes())
+    assert result.exit_code == 1 and result.stderr.startswith("Error: stdin: out/stdin_x4.tif exists.")
+    result = runner.invoke(main, [*command, "--overwrite"], input=b"no picture")
+    assert result.exit_code == 1 and result.stderr.startswith("Error: stdin is not a picture")
+
+
+def test_stdout_takes_one_picture(light, photo, tmp_path):
+    result = light(str(make_tree(tmp_path / "in", photo)), "-o", "-")
+    assert result.exit_code == 2 and "-o - is one file, but there are 3 pictures" in result.stderr
+
+
+# === Which pictures are taken ===
+
+
+def test_an_output_folder_inside_the_input_folder_is_no_input(light, photo, tmp_path):
+    make_tree(tmp_path / "in", photo)
+    for suffix, options in (("", ()), ("", ("--skip-existing",)), ("-new", ())):
+        result = light("in", "-o", "in/out", "--suffix", suffix, *options)
+        assert result.exit_code == 0, result.stderr
+    assert "Left out: 6 in the output folder in/out" not in result.stderr
+    assert "Left out: 3 in the output folder in/out." in result.stderr
+    names = [
+        f"{folder}{name}{suffix}.png"
+        for folder, name in (("a/b/", "two"), ("a/", "two"), ("", "one"))
+        for suffix in ("", "-new")
+    ]
+    assert sorted(list_files(tmp_path / "in" / "out")) == sorted(names)
+
+
+def test_results_of_any_model_are_no_inputs_unless_they_are_wanted(light, upscale, photo, tmp_path):
+    assert light("photo.png", "-o", "renamed.jpg").exit_code == 0
+    result = upscale(".", "--width", "100", "--format", "tif")
+    assert result.exit_code == 0, result.stderr
+    assert result.stderr.startswith("Left out: 1 result of keras-psr (see --include-results).\n")
+    assert list_files(tmp_path) == ["photo.png", "photo_w100.tif", "renamed.jpg"]
+    assert light("renamed.jpg", "--dry-run").exit_code == 0, "it was named"
+    result = light(".", "--include-results", "--dry-run", "-o", "out")
+    assert result.stderr.count(" -> ") == 3
+
+
+def test_linked_folders_are_inputs_and_what_is_no_picture_is_counted(light, photo, tmp_path):
+    make_tree(tmp_path / "real", photo)
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "link").symlink_to(tmp_path / "real")
+    (tmp_path / "real" / "loop").symlink_to(tmp_path / "in")
+    for name in ("a.JXL", "b.jxl", "c.txt", "plain"):
+        (tmp_path / "in" / name).touch()
+    result = light("in", "-o", "out")
+    assert result.exit_code == 0, result.stderr
+    assert result.stderr.startswith("Left out: 2 .jxl, 1 .txt, 1 without ending.\n")
+    assert list_files(tmp_path / "out") == [f"link/{name}" for name in RESULTS]
 
 
 def test_a_dry_run_writes_nothing(light, photo, tmp_path):
@@ -370,7 +639,7 @@ def test_a_header_that_declares_a_bomb_is_refused_before_decoding(light, tmp_pat
 def test_16_bits_are_refused_by_a_quantized_model_in_one_line(runner, export_tflite, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Image.fromarray(np.full((4, 5), 40000, np.uint16)).save("deep.png")
-    result = runner.invoke(main, ["upscale", "deep.png", "--model", str(export_tflite("int8"))])
+    result = runner.invoke(main, ["upscale", "deep.png", "--model", str(export_tflite("int8")), "--device", "cpu"])
     assert result.exit_code == 1
     assert result.stderr == (
         "Error: deep.png: image has 16 bits for each channel, but the model is quantized to 8. "
@@ -378,18 +647,35 @@ def test_16_bits_are_refused_by_a_quantized_model_in_one_line(runner, export_tfl
     )
 
 
-def test_a_terminal_shows_one_bar_over_all_pixels(light, photo, monkeypatch):
+def test_a_terminal_shows_one_bar_over_all_pictures(light, photo, tmp_path, monkeypatch):
     import rich.console
 
-    from keras_psr.cli.batches import Job, show_progress
+    from keras_psr.cli import batch_run
 
     monkeypatch.setattr(rich.console.Console, "is_terminal", True)
-    shown = []
-    monkeypatch.setattr("rich.progress.Progress.update", lambda self, task, **values: shown.append(values["advance"]))
-    with show_progress([Job(photo, photo, network_pixels=5), Job(photo, photo, network_pixels=7)]) as on_pixels:
-        on_pixels(5)
-        on_pixels(7)
-    assert shown == [5, 7]
+    bars = []
+    monkeypatch.setattr(batch_run.BatchBar, "count", bars.append)
+    make_tree(tmp_path / "in", photo)
+    assert light("in", "-o", "out").exit_code == 0
+    task = bars[0].progress.tasks[0]
+    assert len(bars) == 3 and task.total > 3 * 256 * 384
+    assert task.completed == pytest.approx(task.total)
+
+
+def test_the_bar_is_not_full_while_a_file_is_written(light, photo, tmp_path, monkeypatch):
+    from keras_psr.cli import batch_run
+
+    advanced, before_writing, deliver = [], [], batch_run.deliver
+    monkeypatch.setattr(batch_run.BatchBar, "advance", lambda bar, pixels: advanced.append(pixels))
+
+    def see_bar_and_deliver(*args, **options):
+        before_writing.append(sum(advanced))
+        return deliver(*args, **options)
+
+    monkeypatch.setattr(batch_run, "deliver", see_bar_and_deliver)
+    assert light("photo.png").exit_code == 0
+    assert before_writing == [256 * 384]
+    assert sum(advanced) == pytest.approx(256 * 384 * (1 + batch_run.WRITING_SHARE))
 
 
 @pytest.mark.parametrize("source", ["jpg", "png", "webp", "tif"])

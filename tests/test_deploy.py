@@ -3,6 +3,7 @@
 import re
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import keras
@@ -10,14 +11,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from keras_psr.data.sources import open_sources
 from keras_psr.export.calibration import calibration_tiles
-from keras_psr.export.convert import convert
-from keras_psr.inference import Upscaler
-from keras_psr.networks import build_network
-from keras_psr.receptive_field import receptive_halo
-from keras_psr.sources import open_sources
-from keras_psr.style_networks import build_style_network
-from keras_psr.tflite_metadata import with_metadata
+from keras_psr.export.conversion import convert
+from keras_psr.inference.tflite_metadata import with_metadata
+from keras_psr.inference.upscaler import Upscaler
+from keras_psr.networks.receptive_field import measure_geometry
+from keras_psr.networks.style_transfer import build_style_network
+from keras_psr.networks.super_resolution import build_network
 
 DEPLOY = Path(__file__).parents[1] / "docs" / "deploy.md"
 TILE = 40
@@ -43,7 +44,7 @@ def script(tmp_path_factory):
 @pytest.mark.parametrize("variant", ["float32", "int8"])
 def test_the_listing_gives_the_networks_pixels(network, script, tmp_path, variant, height, width):
     tiles = calibration_tiles(open_sources(["sample"]), scale=2, tile=TILE, count=30)
-    metadata = {"scale": 2, "tile": TILE, "halo": receptive_halo(network)}
+    metadata = {"tile": TILE, **asdict(measure_geometry(network))}
     (tmp_path / "x2.tflite").write_bytes(with_metadata(convert(network, variant, TILE, tiles), metadata))
     photo = open_sources(["sample:val"])[0].read()[100 : 100 + height, 100 : 100 + width]
     Image.fromarray(photo).save(tmp_path / "photo.png")
@@ -59,7 +60,7 @@ def test_the_listing_gives_the_networks_pixels(network, script, tmp_path, varian
 def test_the_listing_paints_with_a_style_of_any_size_without_a_seam(script, tmp_path):
     network, generator = build_style_network(num_filters=2, num_residual_blocks=1), np.random.default_rng(0)
     network.get_layer("exit").kernel.assign(generator.normal(0, 5, (9, 9, 2, 3)))
-    halo = receptive_halo(network)
+    halo = measure_geometry(network).halo
     tile = 2 * halo + 20
     metadata = {"scale": 1, "tile": tile, "halo": halo, "grid": 4}
     (tmp_path / "style.tflite").write_bytes(with_metadata(convert(network, "float32", tile), metadata))

@@ -109,6 +109,10 @@ def test_public_names_resolve(name):
     assert callable(getattr(keras_psr, name))
 
 
+def test_dir_shows_what_is_public():
+    assert dir(keras_psr) == sorted([*keras_psr.__all__, "__version__"])
+
+
 def test_an_unknown_name_is_an_attribute_error():
     with pytest.raises(AttributeError, match="has no attribute 'upscael'"):
         _ = keras_psr.upscael

@@ -95,13 +95,35 @@ def test_exit_codes_of_commands_pass(run_raising, code):
 
 @pytest.mark.parametrize(
     ("words", "completion"),
-    [("keras-psr upsc", "upscale"), ("keras-psr --de", "--debug"), ("keras-psr xyz --de", "--debug")],
+    [
+        ("keras-psr upsc", "upscale"),
+        ("keras-psr --de", "--debug"),
+        ("keras-psr xyz --de", "--debug"),
+        ("keras-psr upscale --model x4-fast_in", "x4-fast_int8"),
+        ("keras-psr upscale -m x4-ph", ["x4-photo", "x4-photo_float16", "x4-photo_float32", "x4-photo_int8"]),
+        ("keras-psr stylize --model the-scream_i", "the-scream_int8"),
+        ("keras-psr evaluate --model great-wave_i", "great-wave_int8"),
+        ("keras-psr export x4", ["x4", "x4-fast", "x4-photo"]),
+        ("keras-psr benchmark x8_i", "x8_int8"),
+        ("keras-psr models x8_i", "x8_int8"),
+    ],
 )
 def test_shell_completion(runner, words, completion):
     position = words.count(" ")
     env = {"_KERAS_PSR_COMPLETE": "bash_complete", "COMP_WORDS": words, "COMP_CWORD": str(position)}
     result = runner.invoke(main, env=env, prog_name="keras-psr")
-    assert (result.exit_code, result.output) == (0, f"plain,{completion}\n")
+    completions = [completion] if isinstance(completion, str) else completion
+    assert (result.exit_code, result.output) == (0, "".join(f"plain,{name}\n" for name in completions))
+
+
+def test_shell_completion_of_a_model_goes_on_to_files_and_run_folders(runner, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs" / "mine").mkdir(parents=True)
+    (tmp_path / "runs" / "mine" / "model.keras").touch()
+    for typed, completion in (("runs/", "plain,runs/mine"), ("export/", "file,export/")):
+        words = {"COMP_WORDS": f"keras-psr upscale --model {typed}", "COMP_CWORD": "3"}
+        env = {"_KERAS_PSR_COMPLETE": "bash_complete", **words}
+        assert runner.invoke(main, env=env, prog_name="keras-psr").output == f"{completion}\n"
 
 
 BOOM = """

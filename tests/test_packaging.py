@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import keras_psr
+from keras_psr.installation import LEFT_OUT
 
 CHECKOUT = Path(__file__).parents[1]
 PACKAGES = {
@@ -18,7 +19,7 @@ PACKAGES = {
     "export": "keras_psr.export",
     "saved_models": "keras_psr.saved_models",
 }
-KINDS = {".py", ".typed", ".npz", ".keras", ".tflite", ".html", ".js", ".css", ".svg", ".wasm"}
+KINDS = {".py", ".typed", ".npz", ".keras", ".tflite", ".html", ".js", ".css", ".svg", ".jpg", ".wasm"}
 NAMES = {"NOTICE", "card.json"}
 
 
@@ -54,6 +55,17 @@ def test_the_command_is_installed(tmp_path):
     assert result.stdout == f"keras-psr, version {keras_psr.__version__}\n"
 
 
+def test_the_page_is_installed_if_it_was_built_and_else_the_cure_is_named(tmp_path):
+    command = [Path(sys.executable).with_name("keras-psr"), "demo", "--out", "site"]
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    built = CHECKOUT / "keras_psr" / "page" / "index.html"
+    if built.is_file():
+        assert (tmp_path / "site" / "index.html").read_bytes() == built.read_bytes(), result.stderr
+    else:
+        assert result.returncode == 1
+        assert result.stderr.count("\n") == 1 and "make" in result.stderr
+
+
 def test_metadata():
     assert version("keras-psr") == keras_psr.__version__
     assert metadata("keras-psr")["License-Expression"] == "Apache-2.0 AND CC-BY-4.0"
@@ -67,3 +79,11 @@ def test_requirements_have_lower_bounds_only():
     for requirement in requirements:
         bound = requirement.split(";")[0]
         assert not any(sign in bound for sign in ("==", "<", "~=", "!=")), requirement
+
+
+def test_running_models_needs_what_requirements_runtime_lists():
+    lines = (CHECKOUT / "requirements-runtime.txt").read_text(encoding="utf-8").splitlines()
+    runtime = {line for line in lines if not line.startswith("#")}
+    everything = {requirement for requirement in requires("keras-psr") or [] if ";" not in requirement}
+    assert runtime < everything
+    assert {requirement.partition(">=")[0] for requirement in everything - runtime} == set(LEFT_OUT.values())

@@ -25,14 +25,14 @@ def read_python():
 @pytest.fixture
 def shipped(monkeypatch, tmp_path, tiny_run):
     """An installation whose x4 is the tiny model."""
-    from keras_psr.registry import file_sha256
+    from keras_psr.inference.registry import file_sha256
 
     folder = tmp_path / "shipped" / "x4"
     folder.mkdir(parents=True)
     shutil.copy(tiny_run / "model.keras", folder)
     card = {"sha256": {"model.keras": file_sha256(folder / "model.keras")}}
     (folder / "card.json").write_text(json.dumps(card))
-    monkeypatch.setattr("keras_psr.registry.shipped_folder", lambda: folder.parent)
+    monkeypatch.setattr("keras_psr.inference.registry.shipped_folder", lambda: folder.parent)
 
 
 @pytest.mark.usefixtures("shipped")

@@ -9,11 +9,11 @@ from pathlib import Path
 import click
 import numpy as np
 
+from keras_psr.data.sources import open_source
 from keras_psr.images.decoding import read_rgb
 from keras_psr.images.encoding import write_image
 from keras_psr.images.pixels import crop_to_multiple, make_low_res, resize_bicubic
 from keras_psr.images.sheets import comparison_sheet
-from keras_psr.sources import open_source
 
 SCALE = 4
 DETAIL = (slice(190, 323), slice(230, 430))

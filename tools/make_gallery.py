@@ -16,10 +16,10 @@ import skimage.data
 from PIL import Image
 
 import keras_psr
-from keras_psr.degradation import degrade
+from keras_psr.data.degradation import degrade
 from keras_psr.images.pixels import crop_to_multiple, make_low_res, resize_bicubic
 from keras_psr.images.sheets import comparison_sheet
-from keras_psr.registry import shipped_models
+from keras_psr.inference.registry import shipped_models
 
 DOCS = Path(__file__).parents[1] / "docs"
 SIDE = 208

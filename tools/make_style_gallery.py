@@ -14,8 +14,8 @@ from PIL import Image
 
 import keras_psr
 from keras_psr.images.sheets import comparison_sheet
-from keras_psr.registry import shipped_models
-from keras_psr.style_evaluation import square
+from keras_psr.inference.registry import shipped_models
+from keras_psr.tasks.style_transfer.evaluation import square
 
 PATH = Path(__file__).parents[1] / "docs" / "gallery_styles.jpg"
 PHOTOGRAPHS = ("chelsea", "coffee", "astronaut")

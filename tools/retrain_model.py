@@ -15,7 +15,7 @@ from typing import Any
 
 import click
 
-from keras_psr.registry import shipped_models
+from keras_psr.inference.registry import shipped_models
 
 
 def list_fits(fit: dict[str, Any]) -> list[dict[str, Any]]:

@@ -16,10 +16,10 @@ import click
 import keras
 import numpy as np
 
-from keras_psr.evaluation import PROTOCOL, evaluate
 from keras_psr.export.tflite import REPORT_FILE, export_tflite
-from keras_psr.inference import Upscaler, load_keras
-from keras_psr.registry import CARD_FILE, MODEL_FILE, file_sha256, shipped_folder, shipped_models
+from keras_psr.inference.registry import CARD_FILE, MODEL_FILE, file_sha256, shipped_folder, shipped_models
+from keras_psr.inference.upscaler import Upscaler, load_keras
+from keras_psr.tasks.super_resolution.evaluation import PROTOCOL, evaluate
 from keras_psr.training.callbacks import LOG_EVERY
 from keras_psr.training.run_folder import describe_environment
 
@@ -101,7 +101,13 @@ def load_rounded(path: Path) -> Upscaler:
 
 
 def save_compressed(network: keras.Model, target: Path) -> None:
-    """Saves a .keras file, a ZIP archive that Keras leaves uncompressed."""
+    """Saves a .keras file, a ZIP archive that Keras leaves uncompressed, which plain Keras loads.
+
+    Constraints, which only fits need, are taken from the network's layers: files of older fits name them.
+    """
+    for layer in network.layers:
+        if getattr(layer, "kernel_constraint", None):
+            layer.kernel_constraint = None
     with TemporaryDirectory() as temporary:
         plain = Path(temporary) / MODEL_FILE
         network.save(plain)

@@ -12,10 +12,10 @@ from pathlib import Path
 import click
 from ship_model import describe_fit, export_shipped, load_rounded, round_numbers, write_card
 
-from keras_psr.registry import fit_settings
-from keras_psr.style_evaluation import evaluate_style
-from keras_psr.training.config import FitConfig, StyleConfig
-from keras_psr.training.style_transfer import build_objective
+from keras_psr.inference.registry import fit_settings
+from keras_psr.tasks.config import FitConfig, StyleConfig
+from keras_psr.tasks.style_transfer.evaluation import evaluate_style
+from keras_psr.tasks.style_transfer.task import build_objective
 
 LIMITS = "Paints with the strokes and colours of one painting, at the size at which it was fitted to it, at any place."
 PROTOCOL = {

@@ -86,6 +86,25 @@ def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
         return size if orientation < 5 else size[::-1]
 
 
+def read_exif(path: str | os.PathLike[str]) -> Image.Exif:
+    """EXIF data of a picture, from the file's header alone.
+
+    Args:
+        path: Picture file.
+
+    Returns:
+        What the file says; empty if it says nothing.
+
+    Raises:
+        ImageFileError: The file is missing or no picture, or its EXIF data are damaged.
+    """
+    with _naming_errors(path), open(path, "rb") as file:
+        if _identify(file) == "TIFF":
+            return tiff.read_exif(file, tiff.read_directory(file))
+        with _open(file) as image:
+            return Image.Image.getexif(image)  # not image.getexif(), which decodes a PNG that has none
+
+
 def read_rgb(path: str | os.PathLike[str]) -> np.ndarray:
     """Read a picture, whatever its kind, as plain RGB.
 

@@ -22,7 +22,9 @@ def to_uint8(image: np.ndarray) -> np.ndarray:
     Returns:
         uint8 array of the same shape.
     """
-    return np.rint(np.clip(image, 0, 255)).astype(np.uint8)
+    if image.dtype == np.uint8:
+        return image.copy()
+    return np.rint(np.clip(image, 0, 255), out=np.empty(image.shape, np.uint8), casting="unsafe")
 
 
 def to_uint16(image: np.ndarray) -> np.ndarray:

@@ -13,6 +13,39 @@ TileFunction = Callable[[np.ndarray], np.ndarray]
 
 
 @dataclass(frozen=True)
+class Geometry:
+    """How the pixels of a network's output lie over those of its input (`receptive_field.measure_geometry`).
+
+    Attributes:
+        scale: Output pixels along one side for each input pixel; 1 for a style.
+        halo: Input pixels around a tile's middle that the middle's output depends on; a multiple of `grid`.
+        grid: The sides and the places of tiles are multiples of this; 1 for a network without strides.
+    """
+
+    scale: int
+    halo: int
+    grid: int = 1
+
+    def whole_blocks(self, size: int) -> int:
+        """Returns the smallest multiple of the grid that is not below `size`, in input pixels."""
+        return math.ceil(size / self.grid) * self.grid
+
+    def middle(self, tile: int) -> int:
+        """Returns the side of a tile without the halo at both ends, in input pixels.
+
+        Raises:
+            ConfigError: The tile is all halo, or not a multiple of the grid.
+        """
+        around = 2 * self.halo
+        if tile <= around or tile % self.grid:
+            multiple = f"a multiple of {self.grid} and " if self.grid > 1 else ""
+            raise ConfigError(
+                f"tile must be {multiple}larger than twice the network's halo, {around}. Received: {tile}."
+            )
+        return tile - around
+
+
+@dataclass(frozen=True)
 class Span:
     """One tile along one side of a picture.
 
@@ -27,18 +60,16 @@ class Span:
     end: int
 
 
-def tile_starts(size: int, tile: int, halo: int, grid: int = 1) -> list[int]:
-    """Where tiles begin along one side of a picture that has been extended by `halo` pixels at both ends.
+def tile_starts(size: int, tile: int, geometry: Geometry) -> list[int]:
+    """Returns where tiles begin along one side of a picture that has been extended by the halo at both ends.
 
-    The middle of a tile, without `halo` pixels at both ends, is what can be kept of it. The last tile is shifted inward
-    so that its middle ends with the picture.
+    The middle of a tile, without the halo at both ends, is what can be kept of it. The last tile is shifted inward so
+    that its middle ends with the picture, whose side counts as a multiple of the grid.
 
     Args:
-        size: Side of the picture, in low-resolution pixels, not extended.
-        tile: Side of a tile.
-        halo: What a pixel needs around it (`receptive_field.receptive_halo`).
-        grid: Number of which all starts must be multiples (`receptive_field.pixel_grid`). `tile` and `halo` are, and
-            the picture is thought to be extended to one.
+        size: Side of the picture, in input pixels, not extended.
+        tile: Side of a tile, in input pixels.
+        geometry: Of the network.
 
     Returns:
         Increasing starts in the extended picture, the first 0; one if the picture is no longer than a tile's middle.
@@ -46,40 +77,32 @@ def tile_starts(size: int, tile: int, halo: int, grid: int = 1) -> list[int]:
     Raises:
         ConfigError: The tile is all halo, or not a multiple of the grid.
     """
-    if tile % grid:
-        raise ConfigError(f"tile must be a multiple of the network's grid, {grid}. Received: {tile}.")
-    size, step = math.ceil(size / grid) * grid, tile - 2 * halo
-    if step < 1:
-        raise ConfigError(f"tile must be larger than twice the network's halo, {2 * halo}. Received: {tile}.")
+    size, step = geometry.whole_blocks(size), geometry.middle(tile)
     return [*range(0, size - step, step), max(0, size - step)]
 
 
 def upscale_in_tiles(
     upscale: TileFunction,
     image: np.ndarray,
+    geometry: Geometry,
     *,
-    scale: int,
     tile: int | tuple[int, int],
-    halo: int,
-    grid: int = 1,
     dtype: DTypeLike = np.float32,
     map_tiles: Callable[[Callable[[tuple[Span, Span]], int], Iterable[tuple[Span, Span]]], Iterator[int]] = map,
     on_pixels: Callable[[int], None] = lambda pixels: None,
 ) -> np.ndarray:
     """Enlarges a picture with a function of tiles, with the same result whatever their size.
 
-    The picture is thought to be extended by mirroring, `halo` pixels beyond each border and as far as a tile reaches.
-    Each pixel then is at least `halo` pixels away from the edge of the tile that it is taken from, so the zeros with
+    The picture is thought to be extended by mirroring, by the halo beyond each border and as far as a tile reaches.
+    Each pixel then is at least the halo away from the edge of the tile that it is taken from, so the zeros with
     which convolutions pad a tile do not show, neither at seams nor at the picture's own borders.
 
     Args:
         upscale: From (tile height, tile width[, channels]) to `scale` times that, or to the middle of it, without as
             much as the halo at each side; of several threads at once if `map_tiles` has them.
         image: (height, width) or (height, width, channels).
-        scale: Upscaling factor.
-        tile: Side of a tile, or its height and width, in low-resolution pixels.
-        halo: What a pixel needs around it.
-        grid: Number of which tiles begin at multiples, as for `tile_starts`.
+        geometry: Of the network; its halo may be larger than what the network needs.
+        tile: Side of a tile, or its height and width, in input pixels.
         dtype: Of the result; what `upscale` gives is converted.
         map_tiles: Applies a function to all tiles, as `map` does or `Executor.map`.
         on_pixels: Called after each tile with the number of pixels of the result that it filled.
@@ -88,12 +111,12 @@ def upscale_in_tiles(
         (scale * height, scale * width[, channels]), filled in place: no other array of its size is made.
 
     Raises:
-        ConfigError: The tile is all halo.
+        ConfigError: The tile is all halo, or not a multiple of the grid.
     """
-    height, width = image.shape[:2]
+    scale, halo, (height, width) = geometry.scale, geometry.halo, image.shape[:2]
     tile_height, tile_width = (tile, tile) if isinstance(tile, int) else tile
-    rows, columns = spans(height, tile_height, halo, grid), spans(width, tile_width, halo, grid)
-    row_sources, column_sources = _mirrored(height, tile_height, halo, grid), _mirrored(width, tile_width, halo, grid)
+    rows, columns = spans(height, tile_height, geometry), spans(width, tile_width, geometry)
+    row_sources, column_sources = _mirrored(height, tile_height, geometry), _mirrored(width, tile_width, geometry)
     output = np.empty((height * scale, width * scale, *image.shape[2:]), dtype)
 
     def fill(place: tuple[Span, Span]) -> int:
@@ -113,18 +136,18 @@ def upscale_in_tiles(
     return output
 
 
-def spans(size: int, tile: int, halo: int, grid: int = 1) -> list[Span]:
-    """The tiles along one side; what they keep follows one another without a gap.
+def spans(size: int, tile: int, geometry: Geometry) -> list[Span]:
+    """Returns the tiles along one side; what they keep follows one another without a gap.
 
     Raises:
         ConfigError: The tile is all halo, or not a multiple of the grid.
     """
-    starts = tile_starts(size, tile, halo, grid)
-    ends = [min(size, start + tile - 2 * halo) for start in starts]
+    starts = tile_starts(size, tile, geometry)
+    ends = [min(size, start + geometry.middle(tile)) for start in starts]
     return [Span(*numbers) for numbers in zip(starts, [0, *ends[:-1]], ends, strict=True)]
 
 
-def _mirrored(size: int, tile: int, halo: int, grid: int) -> np.ndarray:
-    """The pixel of the picture that stands at each place of the extended one, which is as long as a tile at least."""
-    needed = max(math.ceil(size / grid) * grid, tile - 2 * halo)
+def _mirrored(size: int, tile: int, geometry: Geometry) -> np.ndarray:
+    """Returns the pixel of the picture at each place of the extended one, which is at least as long as a tile."""
+    halo, needed = geometry.halo, max(geometry.whole_blocks(size), geometry.middle(tile))
     return np.pad(np.arange(size), (halo, halo + needed - size), mode="symmetric")

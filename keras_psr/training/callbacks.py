@@ -17,7 +17,7 @@ import tensorflow as tf
 from keras_psr.errors import ImageFileError, TrainingError
 from keras_psr.images.decoding import read_rgb
 from keras_psr.images.encoding import write_image
-from keras_psr.training.config import FitConfig
+from keras_psr.tasks.config import FitConfig
 from keras_psr.training.run_folder import RunFolder
 
 LOG_EVERY = 50
@@ -43,14 +43,12 @@ class Progress:
     """What callbacks remember from step to step; a checkpoint holds it too, so that a resumed run logs the same.
 
     Attributes:
-        samples: Position in the sample stream.
         summed_steps: Steps since the last line of the log.
         sums: Each loss, summed over these steps.
         lowest_loss: The lowest mean of a line so far.
         best_psnr: The best validation so far, in dB.
     """
 
-    samples: int = 0
     summed_steps: int = 0
     sums: dict[str, float] = field(default_factory=dict)
     lowest_loss: float = math.inf
@@ -62,8 +60,10 @@ class Progress:
 
     @classmethod
     def from_array(cls, array: np.ndarray) -> "Progress":
-        """The record from `to_array`'s form."""
-        return cls(**json.loads(str(array)))
+        """The record from `to_array`'s form; checkpoints of older versions hold `samples` too."""
+        values = json.loads(str(array))
+        values.pop("samples", None)
+        return cls(**values)
 
 
 class StepCallback(keras.callbacks.Callback):
@@ -111,10 +111,10 @@ class StopOnDivergence(StepCallback):
 class Log(StepCallback):
     """Appends the mean losses of every `LOG_EVERY` steps, and whatever it is told, to `log.jsonl` and TensorBoard."""
 
-    def __init__(self, progress: Progress, run: RunFolder, batch_size: int, last: int, on_log: OnLog) -> None:
-        """Opens the files of a run folder; the step `last` ends the fit, and `on_log` hears of each line too."""
+    def __init__(self, progress: Progress, run: RunFolder, config: FitConfig, on_log: OnLog) -> None:
+        """Opens the files of a run folder; `on_log` hears of each line too."""
         super().__init__()
-        self.progress, self.run, self.batch_size, self.last, self.on_log = progress, run, batch_size, last, on_log
+        self.progress, self.run, self.config, self.on_log = progress, run, config, on_log
         self.clock: tuple[int, float] | None = None
         self.writer = tf.summary.create_file_writer(str(run.tensorboard))
         for line in run.read_log():
@@ -122,23 +122,30 @@ class Log(StepCallback):
         for path in sorted(run.samples.glob("step-*.png")):
             self._write_image(int(path.stem.removeprefix("step-")), read_rgb(path))
 
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        """Starts the clock anew for each stage of the fit."""
+        self.clock = None
+
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         """Sums up the losses, and writes their means when it is time."""
         step, progress = self.step(), self.progress
         progress.summed_steps += 1
-        progress.samples = step * self.batch_size
         for name, value in (logs or {}).items():
             progress.sums[name] = progress.sums.get(name, 0.0) + float(value)
         if self.clock is None:  # starts behind the first step, which compiles
             self.restart_clock()
-        if step % LOG_EVERY and step != self.last:
+        stage = self.config.stage_at(step - 1)
+        if step % LOG_EVERY and step != stage.last_step:
             return
         numbers = {name: value / progress.summed_steps for name, value in progress.sums.items()}
         progress.lowest_loss = min(progress.lowest_loss, numbers["loss"])
+        if step == stage.last_step:
+            progress.lowest_loss = math.inf  # the next stage has another loss
         progress.summed_steps, progress.sums = 0, {}
         steps_before, time_before = self.clock or (step, 0.0)
         if step > steps_before:
-            numbers["crops_per_second"] = (step - steps_before) * self.batch_size / (time.perf_counter() - time_before)
+            seconds = time.perf_counter() - time_before
+            numbers["crops_per_second"] = (step - steps_before) * stage.config.batch_size / seconds
         self.restart_clock()
         self.write(step, numbers)
 

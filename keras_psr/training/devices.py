@@ -1,22 +1,31 @@
 """The devices and machines that a fit computes on."""
 
 import json
+import logging
 import os
+import shutil
+import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 import tensorflow as tf
 
 from keras_psr.errors import ConfigError, TrainingError
 
+NVIDIA_DRIVER = ("/proc/driver/nvidia/version", "/usr/lib/wsl/lib/libcuda.so.1")
+"""Files that the driver brings: on Linux, and in the Linux of Windows (WSL2)."""
 
-def build_strategy(name: str, devices: Sequence[str], batch_size: int) -> tf.distribute.Strategy:
+log = logging.getLogger(__name__)
+
+
+def build_strategy(name: str, devices: Sequence[str], batch_sizes: Sequence[int]) -> tf.distribute.Strategy:
     """The TensorFlow strategy of a fit. Call it before TensorFlow does anything else: several machines ask for that.
 
     Args:
         name: `auto` takes all GPUs if there are several; `none` one device; `mirrored` all GPUs; `multiworker` the
             machines that the environment variable TF_CONFIG names, with all GPUs of each.
         devices: Narrows `auto` and `mirrored`, such as `("GPU:0", "GPU:2")`; empty for all.
-        batch_size: Samples a step, which the replicas share.
+        batch_sizes: Samples a step, which the replicas share, of each stage of the fit.
 
     Returns:
         The strategy.
@@ -34,10 +43,11 @@ def build_strategy(name: str, devices: Sequence[str], batch_size: int) -> tf.dis
     else:
         strategy = tf.distribute.get_strategy()
     replicas = strategy.num_replicas_in_sync
-    if batch_size % replicas:
-        raise ConfigError(
-            f"batch_size must be a multiple of the number of devices, {replicas}. Received: {batch_size}."
-        )
+    for batch_size in batch_sizes:
+        if batch_size % replicas:
+            raise ConfigError(
+                f"batch_size must be a multiple of the number of devices, {replicas}. Received: {batch_size}."
+            )
     return strategy
 
 
@@ -53,6 +63,46 @@ def is_chief(strategy: tf.distribute.Strategy) -> bool:
     resolver = strategy.cluster_resolver
     chief = "chief" if "chief" in resolver.cluster_spec().jobs else "worker"
     return resolver.task_type == chief and resolver.task_id == 0
+
+
+def describe_devices(strategy: tf.distribute.Strategy) -> str:
+    """What a fit computes on, as in `GPU:0 (NVIDIA H100)` or `the CPU (2 cores)`; of several machines, each one's."""
+    if isinstance(strategy, tf.distribute.MirroredStrategy | tf.distribute.MultiWorkerMirroredStrategy):
+        names = [name.split("device:")[-1] for name in strategy.extended.worker_devices]
+    else:
+        names = ["GPU:0"] if tf.config.list_physical_devices("GPU") else ["CPU:0"]
+    devices = ", ".join(dict.fromkeys(map(_describe_device, names)))
+    if not is_multiworker(strategy):
+        return devices
+    addresses = strategy.cluster_resolver.cluster_spec().as_dict().values()
+    return f"{sum(map(len, addresses))} machines, this one by {devices}"
+
+
+def _describe_device(name: str) -> str:
+    kind, number = name.split(":")
+    if kind == "CPU":
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        return f"the CPU ({cores} core{'s' if cores > 1 else ''})"
+    details = tf.config.experimental.get_device_details(tf.config.list_physical_devices(kind)[int(number)])
+    return f"{name} ({details.get('device_name', 'unknown')})"
+
+
+def warn_of_unused_gpu() -> None:
+    """Warns where there is an NVIDIA driver but TensorFlow sees no GPU; not if CUDA_VISIBLE_DEVICES hides them."""
+    if tf.config.list_physical_devices("GPU") or os.environ.get("CUDA_VISIBLE_DEVICES", "0") in ("", "-1"):
+        return
+    found = [path for path in (*NVIDIA_DRIVER, shutil.which("nvidia-smi")) if path and Path(path).exists()]
+    if not found:
+        return
+    if sys.platform == "win32":
+        remedy = "TensorFlow has no GPU on Windows itself; install keras-psr in WSL2"
+    else:
+        remedy = "pip install 'keras-psr[cuda]' brings what TensorFlow needs for a GPU"
+    log.warning(
+        "There is an NVIDIA driver here (%s), but TensorFlow sees no GPU, and the fit computes on the CPU. %s.",
+        found[0],
+        remedy,
+    )
 
 
 def _check_devices(devices: Sequence[str]) -> list[str]:

@@ -3,6 +3,7 @@
 import logging
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -10,15 +11,17 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from keras_psr.data.samples import SampleStream
 from keras_psr.errors import ConfigError, TrainingError
-from keras_psr.inference import Upscaler, load_keras
-from keras_psr.samples import SampleStream
-from keras_psr.training import style_transfer, super_resolution
+from keras_psr.inference.upscaler import Upscaler, load_keras
+from keras_psr.tasks.config import FitConfig, Stage, StyleConfig, SuperResolutionConfig
+from keras_psr.tasks.style_transfer import task as style_transfer
+from keras_psr.tasks.super_resolution import task as super_resolution
 from keras_psr.training.callbacks import CountSteps, Log, OnLog, Progress, SaveAndValidate, StopOnDivergence
-from keras_psr.training.config import FitConfig, StyleConfig, SuperResolutionConfig
-from keras_psr.training.devices import build_strategy, is_chief, is_multiworker
+from keras_psr.training.devices import build_strategy, is_chief, is_multiworker, warn_of_unused_gpu
 from keras_psr.training.optimizer import build_optimizer
-from keras_psr.training.run_folder import RunFolder, saved_config
+from keras_psr.training.precision import choose_precision
+from keras_psr.training.run_folder import RunFolder, saved_config, saved_precision
 from keras_psr.training.signals import stop_signals
 from keras_psr.training.trainer import Trainer
 
@@ -41,7 +44,7 @@ def fit(
     callbacks: Sequence[keras.callbacks.Callback] = (),
     **settings: Any,
 ) -> Upscaler:
-    """Fits a super-resolution network to photographs.
+    """Fits a network to photographs: for super-resolution or, with the setting `style`, for style transfer.
 
     Args:
         out: The run folder to write (`training.run_folder.RunFolder`).
@@ -50,7 +53,7 @@ def fit(
         on_log: Called with the step and numbers, such as losses and validation scores, whenever some are logged.
         command: What `config.json` notes as the command.
         callbacks: Further Keras callbacks; each gradient step is a batch.
-        **settings: Fields of `training.config.SuperResolutionConfig`, such as `scale=4`, `data="photos/"` and
+        **settings: Fields of `tasks.config.SuperResolutionConfig`, such as `scale=4`, `data="photos/"` and
             `steps=3000`; or of `StyleConfig`, with `style`.
 
     Returns:
@@ -60,20 +63,28 @@ def fit(
         ConfigError: A setting is unknown or not accepted.
         DataError: There is nothing usable to fit to or to validate on.
         TrainingError: The run folder cannot be used, the fit diverged, or another machine was lost.
-        KeyboardInterrupt: SIGINT (Ctrl-C) or SIGTERM stopped it; a checkpoint to resume from has been written.
+        KeyboardInterrupt: SIGINT (Ctrl-C), SIGTERM or SIGHUP stopped it; a checkpoint to resume from has been
+            written.
     """
     run = RunFolder(Path(out))
     config = FitConfig.from_json({**(saved_config(run.path) if resume else {}), **_with_lists(settings)})
-    strategy = build_strategy(config.strategy, config.devices, config.batch_size)
+    strategy = build_strategy(config.strategy, config.devices, [stage.config.batch_size for stage in config.stages()])
+    warn_of_unused_gpu()
     if config.deterministic:
         tf.config.experimental.enable_op_determinism()
+    if is_chief(strategy):
+        run.check(config, resume=resume, overwrite=overwrite)
+    choice = choose_precision(config, strategy, saved_precision(run.path) if resume else None)
+    computed = replace(config, precision=choice.precision)
     if not is_chief(strategy):
-        return _help_fit(run, config, strategy, resume=resume)
-    run.check(config, resume=resume, overwrite=overwrite)
+        return _help_fit(run, computed, strategy, resume=resume)
+    if choice.warning:
+        log.warning("%s", choice.warning)
     task = TASKS[type(config)]
     stream = task.build_stream(config)
     validation = task.Validation(config)
-    trainer = build_trainer(config, strategy)
+    trainer = build_trainer(computed, strategy)
+    trainer.precision = choice
     averaged = task.build_network(config, "float32")
     with run.locked(), stop_signals() as stop:
         run.check(config, resume=resume, overwrite=overwrite)  # again, now that no other fit can change it
@@ -82,13 +93,11 @@ def fit(
             progress = _restore(trainer, run)
             run.go_on(config, trainer.steps_done)
         else:
-            run.start(config, command)  # last: it removes what it replaces
-        guard = StopOnDivergence(
-            progress, lambda step: stream.describe_batch((step - 1) * config.batch_size, config.batch_size)
-        )
-        lines = Log(progress, run, config.batch_size, config.steps, on_log)
+            run.start(config, command, choice.precision)  # last: it removes what it replaces
+        guard = StopOnDivergence(progress, lambda step: _describe_batch(stream, config.stage_at(step - 1), step - 1))
+        lines = Log(progress, run, config, on_log)
         save = SaveAndValidate(progress, run, averaged, validation, lines, guard, stop, config)
-        _run_steps(trainer, stream, config, strategy, [guard, lines, save, *callbacks])
+        _run_stages(trainer, stream, computed, strategy, [guard, lines, save, *callbacks])
     return load_keras(run.path)
 
 
@@ -102,45 +111,69 @@ def _help_fit(run: RunFolder, config: FitConfig, strategy: tf.distribute.Strateg
         trainer = build_trainer(config, strategy)
         if resume:
             _restore(trainer, run)
-        _run_steps(trainer, task.build_stream(config), config, strategy, [])
+        _run_stages(trainer, task.build_stream(config), config, strategy, [])
         averaged = task.build_network(config, "float32")
         trainer.copy_average_to(averaged)
     return Upscaler(averaged)
+
+
+def _describe_batch(stream: SampleStream, stage: Stage, step: int) -> str:
+    return stream.describe_batch(stage.position(step), stage.config.batch_size)
 
 
 def _restore(trainer: Trainer, run: RunFolder) -> Progress:
     """Puts a trainer where the newest checkpoint is; a run that was killed before its first starts anew."""
     checkpoint = run.load_checkpoint()
     if checkpoint is None:
+        log.warning("%s holds no checkpoint yet, so the run starts anew.", run.path)
         return Progress()
     trainer.steps_done, state = checkpoint
     trainer.restore(state)
     return Progress.from_array(state["progress"])
 
 
-def _run_steps(
+def _run_stages(
     trainer: Trainer,
     stream: SampleStream,
     config: FitConfig,
     strategy: tf.distribute.Strategy,
     callbacks: Sequence[keras.callbacks.Callback],
 ) -> None:
-    """Takes all steps that are left.
+    """Takes all steps that are left, stage by stage.
+
+    Raises:
+        TrainingError: Another machine was lost, or TensorFlow failed.
+    """
+    stages = config.stages()
+    for stage in stages:
+        if trainer.steps_done < stage.last_step:
+            if len(stages) > 1:
+                with strategy.scope():
+                    trainer.use_loss(TASKS[type(config)].build_loss(stage.config))
+            _run_stage(trainer, stream.with_crop(stage.config.crop), stage, strategy, callbacks)
+
+
+def _run_stage(
+    trainer: Trainer,
+    stream: SampleStream,
+    stage: Stage,
+    strategy: tf.distribute.Strategy,
+    callbacks: Sequence[keras.callbacks.Callback],
+) -> None:
+    """Takes the steps of a stage that are left.
 
     Raises:
         TrainingError: Another machine was lost, or TensorFlow failed.
     """
     first_step = trainer.steps_done
-    if first_step == config.steps:
-        return
 
     def build_dataset(context: tf.distribute.InputContext) -> tf.data.Dataset:
         share = context.num_replicas_in_sync // context.num_input_pipelines
         first = context.input_pipeline_id * share
         return stream.dataset(
-            batch_size=config.batch_size,
-            first_step=first_step,
-            last_step=config.steps,
+            batch_size=stage.config.batch_size,
+            first_sample=stage.position(first_step),
+            num_steps=stage.last_step - first_step,
             replicas=range(first, first + share),
             num_replicas=context.num_replicas_in_sync,
         )
@@ -149,7 +182,7 @@ def _run_steps(
         with strategy.scope():
             trainer.fit(
                 strategy.distribute_datasets_from_function(build_dataset),
-                steps_per_epoch=config.steps - first_step,
+                steps_per_epoch=stage.last_step - first_step,
                 verbose=0,
                 shuffle=False,
                 callbacks=[CountSteps(), *callbacks],
@@ -168,7 +201,7 @@ def build_trainer(config: FitConfig, strategy: tf.distribute.Strategy | None = N
     """The network, its loss and its optimizer, ready for the first step.
 
     Args:
-        config: The settings.
+        config: The settings; the precision `auto` is resolved here.
         strategy: What to compute on; None for the strategy in scope.
 
     Returns:
@@ -181,6 +214,8 @@ def build_trainer(config: FitConfig, strategy: tf.distribute.Strategy | None = N
     task = TASKS[type(config)]
     initial = load_keras(config.init).network if config.init else None
     strategy = strategy or tf.distribute.get_strategy()
+    if config.precision == "auto":
+        config = replace(config, precision=choose_precision(config, strategy).precision)
     with strategy.scope():
         network = task.build_network(config, POLICIES[config.precision])
         if initial:

@@ -1,12 +1,14 @@
 """The optimizers that networks are fitted with."""
 
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import keras
 import tensorflow as tf
 from keras import ops
 
-from keras_psr.training.config import FitConfig
+from keras_psr.tasks.config import FitConfig, Stage
 
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 """Coefficients of the iteration that moves all singular values to about 1 (kellerjordan.github.io/posts/muon)."""
@@ -58,6 +60,28 @@ def orthogonalize(matrix: tf.Tensor) -> tf.Tensor:
     return ops.transpose(wide) if is_tall else wide
 
 
+class StagedCosineDecay(keras.optimizers.schedules.LearningRateSchedule):
+    """In each stage of a fit a cosine decay from the stage's learning rate to zero (Loshchilov & Hutter 2017, SGDR)."""
+
+    def __init__(self, stages: Sequence[Stage]) -> None:
+        """Takes the stages in order."""
+        super().__init__()
+        self.stages = list(stages)
+
+    def __call__(self, step: tf.Tensor) -> tf.Tensor:
+        """Returns the learning rate of a step, counted from 0."""
+        step, learning_rate = ops.cast(step, "float32"), ops.zeros(())
+        for stage in self.stages:
+            done = ops.clip((step - stage.first_step) / (stage.last_step - stage.first_step), 0, 1)
+            decayed = stage.config.learning_rate * (1 + ops.cos(math.pi * done)) / 2
+            learning_rate = ops.where(step >= stage.first_step, decayed, learning_rate)
+        return learning_rate
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns what the constructor takes."""
+        return {"stages": self.stages}
+
+
 def build_optimizer(config: FitConfig) -> keras.Optimizer:
     """The optimizer of a fit, with cosine decay and averages (both ours; BasicSR).
 
@@ -70,7 +94,7 @@ def build_optimizer(config: FitConfig) -> keras.Optimizer:
     momentum = min(config.ema_momentum, 1 - min(1.0, 10 / config.steps))
     kind = Muon if config.optimizer == "muon" else keras.optimizers.Adam
     optimizer = kind(
-        keras.optimizers.schedules.CosineDecay(config.learning_rate, config.steps),
+        StagedCosineDecay(config.stages()),
         use_ema=momentum > 0,
         ema_momentum=momentum,
     )

@@ -22,7 +22,7 @@ from filelock import FileLock, Timeout
 from keras_psr import __version__
 from keras_psr.errors import ConfigError, ModelError, TrainingError
 from keras_psr.images.atomic import UNFINISHED, write_whole
-from keras_psr.training.config import FitConfig
+from keras_psr.tasks.config import FitConfig
 
 CONFIG_FILE = "config.json"
 LOCK_FILE = ".lock"
@@ -94,18 +94,20 @@ class RunFolder:
         if others and not self.config_file.exists():
             raise TrainingError(f"--out {self.path} is not empty and holds no run. Use another folder.")
 
-    def start(self, config: FitConfig, command: Sequence[str]) -> None:
+    def start(self, config: FitConfig, command: Sequence[str], precision: str) -> None:
         """Makes the folder, or empties it of the run before, and writes `config.json`.
 
         Args:
             config: The resolved settings.
             command: What to note as the command that made the run.
+            precision: What came of the precision in the settings.
         """
         for folder in (self.checkpoints, self.samples, self.tensorboard):
             shutil.rmtree(folder, ignore_errors=True)
         self.log_file.unlink(missing_ok=True)
         self.model_file.unlink(missing_ok=True)
-        self._write_config({"config": config.to_json(), "command": list(command), **describe_environment()})
+        record = {"config": config.to_json(), "precision": precision, "command": list(command)}
+        self._write_config(record | describe_environment())
 
     def go_on(self, config: FitConfig, step: int) -> None:
         """Takes away whatever was written after a step's checkpoint, and notes settings that were changed.
@@ -206,6 +208,12 @@ def saved_config(path: Path) -> dict[str, Any]:
     if not file.is_file():
         raise ModelError(f"{path} holds no run ({CONFIG_FILE} is missing). Give a run folder of `keras-psr fit`.")
     return json.loads(file.read_text(encoding="utf-8"))["config"]
+
+
+def saved_precision(path: Path) -> str:
+    """Returns the precision that the run in a folder computes in; older runs name it in their settings alone."""
+    record = json.loads((path / CONFIG_FILE).read_text(encoding="utf-8"))
+    return record.get("precision", record["config"].get("precision", "bfloat16"))
 
 
 def _checksum(state: dict[str, np.ndarray]) -> str:

@@ -1,4 +1,7 @@
-"""SIGINT (Ctrl-C) and SIGTERM (schedulers) during a fit: the first asks it to stop, a second one ends it at once."""
+"""Signals during a fit: the first one asks it to stop, a second one ends it at once.
+
+SIGINT (Ctrl-C), SIGTERM (schedulers) and, where it exists, SIGHUP (the terminal was closed).
+"""
 
 import os
 import signal
@@ -7,17 +10,25 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+HANGUP = getattr(signal, "SIGHUP", None)
+"""None on Windows."""
+
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, *([HANGUP] if HANGUP else []))
 
 
 @contextmanager
 def stop_signals() -> Iterator[threading.Event]:
-    """Gives an event that the first signal sets. Outside the main thread, which alone gets signals, none does."""
+    """Gives an event that the first signal sets. Outside the main thread, which alone gets signals, none does.
+
+    A hangup that is ignored, as `nohup` has it, stays ignored.
+    """
     stop = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield stop
         return
     previous = {number: signal.getsignal(number) for number in STOP_SIGNALS}
+    if previous.get(HANGUP) == signal.SIG_IGN:
+        del previous[HANGUP]
 
     def ask(number: int, frame: FrameType | None) -> None:
         if stop.is_set():
@@ -25,7 +36,7 @@ def stop_signals() -> Iterator[threading.Event]:
             os.kill(os.getpid(), number)
         stop.set()
 
-    for number in STOP_SIGNALS:
+    for number in previous:
         signal.signal(number, ask)
     try:
         yield stop

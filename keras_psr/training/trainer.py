@@ -5,8 +5,9 @@ import numpy as np
 import tensorflow as tf
 from keras import ops
 
-from keras_psr.losses import PerceptualLoss
+from keras_psr.losses.perceptual import PerceptualLoss
 from keras_psr.training.devices import is_multiworker
+from keras_psr.training.precision import PrecisionChoice
 
 
 class Trainer(keras.Model):
@@ -17,6 +18,7 @@ class Trainer(keras.Model):
         perceptual_loss: The weighted terms.
         steps_done: Gradient steps done, over all sessions of a run. The optimizer's own number leaves out those that
             float16 skips because a gradient overflows.
+        precision: What the fit computes in, and why, for callbacks that tell; None if nobody chose.
     """
 
     def __init__(self, network: keras.Model, perceptual_loss: PerceptualLoss) -> None:
@@ -29,6 +31,7 @@ class Trainer(keras.Model):
         self.network = network
         self.perceptual_loss = perceptual_loss
         self.steps_done = 0
+        self.precision: PrecisionChoice | None = None
         self.built = True
 
     def call(self, low_res: tf.Tensor, training: bool = False) -> tf.Tensor:
@@ -47,7 +50,7 @@ class Trainer(keras.Model):
             output = self.network(pictures, training=True)
             margin = (output.shape[1] - targets.shape[1]) // 2  # where the input shows more than the target
             output = output[:, margin : margin + targets.shape[1], margin : margin + targets.shape[2]]
-            terms = self.perceptual_loss.terms(output, targets, ops.convert_to_tensor(self.optimizer.iterations))
+            terms = self.perceptual_loss.compute(output, targets, ops.convert_to_tensor(self.optimizer.iterations))
             loss = self.perceptual_loss.total(terms)
             num_replicas = tf.distribute.get_strategy().num_replicas_in_sync
             scaled_loss = self.optimizer.scale_loss(loss / num_replicas)
@@ -57,6 +60,11 @@ class Trainer(keras.Model):
         # issue 20585; tests/test_distribution.py tells when this is mended).
         several = is_multiworker(tf.distribute.get_strategy())
         return {name: value[None] if several else value for name, value in {"loss": loss, **terms}.items()}
+
+    def use_loss(self, perceptual_loss: PerceptualLoss) -> None:
+        """Goes on with another loss, as the next stage of a fit does."""
+        self.perceptual_loss = perceptual_loss
+        self.train_function = None  # or Keras would go on with the traced step
 
     def state(self) -> dict[str, np.ndarray]:
         """Everything that the next step depends on besides its batch: weights, optimizer and averages, by name."""

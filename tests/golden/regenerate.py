@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import skimage.data
 
-from keras_psr.evaluation import LPIPS_TAPS, interpolations, score_picture
 from keras_psr.images.pixels import crop_to_multiple, make_low_res
-from keras_psr.vgg import build_vgg
+from keras_psr.losses.vgg import build_vgg
+from keras_psr.tasks.super_resolution.evaluation import LPIPS_TAPS, interpolations, score_picture
 
 FOLDER = Path(__file__).parent
 PICTURES = ("astronaut", "chelsea", "coffee")

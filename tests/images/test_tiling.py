@@ -1,12 +1,13 @@
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import FrozenInstanceError, replace
 
 import numpy as np
 import pytest
 
 from keras_psr.errors import ConfigError
-from keras_psr.images.tiling import spans, tile_starts, upscale_in_tiles
-from keras_psr.networks import build_network
-from keras_psr.receptive_field import receptive_halo
+from keras_psr.images.tiling import Geometry, spans, tile_starts, upscale_in_tiles
+from keras_psr.networks.receptive_field import measure_geometry
+from keras_psr.networks.super_resolution import build_network
 
 
 @pytest.mark.parametrize(
@@ -14,19 +15,27 @@ from keras_psr.receptive_field import receptive_halo
 )
 def test_every_pixel_is_kept_once_and_away_from_its_tiles_edges(size, tile, halo):
     kept = []
-    for span in spans(size, tile, halo):
+    for span in spans(size, tile, Geometry(1, halo)):
         for pixel in range(span.first, span.end):
             kept.append(pixel)
             place = pixel + halo - span.start  # in the tile
             assert halo <= place < tile - halo
     assert kept == list(range(size))
-    starts = tile_starts(size, tile, halo)
+    starts = tile_starts(size, tile, Geometry(1, halo))
     assert starts[0] == 0 and starts[-1] + tile == max(tile, size + 2 * halo)
+
+
+def test_geometry_counts_in_whole_blocks_of_the_grid():
+    geometry = Geometry(scale=1, halo=8, grid=4)
+    assert [geometry.whole_blocks(size) for size in (1, 4, 5, 8, 9)] == [4, 4, 8, 8, 12]
+    assert geometry.middle(24) == 8
+    with pytest.raises(FrozenInstanceError):
+        geometry.halo = 4
 
 
 def test_a_tile_that_is_all_halo_is_refused():
     with pytest.raises(ConfigError, match="tile must be larger than twice the network's halo, 8. Received: 8"):
-        tile_starts(100, 8, 4)
+        tile_starts(100, 8, Geometry(1, halo=4))
 
 
 @pytest.fixture(scope="module")
@@ -58,19 +67,20 @@ def random_sizes():
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (3, 300), (41, 77), (127, 129), (500, 1), *random_sizes()])
 def test_tiles_give_what_the_whole_picture_gives(network, height, width):
     image = np.random.default_rng(height * width).integers(0, 256, (height, width, 3), np.uint8)
-    halo = receptive_halo(network)
-    whole = upscale_whole(network, image, halo)
+    geometry = measure_geometry(network)
+    whole = upscale_whole(network, image, geometry.halo)
     for tile in (40, (33, 57)):
-        tiled = upscale_in_tiles(lambda part: run(network, part), image, scale=2, tile=tile, halo=halo)
+        tiled = upscale_in_tiles(lambda part: run(network, part), image, geometry, tile=tile)
         assert tiled.shape == whole.shape
         assert np.abs(tiled - whole).max() < 0.01
 
 
 def test_a_smaller_halo_leaves_seams(network):
     image = np.random.default_rng(0).integers(0, 256, (60, 60, 3), np.uint8)
-    halo = receptive_halo(network)
-    whole = upscale_whole(network, image, halo)
-    seams = upscale_in_tiles(lambda tile: run(network, tile), image, scale=2, tile=40, halo=halo - 1)
+    geometry = measure_geometry(network)
+    whole = upscale_whole(network, image, geometry.halo)
+    nearer = replace(geometry, halo=geometry.halo - 1)
+    seams = upscale_in_tiles(lambda tile: run(network, tile), image, nearer, tile=40)
     assert np.abs(seams - whole).max() > 0.01
 
 
@@ -83,7 +93,7 @@ def test_zeros_of_padding_do_not_show_at_borders():
 
     white = np.full((5, 9, 3), 255, np.float32)
     assert (blur(white)[0, 0] < 150).all()
-    assert np.allclose(upscale_in_tiles(blur, white, scale=2, tile=6, halo=1), 255)
+    assert np.allclose(upscale_in_tiles(blur, white, Geometry(2, 1), tile=6), 255)
 
 
 @pytest.mark.parametrize("shape", [(2, 3, 3), (2, 3), (30, 17, 3)])
@@ -94,9 +104,8 @@ def test_kinds_and_dtypes_of_pictures(shape):
         enlarged = upscale_in_tiles(
             lambda tile: tile.repeat(2, 0).repeat(2, 1),
             image,
-            scale=2,
+            Geometry(2, halo=1),
             tile=8,
-            halo=1,
             dtype=np.uint16,
             map_tiles=executor.map,
             on_pixels=counted.append,
@@ -114,13 +123,13 @@ def test_a_tile_that_fails_fails_the_picture(map_tiles):
 
     image = np.arange(100, dtype=np.uint8).reshape(10, 10)
     with pytest.raises(MemoryError):
-        upscale_in_tiles(upscale, image, scale=1, tile=4, halo=1, map_tiles=map_tiles)
+        upscale_in_tiles(upscale, image, Geometry(1, halo=1), tile=4, map_tiles=map_tiles)
 
 
 @pytest.mark.parametrize(("size", "tile", "halo"), [(1, 24, 8), (9, 24, 8), (31, 24, 8), (100, 32, 4), (96, 32, 0)])
 def test_tiles_on_a_grid_begin_at_its_multiples_and_hold_whole_blocks(size, tile, halo):
     kept = []
-    for span in spans(size, tile, halo, grid=4):
+    for span in spans(size, tile, Geometry(1, halo, grid=4)):
         assert span.start % 4 == 0 and (span.first == 0 or (span.first + halo - span.start) % 4 == 0)
         last_block = (span.end - 1) // 4 * 4 + 3
         assert last_block + halo - span.start < tile - halo, "the halo of the last, perhaps unfinished block"
@@ -129,5 +138,5 @@ def test_tiles_on_a_grid_begin_at_its_multiples_and_hold_whole_blocks(size, tile
 
 
 def test_a_tile_off_the_grid_is_refused():
-    with pytest.raises(ConfigError, match="tile must be a multiple of the network's grid, 4. Received: 30"):
-        tile_starts(100, 30, 8, grid=4)
+    with pytest.raises(ConfigError, match="tile must be a multiple of 4 and larger than .*, 16. Received: 30"):
+        tile_starts(100, 30, Geometry(1, halo=8, grid=4))

@@ -1,5 +1,6 @@
 /** A picture through a network, tile by tile, into a PNG. */
 
+import { adjust, changes } from "./adjust.js";
 import { enlargeChannel } from "./bicubic.js";
 import { PngWriter } from "./png.js";
 import { mirrored, spans } from "./tiling.js";
@@ -10,20 +11,48 @@ const PREVIEW_PIXELS = 16e6;
 /**
  * @param {ImageBitmap} bitmap
  * @param {Network} network
+ * @param {object} adjustment as `adjust` takes it; for networks that do not enlarge
  * @param {(done: number, total: number) => void} onTile
- * @returns {Promise<{png: Blob, preview: Blob, width: number, height: number}>}
+ * @returns {Promise<{png: Blob, preview: ?Blob, width: number, height: number}>} `preview` only of a large result
  */
-export async function enlarge(bitmap, network, onTile) {
+export async function enlarge(bitmap, network, adjustment, onTile) {
+  const [width, height] = [bitmap.width * network.scale, bitmap.height * network.scale];
+  const reader = new RowReader(bitmap, Math.min(network.tile, bitmap.height));
+  const channels = reader.isTransparent() ? 4 : 3;
+  const png = new PngWriter(width, height, channels);
+  const reduced = width * height > PREVIEW_PIXELS ? new Reducer(width, height, channels) : null;
+  for await (const strip of strips(reader, network, adjustment, channels, onTile)) {
+    png.write(strip);
+    reduced?.write(strip);
+  }
+  return { png: png.finish(), preview: reduced?.finish() ?? null, width, height };
+}
+
+/**
+ * A frame of a film through a network.
+ * @returns {Promise<ImageData>}
+ */
+export async function enlargeFrame(bitmap, network, adjustment) {
+  const reader = new RowReader(bitmap, Math.min(network.tile, bitmap.height));
+  const frame = new ImageData(bitmap.width * network.scale, bitmap.height * network.scale);
+  let at = 0;
+  for await (const strip of strips(reader, network, adjustment, 4)) {
+    frame.data.set(strip, at);
+    at += strip.length;
+  }
+  return frame;
+}
+
+/** The result's rows from the top, as many at once as a row of tiles has: bytes, RGB or RGBA by `channels`. */
+async function* strips(reader, network, adjustment, channels, onTile = () => {}) {
+  const { bitmap } = reader;
   const { scale, tile } = network;
-  const [width, height] = [bitmap.width * scale, bitmap.height * scale];
+  const width = bitmap.width * scale;
   const rows = spans(bitmap.height, network);
   const columns = spans(bitmap.width, network);
   const rowSources = mirrored(bitmap.height, network);
   const columnSources = mirrored(bitmap.width, network);
-  const reader = new RowReader(bitmap, Math.min(tile, bitmap.height));
-  const channels = reader.isTransparent() ? 4 : 3;
-  const png = new PngWriter(width, height, channels);
-  const reduced = width * height > PREVIEW_PIXELS ? new Reducer(width, height, channels) : null;
+  const isAdjusted = scale === 1 && changes(adjustment);
   let done = 0;
   for (const row of rows) {
     const sources = rowSources.subarray(row.start, row.start + tile);
@@ -39,15 +68,13 @@ export async function enlarge(bitmap, network, onTile) {
         places,
         network,
       );
-      const enlarged = await network.run(colours);
+      const given = await network.run(colours);
+      const enlarged = isAdjusted ? adjust(given, colours, network, adjustment) : given;
       keep(enlarged, opacity && enlargeChannel(opacity, tile, scale), strip, { row, column, network, width, channels });
       onTile(++done, rows.length * columns.length);
     }
-    png.write(strip);
-    reduced?.write(strip);
+    yield strip;
   }
-  const result = png.finish();
-  return { png: result, preview: reduced ? reduced.finish() : result, width, height };
 }
 
 /** Reads rows of a bitmap through a canvas of a few rows, for some phones have no canvas as large as a photo. */

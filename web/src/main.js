@@ -1,22 +1,30 @@
 /** The page: choosing a picture and a model, running it in a worker, showing and saving the result. */
 
+import { canRecord, Live } from "./live.js";
+import { save, toJpeg } from "./saving.js";
+import { hasThreads } from "./threads.js";
 import { showAfter, showBefore } from "./viewer.js";
 import PageWorker from "./worker.js?worker";
 
 const ids =
   "stage empty toolbar tasks task-field model precision accelerator size run " +
-  "working progress cancel status error download photo camera";
+  "limits working progress cancel status error download photo camera " +
+  "viewer live film canvas rate recording live-toolbar snap record turn stop " +
+  "sample saving jpeg share styles pictures painting strength strength-text colours";
 const page = Object.fromEntries(ids.split(" ").map((id) => [id, document.getElementById(id)]));
 const form = document.getElementById("settings");
 
 const ENLARGE = "Enlarge";
 const PAINT = "Paint";
-const PRECISIONS = { int8: "8 bit, fast", float16: "16 bit", float32: "32 bit, exact" };
+const PRECISIONS = { int8: "8 bit, small", float16: "16 bit", float32: "32 bit, exact" };
 const PLACES = { gpu: "GPU", cpu: "CPU" };
 
 let models = [];
 let picture = null; // { file, url, width, height }
 let worker = null; // runs one file on one accelerator, its `key`
+let questions = 0; // asked of workers so far: an answer has its question's number
+const live = new Live(page.canvas, page.film, showRate, () => stopLive("The camera was disconnected."));
+let saved = null; // the result, as a file with a name
 let results = []; // addresses of the result and of what is shown of it
 
 // Choosing a model
@@ -51,6 +59,18 @@ function listModels() {
   const task = form.elements.task.value;
   const listed = models.filter((model) => taskOf(model) === task);
   page.model.replaceChildren(...listed.map((model) => makeOption([model.name, describe(model)])));
+  const shown = listed.filter(({ picture }) => picture);
+  page.styles.hidden = !shown.length;
+  page.pictures.replaceChildren(...shown.map(makePicture));
+  page.painting.hidden = task !== PAINT;
+}
+
+/** A choice of a style by what it made of a photo. */
+function makePicture(model) {
+  const label = document.createElement("label");
+  const radio = Object.assign(document.createElement("input"), { type: "radio", name: "style", value: model.name });
+  label.append(radio, Object.assign(new Image(), { src: model.picture, alt: "" }), describe(model));
+  return label;
 }
 
 /** `x4-fast` becomes "×4 fast", `starry-night` "Starry night". */
@@ -60,7 +80,8 @@ function describe({ name, scale }) {
 }
 
 function listPrecisions() {
-  const { files } = chosenModel();
+  const { files, name } = chosenModel();
+  for (const radio of page.pictures.querySelectorAll("input")) radio.checked = radio.value === name;
   const wanted = page.precision.value;
   page.precision.replaceChildren(
     ...files.map(({ variant, bytes }) =>
@@ -75,9 +96,22 @@ const megabytes = (bytes) => (bytes < 1e5 ? `${Math.ceil(bytes / 1e3)} kB` : `${
 const chosenModel = () => models.find(({ name }) => name === page.model.value);
 const chosenFile = () => chosenModel().files.find(({ variant }) => variant === page.precision.value);
 
+/** What of a painting is taken; enlarging takes all. */
+const adjustment = () =>
+  taskOf(chosenModel()) === PAINT
+    ? { strength: page.strength.value / 100, keepsColours: page.colours.checked }
+    : { strength: 1, keepsColours: false };
+
 // Choosing a picture
 
+async function chooseSample() {
+  const response = await fetch("sample.jpg").catch(() => null);
+  if (!response?.ok) return showError("The sample could not be loaded. Choose a photo, or reload the page.");
+  await choose(new File([await response.blob()], "sample.jpg", { type: "image/jpeg" }));
+}
+
 async function choose(file) {
+  stopLive();
   showError("");
   const url = URL.createObjectURL(file);
   try {
@@ -123,7 +157,9 @@ function showSize() {
   if (!models.length) return;
   const { scale } = chosenModel();
   page.run.textContent = taskOf(chosenModel());
-  if (!picture) return;
+  page.run.hidden = live.isOpen;
+  page.size.textContent = "";
+  if (!picture || live.isOpen) return;
   const { width, height } = picture;
   const [newWidth, newHeight] = [width * scale, height * scale];
   const fits = memoryFor(width, height, scale) <= memoryLimit();
@@ -140,23 +176,44 @@ async function run() {
   setWorking(true);
   page.progress.removeAttribute("value");
   page.status.textContent = "Loading the model…";
+  const ask = await prepareWorker();
+  if (page.working.hidden) return; // cancelled meanwhile
+  try {
+    await finish((await ask({ file: picture.file })).result);
+  } catch (error) {
+    fail(error.message);
+  }
+}
+
+/**
+ * Starts a worker for the chosen file, unless there is one.
+ * @returns {Promise<(message: object, transfer?: object[]) => Promise<object>>} sends a message and awaits the answer,
+ *   which never comes from a worker that is ended meanwhile
+ */
+async function prepareWorker() {
   const url = new URL(chosenFile().url, document.baseURI).href; // for the worker lies in another folder
   const accelerator = page.accelerator.value;
   const key = `${url} ${accelerator}`;
+  await isControlled; // so that what the worker loads is kept for use offline
   if (worker?.key !== key) {
     stopWorker();
-    await isControlled; // so that what the worker loads is kept for use offline
-    if (page.working.hidden) return; // cancelled meanwhile
     worker = Object.assign(new PageWorker(), { key });
-    worker.onerror = (event) => fail(event.message || "The worker stopped.");
   }
-  worker.onmessage = ({ data, target }) => {
-    if (target !== worker) return; // it was ended just then
-    if (data.error) fail(data.error);
-    else if (data.result) finish(data.result);
-    else showProgress(data);
-  };
-  worker.postMessage({ file: picture.file, url, accelerator });
+  const asked = worker;
+  return (message, transfer = []) =>
+    new Promise((resolve, reject) => {
+      const number = ++questions;
+      asked.onerror = (event) => asked === worker && reject(new Error(event.message || "The worker stopped."));
+      const listen = ({ data }) => {
+        if (data.number !== number || asked !== worker) return; // it may have been ended just then
+        if (data.total) return showProgress(data);
+        asked.removeEventListener("message", listen);
+        if (data.error) reject(new Error(data.error));
+        else resolve(data);
+      };
+      asked.addEventListener("message", listen);
+      asked.postMessage({ ...message, adjustment: adjustment(), number, url, accelerator }, transfer);
+    });
 }
 
 function showProgress({ done, total }) {
@@ -167,15 +224,18 @@ function showProgress({ done, total }) {
 async function finish({ png, preview, width, height, seconds, accelerator, threads, note }) {
   setWorking(false);
   forgetResult();
-  results = [URL.createObjectURL(png), URL.createObjectURL(preview)];
+  results = [png, preview ?? png].map((blob) => URL.createObjectURL(blob));
   const name = `${picture.file.name.replace(/\.[^.]*$/, "")}_${chosenModel().name}.png`;
-  Object.assign(page.download, { href: results[0], download: name, hidden: false });
+  saved = new File([png], name, { type: "image/png" });
+  page.saving.hidden = false;
+  page.share.hidden = !navigator.canShare?.({ files: [saved] });
+  Object.assign(page.download, { href: results[0], download: name });
   page.download.textContent = `Download PNG (${megabytes(png.size)})`;
   const speed = (width * height) / 1e6 / seconds;
   const place = PLACES[accelerator] + (threads > 1 ? ` with ${threads} threads` : "");
   page.status.textContent =
     `${width} × ${height} in ${seconds.toFixed(1)} s, ${speed.toFixed(2)} MP/s on the ${place}. ${note}` +
-    (preview === png ? "" : " The view here is reduced, the download is not.");
+    (preview ? " The view here is reduced, the download is not." : "");
   page.download.focus({ preventScroll: true });
   await showAfter(results[1], width, height);
 }
@@ -201,12 +261,31 @@ function stopWorker() {
 function forgetResult() {
   results.forEach((url) => URL.revokeObjectURL(url));
   results = [];
-  page.download.hidden = true;
+  saved = null;
+  page.saving.hidden = true;
+}
+
+async function saveJpeg() {
+  const { name } = saved;
+  try {
+    save(await toJpeg(saved), name.replace(/png$/, "jpg"));
+  } catch {
+    showError("This browser cannot make a JPEG of so large a picture. Download the PNG.");
+  }
+}
+
+/** Hands the result to another app of the device, which its user chooses. */
+async function share() {
+  try {
+    await navigator.share({ files: [saved] });
+  } catch (error) {
+    if (error.name !== "AbortError") showError(`It could not be shared (${error.message}). Download it instead.`);
+  }
 }
 
 function setWorking(isWorking) {
   page.working.hidden = !isWorking;
-  for (const element of [...form.elements, ...page.toolbar.querySelectorAll("[data-picks]")])
+  for (const element of [...form.elements, ...page.toolbar.querySelectorAll("[data-picks], [data-starts]")])
     element.disabled = isWorking;
   (isWorking ? page.cancel : page.run).focus({ preventScroll: true });
   page.stage.scrollIntoView({ block: "nearest", behavior: "smooth" });
@@ -215,6 +294,91 @@ function setWorking(isWorking) {
 function showError(message) {
   page.error.textContent = message;
 }
+
+// The live camera
+
+async function startLive(which) {
+  showError("");
+  if (!live.isOpen) preferFast();
+  page.status.textContent = "Starting the camera…";
+  try {
+    await live.open(which);
+    if (!live.isOpen) return (page.status.textContent = ""); // stopped meanwhile
+    page.turn.hidden = !(await live.camera.next());
+    setLive(true);
+    await showLive();
+  } catch (error) {
+    failLive(error);
+  }
+}
+
+function failLive(error) {
+  page.status.textContent = "";
+  stopLive();
+  showError(error.message);
+}
+
+/** Of a model that has a fast sibling, a live camera takes that. */
+function preferFast() {
+  const fast = `${page.model.value}-fast`;
+  if (!models.some(({ name }) => name === fast)) return;
+  page.model.value = fast;
+  listPrecisions();
+}
+
+/** Shows the camera through the chosen file, also when another was chosen. */
+async function showLive() {
+  page.rate.value = "";
+  page.status.textContent = "Loading the model…";
+  const ask = await prepareWorker();
+  if (live.isOpen) await live.show(ask);
+}
+
+function showRate({ width, height, rate, accelerator, threads, isSmallest }) {
+  page.rate.value = `${width} × ${height}` + (rate ? `, ${rate.toFixed(rate < 9.95 ? 1 : 0)} pictures/s` : "");
+  const place = PLACES[accelerator] + (threads > 1 ? ` with ${threads} threads` : "");
+  const text = `Live on the ${place}. Nothing is uploaded.`;
+  const slow = isSmallest && rate < 8 ? " This device is slow for this model; others may be smoother." : "";
+  if (page.status.textContent !== text + slow) page.status.textContent = text + slow;
+}
+
+function stopLive(reason = "") {
+  live.stop(); // also of a camera that is still being started
+  if (page.live.hidden) return;
+  stopWorker();
+  setLive(false);
+  page.status.textContent = reason;
+}
+
+function setLive(isLive) {
+  page.live.hidden = page["live-toolbar"].hidden = !isLive;
+  page.empty.hidden = isLive || Boolean(picture);
+  page.viewer.hidden = page.toolbar.hidden = isLive || !picture;
+  if (isLive) forgetResult();
+  else if (picture) showBefore(picture.url, picture.width, picture.height);
+  showSize();
+  page.stage.scrollIntoView({ block: "nearest", behavior: "smooth" });
+}
+
+async function recordClip() {
+  if (live.recorder) return live.recorder.stop();
+  setRecording(true);
+  try {
+    const clip = await live.record();
+    save(clip, nameLive(clip.type.split("/")[1]));
+  } catch (error) {
+    showError(`The clip could not be recorded (${error.message}).`);
+  }
+  setRecording(false);
+}
+
+function setRecording(isRecording) {
+  page.recording.hidden = !isRecording;
+  page.record.textContent = isRecording ? "End the clip" : "Record a clip";
+  for (const element of [...form.elements, page.turn]) element.disabled = isRecording; // they would change its size
+}
+
+const nameLive = (extension) => `camera_${chosenModel().name}.${extension}`;
 
 // Events
 
@@ -239,16 +403,62 @@ document.addEventListener("drop", (event) => {
 });
 page.tasks.addEventListener("change", () => (listModels(), listPrecisions()));
 page.model.addEventListener("change", listPrecisions);
+page.pictures.addEventListener("change", ({ target }) => {
+  page.model.value = target.value;
+  listPrecisions();
+});
+page.strength.addEventListener("input", () => (page["strength-text"].value = `${page.strength.value} %`));
+page.sample.addEventListener("click", chooseSample);
+page.jpeg.addEventListener("click", saveJpeg);
+page.share.addEventListener("click", share);
 form.addEventListener("submit", (event) => {
   event.preventDefault();
-  run();
+  if (!live.isOpen) run();
 });
 page.cancel.addEventListener("click", cancel);
+
+for (const button of document.querySelectorAll("[data-starts=live]")) {
+  button.addEventListener("click", () => startLive());
+}
+form.addEventListener("change", ({ target }) => {
+  if (target.closest("#painting")) return; // each picture asks for that anew
+  if (live.isOpen) showLive().catch(failLive);
+});
+page.stop.addEventListener("click", () => stopLive());
+page.turn.addEventListener("click", async () => startLive(await live.camera.next()));
+page.snap.addEventListener("click", async () => save(await live.picture(), nameLive("png")));
+page.record.hidden = !canRecord();
+page.record.addEventListener("click", recordClip);
+document.addEventListener("visibilitychange", () => {
+  if (document.hidden) stopLive("The camera was switched off when the page was hidden.");
+});
+addEventListener("pagehide", () => stopLive());
+
+// What this browser cannot do
+
+/** Says why models run slower here than they could; nothing if they do not. */
+async function showLimits() {
+  const adapter = await navigator.gpu?.requestAdapter().catch(() => null);
+  let limit = "";
+  if (!adapter) {
+    Object.assign(page.accelerator.querySelector("[value=gpu]"), { text: "GPU (none here)", disabled: true });
+    limit = navigator.gpu ? "No GPU: this browser found none for pages. " : "No GPU: this browser has no WebGPU here. ";
+  }
+  page.limits.textContent = limit + coreLimit();
+}
+
+function coreLimit() {
+  if (!isSecureContext) return "One core only, because this address is not HTTPS.";
+  if (!crossOriginIsolated) return "One core only, until the page is loaded again.";
+  return hasThreads() ? "" : "One core only: several times slower than in Chrome or Firefox.";
+}
 
 const loaded =
   "OffscreenCanvas" in window
     ? loadModels()
     : showError("This browser is too old: it needs Chrome 92, Firefox 105, Safari 16.4 or newer.");
+
+Promise.resolve(loaded).then(showLimits); // the models first: asking for a GPU takes some browsers a while
 
 /** Resolves when the service worker keeps what is loaded from then on, or when there is none. */
 const isControlled = (async () => {

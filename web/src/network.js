@@ -1,7 +1,8 @@
 /** A `.tflite` file of keras-psr as a function of tiles, run by LiteRT.js on the GPU or the CPU. */
 
-import { getGlobalLiteRt, getWebGpuDevice, loadAndCompile, loadLiteRt, supportsFeature, Tensor } from "@litertjs/core";
+import { getGlobalLiteRt, getWebGpuDevice, loadAndCompile, loadLiteRt, Tensor } from "@litertjs/core";
 import { readMetadata } from "./metadata.js";
+import { hasThreads } from "./threads.js";
 
 const RUNTIME = new URL("../litert/", self.location.href).href;
 
@@ -23,16 +24,14 @@ export async function loadNetwork(url, accelerator) {
   return network;
 }
 
-/** LiteRT's WebAssembly, with threads where the host allows them: they need the headers in docs/deploy.md. */
 async function loadRuntime() {
-  const threads = self.crossOriginIsolated && (await supportsFeature("relaxedSimd"));
   // In a worker the runtime takes the worker's own script for its file, and would start threads with it.
   self.Module = {
     mainScriptUrlOrBlob: `${RUNTIME}litert_wasm_threaded_internal.js`,
     locateFile: (name) => RUNTIME + name,
     printErr: (line) => (/^(INFO|WARNING|[IW]\d)/.test(line) ? console.debug(line) : console.error(line)),
   };
-  await loadLiteRt(RUNTIME, { threads });
+  await loadLiteRt(RUNTIME, { threads: hasThreads() });
 }
 
 class Network {

@@ -1,28 +1,49 @@
 /** Everything that takes time, away from the page, which ends this worker to cancel and starts one for each network. */
 
-import { enlarge } from "./enlarge.js";
+import { enlarge, enlargeFrame } from "./enlarge.js";
 import { loadNetwork } from "./network.js";
 
 let network;
+let latest = Promise.resolve(); // one message after the other: a network takes one picture at a time
 
-self.onmessage = async ({ data: { file, url, accelerator } }) => {
+self.onmessage = ({ data }) => (latest = latest.then(() => handle(data)));
+
+/**
+ * A message holds the `url` of a file and the `accelerator`, the same in all, and what to do: take a `file` or a
+ * `frame` of the camera, with an `adjustment`, or without either tell the network's shape. Each answer has the
+ * message's `number`.
+ */
+async function handle({ number, file, frame, adjustment, url, accelerator }) {
+  const answer = (message, transfer = []) => self.postMessage({ number, ...message }, transfer);
   try {
     network ??= await loadNetwork(url, accelerator);
-    const begin = performance.now();
-    const bitmap = await createImageBitmap(file).catch(() => {
-      throw new Error(
-        `${file.name} cannot be decoded: it is damaged, or too large for this device. Choose another picture.`,
-      );
-    });
-    const result = await enlarge(bitmap, network, (done, total) => self.postMessage({ done, total }));
-    bitmap.close();
-    const seconds = (performance.now() - begin) / 1000;
-    const { accelerator: used, threads, note } = network;
-    self.postMessage({ result: { ...result, seconds, accelerator: used, threads, note } });
+    if (file) await answerFile(file, adjustment, answer);
+    else if (frame) await answerFrame(frame, adjustment, answer);
+    else answer({ shape: (({ scale, tile, halo, grid }) => ({ scale, tile, halo, grid }))(network) });
   } catch (error) {
+    const name = file?.name ?? "The camera's picture";
     const isMemory = error instanceof RangeError || /memory/i.test(error.message);
-    self.postMessage({
-      error: isMemory ? `${file.name} needs more memory than there is. Choose a smaller one.` : error.message,
-    });
+    answer({ error: isMemory ? `${name} needs more memory than there is. Choose a smaller one.` : error.message });
   }
-};
+}
+
+async function answerFile(file, adjustment, answer) {
+  const begin = performance.now();
+  const bitmap = await createImageBitmap(file).catch(() => {
+    throw new Error(
+      `${file.name} cannot be decoded: it is damaged, or too large for this device. Choose another picture.`,
+    );
+  });
+  const result = await enlarge(bitmap, network, adjustment, (done, total) => answer({ done, total }));
+  bitmap.close();
+  const seconds = (performance.now() - begin) / 1000;
+  const { accelerator, threads, note } = network;
+  answer({ result: { ...result, seconds, accelerator, threads, note } });
+}
+
+async function answerFrame(frame, adjustment, answer) {
+  const { data, width, height } = await enlargeFrame(frame, network, adjustment);
+  frame.close();
+  const { accelerator, threads } = network;
+  answer({ frame: { data, width, height, accelerator, threads } }, [data.buffer]);
+}

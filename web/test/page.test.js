@@ -4,10 +4,12 @@ import assert from "node:assert/strict";
 import { createServer } from "node:http";
 import { readFileSync } from "node:fs";
 import { basename, extname, join } from "node:path";
-import { after, afterEach, before, test } from "node:test";
+import { after, afterEach, before, test as nodeTest } from "node:test";
 import { setTimeout } from "node:timers/promises";
 
+import { whyNot } from "./browsers.js";
 import {
+  difference,
   makeFolder,
   readFloats,
   readPng,
@@ -22,16 +24,20 @@ const folder = makeFolder();
 const shipped = (variant) => new URL(`../../saved_models/x4/x4_${variant}.tflite`, import.meta.url).pathname;
 const at = (name) => join(folder, name);
 
+const skip = whyNot("chromium");
+const test = (name, code) => nodeTest(name, { skip }, code);
+
 let browser, demo, tiny;
 let watched = []; // pages of the running test, each with its address and what went wrong
 
 before(async () => {
+  if (skip) return;
   reference("pictures", folder);
   reference("models", folder);
   [browser, demo, tiny] = await Promise.all([startChromium(), startDemo(), startDemo("--model", folder)]);
 });
 
-after(() => Promise.all([browser.close(), demo.stop(), tiny.stop()]));
+after(() => skip || Promise.all([browser.close(), demo.stop(), tiny.stop()]));
 
 afterEach(async () => {
   const [pages, errors] = [watched.map(({ page }) => page), watched.flatMap(({ errors }) => errors)];
@@ -77,18 +83,6 @@ async function save(page) {
   const path = at(`page-${download.suggestedFilename()}`);
   await download.saveAs(path);
   return { name: download.suggestedFilename(), image: readPng(path) };
-}
-
-/** The largest difference of colours between RGBA pixels and other numbers, RGB or RGBA. */
-function difference(image, expected, channels) {
-  let most = 0;
-  for (let pixel = 0; pixel < image.width * image.height; pixel++) {
-    for (let channel = 0; channel < 3; channel++) {
-      const wanted = Math.min(255, Math.max(0, expected[pixel * channels + channel]));
-      most = Math.max(most, Math.abs(image.data[pixel * 4 + channel] - wanted));
-    }
-  }
-  return most;
 }
 
 test("it can be used within 2 seconds, and loads neither a model nor LiteRT before it is needed", async () => {
@@ -140,6 +134,86 @@ test("a style keeps the size, and a task has its own models", async () => {
   assert.equal(name, "odd_soft-lines.png");
   reference("floats", at("soft-lines_float32.tflite"), at("odd.png"), at("floats"));
   assert.ok(difference(image, readFloats(at("floats")), 3) <= 0.51);
+});
+
+test("strength and the photo's colours are as by keras-psr stylize", async () => {
+  const page = await open({ address: tiny.address });
+  await choose(page, "odd.png");
+  assert.ok(await page.isHidden("#strength"), "they belong to painting");
+  await page.getByText("Paint", { exact: true }).click();
+  await page.fill("#strength", "60");
+  assert.equal(await page.textContent("#strength-text"), "60 %");
+  await page.check("#colours");
+  await run(page);
+  const { image } = await save(page);
+  reference("painted", at("soft-lines_float32.tflite"), at("odd.png"), "0.6", at("expected.png"));
+  const expected = readPng(at("expected.png"));
+  assert.ok(difference(image, expected.data, 4) <= 1);
+  const photo = readPng(at("odd.png"));
+  assert.ok(difference(image, photo.data, 4) > 5, "it is painted");
+});
+
+test("a style is chosen by its picture", async () => {
+  const page = await open();
+  assert.ok(await page.isHidden("#styles"));
+  await page.getByText("Paint", { exact: true }).click();
+  await page.getByRole("radio", { name: "The scream" }).check();
+  assert.equal(await page.inputValue("#model"), "the-scream");
+  await page.selectOption("#model", "great-wave");
+  assert.ok(await page.getByRole("radio", { name: "Great wave" }).isChecked());
+  const widths = await page.evaluate(async () => {
+    const pictures = [...document.querySelectorAll("#pictures img")];
+    await Promise.all(pictures.map((picture) => picture.decode()));
+    return pictures.map((picture) => picture.naturalWidth);
+  });
+  assert.ok(widths.length >= 3 && widths.every((width) => width > 100));
+  await page.screenshot({ path: `${SCREENSHOTS}/styles.png` });
+});
+
+test("a sample can be tried at once, and saved as a JPEG", async () => {
+  const page = await open({ address: tiny.address });
+  await page.click("text=Try a sample");
+  await expectText(page, "#size", /^360 × 240 → 720 × 480/);
+  await run(page);
+  const [download] = await Promise.all([page.waitForEvent("download"), page.click("#jpeg")]);
+  assert.equal(download.suggestedFilename(), "sample_x2-tiny.jpg");
+  await download.saveAs(at("sample.jpg"));
+  assert.deepEqual([...readFileSync(at("sample.jpg")).subarray(0, 3)], [0xff, 0xd8, 0xff]);
+  const { image } = await save(page);
+  const viewer = await page.context().newPage();
+  const pixels = await viewer.evaluate(
+    async (source) => {
+      const picture = Object.assign(new Image(), { src: source });
+      await picture.decode();
+      const context = new OffscreenCanvas(720, 480).getContext("2d");
+      context.drawImage(picture, 0, 0);
+      return [picture.naturalWidth, picture.naturalHeight, ...context.getImageData(200, 100, 64, 64).data];
+    },
+    `data:image/jpeg;base64,${readFileSync(at("sample.jpg"), "base64")}`,
+  );
+  assert.deepEqual(pixels.splice(0, 2), [720, 480]);
+  let sum = 0;
+  for (let y = 0; y < 64; y++) {
+    for (let x = 0; x < 256; x++) sum += Math.abs(pixels[y * 256 + x] - image.data[((100 + y) * 720 + 200) * 4 + x]);
+  }
+  assert.ok(sum / 64 / 256 < 8, `${sum / 64 / 256} grey levels between the JPEG and the PNG`);
+});
+
+test("where the browser can share files, the result is shared", async () => {
+  const page = await open({ address: tiny.address });
+  await page.evaluate(() => {
+    navigator.canShare = ({ files }) => files[0].type === "image/png";
+    navigator.share = async ({ files }) => (globalThis.shared = [files[0].name, files[0].size]);
+  });
+  await choose(page, "odd.png");
+  await run(page);
+  await page.click("text=Share");
+  const [name, size] = await page.evaluate(() => globalThis.shared);
+  assert.equal(name, "odd_x2-tiny.png");
+  assert.ok(size > 1000);
+  await page.evaluate(() => (navigator.share = () => Promise.reject(new DOMException("no", "NotAllowedError"))));
+  await page.click("text=Share");
+  await expectText(page, "#error", /^It could not be shared \(no\)\. Download it instead\.$/);
 });
 
 test("opacity is kept, and colours do not bleed from what is transparent", async () => {
@@ -353,11 +427,28 @@ test("zoom keeps the point under the pointer, and the slider its place", async (
   assert.ok(Math.abs(image + cut - (box.x + box.width / 2)) < 1.5, "the cut stays in the middle of the view");
 });
 
-test("without a GPU it says so, and takes the CPU", async () => {
+test("without a GPU it says so, and does not offer it", async () => {
+  const page = await open({ address: tiny.address });
+  await expectText(page, "#limits", /^No GPU: this browser found none for pages\. $/);
+  assert.ok(await page.isDisabled("#accelerator option[value=gpu]"));
+});
+
+test("a GPU that the page has and its worker has not is said, and the CPU taken", async () => {
   const page = await open({ address: tiny.address });
   await choose(page, "odd.png");
+  await page.evaluate(() => (document.querySelector("#accelerator option[value=gpu]").disabled = false));
   await page.selectOption("#accelerator", "gpu");
   assert.match(await run(page), /on the CPU with \d+ threads\. This browser offers no GPU\./);
+});
+
+test("a file is named by its size, not by a speed that is not so everywhere", async () => {
+  const page = await open();
+  const names = await page.locator("#precision option").allTextContents();
+  assert.match(names[0], /^8 bit, small \(0\.\d MB\)$/);
+  assert.deepEqual(
+    names.filter((name) => /fast/.test(name)),
+    [],
+  );
 });
 
 test("WebGPU gives the same, and what it cannot run goes to the CPU", async () => {
@@ -425,6 +516,7 @@ test("a static site works without the headers, and has threads from the second v
     const page = await context.newPage();
     await page.goto(`${address}/keras-psr/`);
     await page.waitForSelector("#model option", { state: "attached" });
+    await expectText(page, "#limits", /One core only, until the page is loaded again\.$/);
     await choose(page, "odd.png");
     assert.match(await run(page), /on the CPU\./);
     await page.reload();
@@ -444,6 +536,7 @@ test("over plain HTTP, as from a phone with --lan, it runs on one core", async (
     const page = await open({ address: tiny.address.replace("localhost", "computer.test"), from: phone });
     await choose(page, "odd.png");
     assert.match(await run(page), /^260 × 202 in .* on the CPU\. $/);
+    await expectText(page, "#limits", /One core only, because this address is not HTTPS\.$/);
     const { errors } = watched.pop();
     assert.deepEqual(
       errors.filter((text) => !text.includes("header has been ignored")),

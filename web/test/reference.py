@@ -1,7 +1,9 @@
 """What Python gives for the tests of the page. The first argument names a function below, the others are its own."""
 
+import itertools
 import json
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +13,10 @@ from PIL import Image
 from keras_psr.images.decoding import read_photo
 from keras_psr.images.encoding import save_photo
 from keras_psr.images.pixels import resize_bicubic
-from keras_psr.images.tiling import _mirrored, spans, upscale_in_tiles
-from keras_psr.inference import load
-from keras_psr.litert import LiteRTNetwork
-from keras_psr.upscaling import upscale_photo
+from keras_psr.images.tiling import Geometry, _mirrored, spans, upscale_in_tiles
+from keras_psr.inference.litert import LiteRTNetwork
+from keras_psr.inference.photos import upscale_photo
+from keras_psr.inference.upscaler import load
 
 
 def pictures(folder: str) -> None:
@@ -36,17 +38,28 @@ def pictures(folder: str) -> None:
     (to / "notes.png").write_text("Dear reader,\n")
     (to / "empty.png").write_bytes(b"")
     Image.new("1", (16000, 16000)).save(to / "huge.png")
+    film(to / "camera.y4m", Image.fromarray(coffee[:, 20:]).resize((320, 240)))
+
+
+def film(path: Path, picture: Image.Image) -> None:
+    """Writes a film of two equal frames, as Chromium's camera of a file wants it."""
+    luma, *chroma = picture.convert("YCbCr").split()
+    luma = np.asarray(luma) * (219 / 255) + 16
+    halves = [np.asarray(plane.resize((160, 120))) * (224 / 255) + 16 for plane in chroma]
+    frame = b"FRAME\n" + b"".join(np.rint(plane).astype(np.uint8).tobytes() for plane in (luma, *halves))
+    path.write_bytes(b"YUV4MPEG2 W320 H240 F30:1 Ip A1:1 C420jpeg\n" + 2 * frame)
+    picture.save(path.with_suffix(".png"))
 
 
 def models(folder: str) -> None:
     """Writes tiny models of both tasks: their weights are random, their files are like those of real ones."""
     import keras
 
-    from keras_psr.export.convert import convert
-    from keras_psr.networks import build_network
-    from keras_psr.receptive_field import pixel_grid, receptive_halo
-    from keras_psr.style_networks import build_style_network
-    from keras_psr.tflite_metadata import with_metadata
+    from keras_psr.export.conversion import convert
+    from keras_psr.inference.tflite_metadata import with_metadata
+    from keras_psr.networks.receptive_field import measure_geometry
+    from keras_psr.networks.style_transfer import build_style_network
+    from keras_psr.networks.super_resolution import build_network
 
     keras.utils.set_random_seed(1)
     enlarging = build_network(scale=2, num_filters=4, num_residual_blocks=1)
@@ -57,8 +70,7 @@ def models(folder: str) -> None:
         ("soft-lines", painting, "style transfer", ("float32",)),
     ):
         network.set_weights([weight + np.random.normal(0, 0.1, weight.shape) for weight in network.get_weights()])
-        facts = {"name": name, "task": task, "scale": 2 if network is enlarging else 1, "tile": 128}
-        facts |= {"halo": receptive_halo(network), "grid": pixel_grid(network)}
+        facts = {"name": name, "task": task, "tile": 128, **asdict(measure_geometry(network))}
         for variant in variants:
             content = with_metadata(convert(network, variant, 128, calibration), facts | {"variant": variant})
             (Path(folder) / f"{name}_{variant}.tflite").write_bytes(content)
@@ -67,8 +79,8 @@ def models(folder: str) -> None:
 def floats(model: str, picture: str, out: str) -> None:
     """Writes what a model gives for a picture before it is clipped and rounded, as raw float32."""
     network = LiteRTNetwork(Path(model))
-    tiles = {"scale": network.scale, "tile": network.tile_size(0, 0), "halo": network.halo, "grid": network.grid}
-    upscale_in_tiles(network, np.asarray(Image.open(picture).convert("RGB")), **tiles).tofile(out)
+    image = np.asarray(Image.open(picture).convert("RGB"))
+    upscale_in_tiles(network, image, network.geometry, tile=network.tile_size(0, 0)).tofile(out)
 
 
 def upscaled(model: str, picture: str, out: str) -> None:
@@ -76,11 +88,20 @@ def upscaled(model: str, picture: str, out: str) -> None:
     save_photo(Path(out), upscale_photo(load(model), read_photo(Path(picture))))
 
 
+def painted(model: str, picture: str, strength: str, out: str) -> None:
+    """Writes what `keras-psr stylize --strength --preserve-colors` writes."""
+    photo = upscale_photo(load(model), read_photo(Path(picture)), strength=float(strength), preserve_colors=True)
+    save_photo(Path(out), photo)
+
+
 def tiles(out: str) -> None:
     """Writes the spans and the mirrored places of many sizes, and a bicubically enlarged tile."""
     shapes = ((128, 16, 1), (9, 4, 1), (12, 0, 1), (48, 8, 4))
-    cases = [(size, *shape) for size in (1, 2, 5, 95, 96, 97, 192, 300) for shape in shapes]
-    found = [[*case, [[s.start, s.first, s.end] for s in spans(*case)], _mirrored(*case).tolist()] for case in cases]
+    found = []
+    for size, (tile, halo, grid) in itertools.product((1, 2, 5, 95, 96, 97, 192, 300), shapes):
+        geometry = Geometry(1, halo, grid)
+        places = [[span.start, span.first, span.end] for span in spans(size, tile, geometry)]
+        found.append([size, tile, halo, grid, places, _mirrored(size, tile, geometry).tolist()])
     channel = skimage.data.coffee()[:20, :20, 0]
     enlarged = {scale: resize_bicubic(channel, 20 * scale, 20 * scale).ravel().tolist() for scale in (1, 2, 4, 8)}
     document = {"cases": found, "channel": channel.ravel().tolist(), "enlarged": enlarged}
@@ -88,5 +109,5 @@ def tiles(out: str) -> None:
 
 
 if __name__ == "__main__":
-    functions = {"pictures": pictures, "models": models, "floats": floats, "upscaled": upscaled, "tiles": tiles}
-    functions[sys.argv[1]](*sys.argv[2:])
+    functions = (painted, pictures, models, floats, upscaled, tiles)
+    {function.__name__: function for function in functions}[sys.argv[1]](*sys.argv[2:])

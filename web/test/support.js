@@ -1,21 +1,19 @@
 /** What the tests need: Python, the demo's server, and Chromium. */
 
 import { execFileSync, spawn } from "node:child_process";
-import { existsSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { mkdirSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
-import { delimiter, join } from "node:path";
+import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { chromium } from "playwright-core";
 import { PNG } from "pngjs";
 
+import { BROWSERS, findPrograms } from "./browsers.js";
+
 const PYTHON = process.env.PYTHON ?? "python3";
-const CHROMIUM =
-  process.env.CHROMIUM ??
-  process.env.PATH.split(delimiter)
-    .flatMap((folder) => ["chromium", "chromium-browser", "google-chrome"].map((name) => join(folder, name)))
-    .find((path) => existsSync(path));
 
 export const SCREENSHOTS = fileURLToPath(new URL("../screenshots", import.meta.url));
+mkdirSync(SCREENSHOTS, { recursive: true });
 
 /** A folder that is gone after the tests. */
 export function makeFolder() {
@@ -49,7 +47,7 @@ export const writeSite = (folder, ...args) => runPython("-m", "keras_psr", "demo
 
 export const startChromium = (...args) =>
   chromium.launch({
-    executablePath: CHROMIUM,
+    executablePath: findPrograms(BROWSERS.chromium)[0],
     args: [
       "--no-sandbox",
       "--disable-quic",
@@ -67,3 +65,15 @@ export const readFloats = (path) => {
   const { buffer, byteOffset, byteLength } = readFileSync(path);
   return new Float32Array(buffer.slice(byteOffset, byteOffset + byteLength));
 };
+
+/** The largest difference of colours between RGBA pixels and other numbers, RGB or RGBA. */
+export function difference(image, expected, channels) {
+  let most = 0;
+  for (let pixel = 0; pixel < image.width * image.height; pixel++) {
+    for (let channel = 0; channel < 3; channel++) {
+      const wanted = Math.min(255, Math.max(0, expected[pixel * channels + channel]));
+      most = Math.max(most, Math.abs(image.data[pixel * 4 + channel] - wanted));
+    }
+  }
+  return most;
+}

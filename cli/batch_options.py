@@ -1,0 +1,194 @@
+"""What can be asked for of a batch of pictures, and what is refused before any of them is looked at."""
+
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+FORMATS = ("png", "jpg", "webp", "tif", "bmp")
+
+STREAM = "-"
+"""Stands for stdin as an input, for stdout as the output."""
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """What is asked for of all pictures: the options of `batch_options`, by their names."""
+
+    inputs: tuple[str, ...]
+    more_inputs: tuple[str, ...]
+    output: str | None
+    suffix: str | None
+    file_format: str | None
+    quality: int | None
+    skip_existing: bool
+    overwrite: bool
+    include_results: bool
+    dry_run: bool
+    jobs: int
+    max_pixels: float
+    report: str | None
+
+    @property
+    def all_inputs(self) -> tuple[str, ...]:
+        """The inputs, with and without `-i`."""
+        return self.more_inputs + self.inputs
+
+    @property
+    def to_stdout(self) -> bool:
+        """Whether the result goes to stdout: by `-o -`, or of a picture from stdin without `-o`."""
+        return self.output == STREAM or self.output is None and self.all_inputs == (STREAM,)
+
+    @property
+    def streams(self) -> bool:
+        """Whether stdin or stdout takes part."""
+        return self.to_stdout or STREAM in self.all_inputs
+
+    @cached_property
+    def folder(self) -> Path | None:
+        """The folder of `-o`: one that exists, or a name that ends in a slash or has no ending."""
+        if self.output is None or self.to_stdout:
+            return None
+        is_folder = self.output.endswith(tuple(filter(None, (os.sep, os.altsep)))) or Path(self.output).is_dir()
+        return Path(self.output) if is_folder or not Path(self.output).suffix else None
+
+    @property
+    def file(self) -> Path | None:
+        """The file of `-o`, for one picture."""
+        return None if self.output is None or self.to_stdout or self.folder else Path(self.output)
+
+    def check(self) -> None:
+        """Refuses options that exclude each other, and what could never be written.
+
+        Raises:
+            click.UsageError: Says which, and what is accepted.
+        """
+        self._check_inputs()
+        if self.skip_existing and self.overwrite:
+            raise click.UsageError("--skip-existing and --overwrite exclude each other.")
+        if self.file_format and self.file:
+            raise click.UsageError(
+                f"--format {self.file_format} does not go with -o {self.output}, whose ending tells the format."
+            )
+        if self.to_stdout and self.report == STREAM:
+            raise click.UsageError("The picture and --json - cannot both go to stdout. Give a file for one of them.")
+        if self.to_stdout and not self.dry_run and sys.stdout.isatty():
+            raise click.UsageError("stdout is a terminal, which shows no pictures. Redirect it, or give -o FILE.")
+        self._check_output()
+
+    def _check_inputs(self) -> None:
+        if not self.all_inputs:
+            raise click.UsageError("Missing argument 'INPUT...': a picture, a folder, a quoted glob, or - for stdin.")
+        if STREAM in self.all_inputs and len(self.all_inputs) > 1:
+            raise click.UsageError("- means the one picture that comes from stdin. Leave the other inputs out.")
+
+    def _check_output(self) -> None:
+        from keras_psr.images.encoding import SAVE_OPTIONS
+
+        if self.file and self.file.suffix.lower() not in SAVE_OPTIONS:
+            raise click.UsageError(
+                f"-o {self.output} has an ending that cannot be written; expected one of {', '.join(SAVE_OPTIONS)}. "
+                f"If it is a folder, write {self.output}/."
+            )
+        for option, place in (("-o", self.folder or self.file), ("--json", self.report)):
+            if place is None or place == STREAM:
+                continue
+            path = Path(place)
+            reason = find_obstacle(path if path == self.folder else path.parent)
+            if option == "--json" and path.is_dir():
+                reason = f"{path} is a folder"
+            if reason:
+                raise click.UsageError(f"{option} {place} cannot be written: {reason}. Give another place.")
+
+
+def find_obstacle(folder: Path) -> str | None:
+    """Why no file can be written into a folder, which need not exist yet; None if nothing is in the way."""
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    if not folder.is_dir():
+        return f"{folder} is a file"
+    return None if os.access(folder, os.W_OK | os.X_OK) else f"the folder {folder} is write-protected"
+
+
+def batch_options(suffix: str, file_format: str) -> Callable[[Command], Command]:
+    """Adds the argument and the options of `Batch` to a command.
+
+    Args:
+        suffix: The default suffix, for the help.
+        file_format: The default format.
+    """
+    options = [
+        click.argument("inputs", nargs=-1, metavar="INPUT...", type=click.Path(allow_dash=True)),
+        click.option(
+            "-i",
+            "--input",
+            "more_inputs",
+            multiple=True,
+            metavar="INPUT",
+            type=click.Path(allow_dash=True),
+            help="An input, as without -i. Repeatable.",
+        ),
+        click.option(
+            "-o",
+            "--output",
+            type=click.Path(allow_dash=True),
+            help="Folder to write to, where the trees of folders are mirrored; for one picture a file, or - for "
+            "stdout. A slash at the end always means a folder.  [default: beside each picture]",
+        ),
+        click.option("--suffix", metavar="TEXT", help=f"Ends the names of what is written.  [default: {suffix}]"),
+        click.option(
+            "-f",
+            "--format",
+            "file_format",
+            type=click.Choice(FORMATS),
+            help=f"Format of what is written.  [default: {file_format}]",
+        ),
+        click.option(
+            "--quality",
+            type=click.IntRange(1, 100),
+            help="Quality of JPEG and WebP.  [default: 95 for JPEG, lossless for WebP]",
+        ),
+        click.option("--skip-existing", is_flag=True, help="Leave out pictures whose result exists."),
+        click.option("--overwrite", is_flag=True, help="Replace files that exist."),
+        click.option(
+            "--include-results", is_flag=True, help="Of folders and globs, take pictures that keras-psr made as well."
+        ),
+        click.option("--dry-run", is_flag=True, help="Say what would be written, and write nothing."),
+        click.option(
+            "-j",
+            "--jobs",
+            type=click.IntRange(1),
+            default=1,
+            show_default=True,
+            help="Pictures in memory at once; more than 1 is faster for small ones.",
+        ),
+        click.option(
+            "--max-pixels",
+            type=click.FloatRange(0, min_open=True),
+            default=500.0,
+            show_default=True,
+            metavar="MP",
+            help="Refuse pictures that would become larger than this, in million pixels.",
+        ),
+        click.option(
+            "--json",
+            "report",
+            type=click.Path(allow_dash=True),
+            metavar="FILE",
+            help="Write a report as JSON; - is stdout.",
+        ),
+    ]
+
+    def add(command: Command) -> Command:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return add

@@ -1,0 +1,315 @@
+"""From the inputs to a list of jobs: which pictures are taken, where results go, and what is refused beforehand."""
+
+import glob
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cache
+from itertools import takewhile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from keras_psr.cli.batch_options import Batch, find_obstacle
+from keras_psr.cli.claims import is_shared
+from keras_psr.cli.own_results import is_signed
+from keras_psr.errors import ConfigError, DataError, KerasPSRError
+
+if TYPE_CHECKING:
+    from keras_psr.cli.result_size import ResultSize
+    from keras_psr.images.photo import Photo
+
+STDIN, STDOUT = Path("stdin"), Path("stdout")
+"""What people are shown as the source or the target of a job."""
+
+OnPixels = Callable[[int], None]
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a command does to each picture.
+
+    Attributes:
+        verb: Its name, which ends in e: `upscale`.
+        model: Name of the model or painting, with which results are signed.
+        process: From a photograph, and what to call with numbers of computed pixels, to the result.
+        size: How large the result is.
+        suffix: What ends the names of results.
+        passes: How often each pixel is computed.
+    """
+
+    verb: str
+    model: str
+    process: "Callable[[Photo, OnPixels], Photo]"
+    size: "ResultSize"
+    suffix: str
+    passes: int = 1
+
+
+@dataclass
+class Job:
+    """One picture of a batch.
+
+    Attributes:
+        source: Its file, as people are shown it.
+        target: The file to write.
+        file: What is read: the source, or what came from stdin.
+        ending: Of the target, which tells its format.
+        size: Height and width of the result, in pixels; None until the header has been read.
+        network_pixels: Pixels that are computed for it.
+        status: `planned`, `written`, `skipped` or `failed`.
+        error: Why it failed, in one line.
+        notes: What could not be kept.
+        seconds: From reading to renaming the written file.
+    """
+
+    source: Path
+    target: Path
+    file: Path
+    ending: str
+    size: tuple[int, int] | None = None
+    network_pixels: int = 0
+    status: str = "planned"
+    error: str = ""
+    notes: list[str] = field(default_factory=list)
+    seconds: float = 0.0
+
+    def fail(self, error: Exception) -> None:
+        """Marks it as failed, in a line that names the file."""
+        text = " ".join(str(error).split())
+        if isinstance(error, MemoryError):
+            text = "there is not enough memory for it. Use fewer --jobs, or cut it into parts."
+        elif not isinstance(error, KerasPSRError):
+            text = (
+                f"{type(error).__name__}: {text} (unexpected). Save it anew with another program, or run with --debug."
+            )
+        text = text.replace(str(self.file), str(self.source))
+        self.status, self.error = "failed", text if str(self.source) in text else f"{self.source}: {text}"
+
+    def leave(self) -> None:
+        """Marks it as left to another run."""
+        self.status, self.notes = "skipped", ["another run writes it"]
+
+    def describe(self) -> str:
+        """A line for people."""
+        height, width = self.size or (0, 0)
+        return f"{self.source} -> {self.target} ({'; '.join([f'{width}x{height}', *self.notes])})"
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON-ready."""
+        height, width = self.size or (None, None)
+        return {
+            "input": str(self.source),
+            "output": str(self.target),
+            "status": self.status,
+            "height": height,
+            "width": width,
+            "seconds": round(self.seconds, 3),
+            "notes": self.notes,
+            "error": self.error or None,
+        }
+
+
+@dataclass
+class Inputs:
+    """What the inputs of a batch give.
+
+    Attributes:
+        roots: For each picture, in order, the folder that is mirrored.
+        named: Pictures that were named as such, and are taken whatever they are.
+        failures: Why inputs gave no picture.
+        left_out: Numbers of files in folders that are no pictures, by ending.
+    """
+
+    roots: dict[Path, Path] = field(default_factory=dict)
+    named: set[Path] = field(default_factory=set)
+    failures: list[str] = field(default_factory=list)
+    left_out: Counter[str] = field(default_factory=Counter)
+
+
+def find_inputs(inputs: Sequence[str]) -> Inputs:
+    """Finds the pictures of all inputs but stdin."""
+    from keras_psr.images.finding import find_images_and_others
+
+    found = Inputs()
+    for text in inputs:
+        path = Path(text).expanduser()
+        root = path if path.is_dir() else path.parent if path.is_file() else plain_part(path)
+        try:
+            images, others = find_images_and_others(text)
+        except (DataError, OSError) as error:
+            found.failures.append(str(error))
+            continue
+        found.roots |= dict.fromkeys(images, root)
+        found.named |= {image for image in images if image == path}
+        found.left_out += others
+    return found
+
+
+def plain_part(pattern: Path) -> Path:
+    """The folder of a glob before its first wildcard."""
+    return Path(*takewhile(lambda part: not glob.has_magic(part), pattern.parts))
+
+
+def choose(found: Inputs, batch: Batch, suffix: str) -> tuple[list[Path], list[str]]:
+    """Leaves out what lies in the output folder, and results of keras-psr, unless it was named.
+
+    Args:
+        found: The pictures.
+        batch: The options.
+        suffix: What the names of results end with.
+
+    Returns:
+        The pictures to work on, and for people what was left out of folders and globs, by reason.
+    """
+    from keras_psr.images.finding import describe_endings
+
+    output, chosen, written, results = batch.folder, [], 0, 0
+    for path, root in found.roots.items():
+        if path in found.named:
+            chosen.append(path)
+        elif output and lies_in(output, root) and lies_in(path, output):
+            written += 1
+        elif not batch.include_results and (suffix and path.stem.endswith(suffix) or is_signed(path)):
+            results += 1
+        else:
+            chosen.append(path)
+    reasons = [
+        describe_endings(found.left_out),
+        f"{written} in the output folder {output}" if written else "",
+        f"{results} result{'' if results == 1 else 's'} of keras-psr (see --include-results)" if results else "",
+    ]
+    return chosen, [reason for reason in reasons if reason]
+
+
+def lies_in(path: Path, folder: Path) -> bool:
+    """Whether a file or folder lies inside a folder, at whatever depth."""
+    return _resolve(folder) in [_resolve(path.parent), *_resolve(path.parent).parents]
+
+
+@cache
+def _resolve(path: Path) -> Path:
+    return path.resolve()
+
+
+def make_plan(chosen: Sequence[Path], found: Inputs, batch: Batch, suffix: str) -> list[Job]:
+    """A job for each picture.
+
+    Raises:
+        click.UsageError: There are several pictures, and one place for the result.
+    """
+    ending = f".{batch.file_format or 'png'}"
+    one = STDOUT if batch.to_stdout else batch.file
+    if one and len(chosen) > 1:
+        place = "-" if batch.to_stdout else one
+        raise click.UsageError(f"-o {place} is one file, but there are {len(chosen)} pictures. Give a folder.")
+    jobs = []
+    for path in chosen:
+        folder = batch.folder / path.parent.relative_to(found.roots[path]) if batch.folder else path.parent
+        target = one or folder / f"{path.stem}{suffix}{ending}"
+        jobs.append(Job(path, target, path, ending if one == STDOUT else target.suffix.lower()))
+    return jobs
+
+
+def plan_stdin(file: Path, batch: Batch, suffix: str) -> list[Job]:
+    """The job of a picture that came from stdin and was put into a file."""
+    ending = f".{batch.file_format or 'png'}"
+    target = STDOUT if batch.to_stdout else batch.file or (batch.folder or Path()) / f"{STDIN}{suffix}{ending}"
+    return [Job(STDIN, target, file, target.suffix.lower() or ending)]
+
+
+def check_plan(plan: Sequence[Job], work: Work, batch: Batch) -> None:
+    """Reads the headers, and marks what is skipped or fails: no picture, too large, or its target is in the way."""
+    targets: dict[Path, Path] = {}
+    obstacles, shared = cache(find_obstacle), cache(is_shared)
+    with trusted_headers():
+        for job in plan:
+            try:
+                if job.target in targets:
+                    raise ConfigError(
+                        f"{job.source}: {job.target} is written for {targets[job.target]} already. "
+                        "Give another -o or --suffix."
+                    )
+                targets[job.target] = job.source
+                check_target(job, work.model, batch, obstacles, shared)
+                if job.status == "planned":
+                    measure(job, work, batch.max_pixels)
+            except Exception as error:  # whatever a library raises on one picture is no reason to leave the others
+                job.fail(error)
+
+
+def check_target(
+    job: Job,
+    model: str,
+    batch: Batch,
+    find_obstacle: Callable[[Path], str | None],
+    is_shared: Callable[[Path], bool],
+) -> None:
+    """Marks a job as skipped if its result exists, or another run that does the same work has just written it.
+
+    Raises:
+        ConfigError: The result exists, or cannot be written there.
+    """
+    if job.target == STDOUT:
+        return
+    if job.target.exists():
+        if batch.skip_existing:
+            job.status = "skipped"
+        elif not batch.overwrite and is_shared(job.target.parent) and is_signed(job.target, model):
+            job.leave()
+        elif not batch.overwrite:
+            raise ConfigError(
+                f"{job.source}: {job.target} exists. Use --skip-existing, --overwrite, or another -o or --suffix."
+            )
+    elif obstacle := find_obstacle(job.target.parent):
+        raise ConfigError(f"{job.source}: cannot write {job.target}: {obstacle}. Give another -o.")
+
+
+def measure(job: Job, work: Work, max_pixels: float) -> None:
+    """Notes how large the result will be, and what must be computed for it.
+
+    Raises:
+        ConfigError: It is too large for its format or for `max_pixels`.
+        ImageFileError: It is no picture.
+    """
+    from keras_psr.images.decoding import image_size
+    from keras_psr.images.encoding import SAVE_OPTIONS
+    from keras_psr.inference.photos import output_size
+
+    height, width = image_size(job.file)
+    computed = height * width * work.size.scale**2
+    job.size = output_size(height, width, work.size.factor(height, width))
+    job.network_pixels = computed * work.passes
+    name = SAVE_OPTIONS[job.ending]["format"]
+    if max(job.size) > LARGEST_SIDES.get(name, max(job.size)):
+        raise ConfigError(
+            f"{job.source} would become {job.size[1]}x{job.size[0]}, but a side of a {name} file has at most "
+            f"{LARGEST_SIDES[name]} pixels. Use --format png or tif, or a smaller size."
+        )
+    pixels = max(job.size[0] * job.size[1], computed)
+    if pixels > max_pixels * 1e6:
+        raise ConfigError(
+            f"{job.source} would become {job.size[1]}x{job.size[0]}, {pixels / 1e6:.1f} million pixels. If you "
+            f"trust it and have {pixels * 8 / 1e9:.1f} GB of memory, raise --max-pixels {max_pixels:g}."
+        )
+
+
+LARGEST_SIDES = {"JPEG": 65_500, "WEBP": 16_383}
+"""Most pixels of a side, by Pillow's name of the format. libjpeg stays a little below the 65,535 of the standard."""
+
+
+@contextmanager
+def trusted_headers() -> Iterator[None]:
+    """Turns off Pillow's own limit, for sizes are compared with --max-pixels, and its warnings of odd metadata."""
+    from PIL import Image
+
+    limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        Image.MAX_IMAGE_PIXELS = limit

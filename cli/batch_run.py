@@ -1,0 +1,332 @@
+"""Pictures in, pictures out: how `upscale` and `stylize` work through a plan, and end."""
+
+import json
+import os
+import queue
+import shutil
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import click
+
+from keras_psr.cli.batch_options import STREAM, Batch
+from keras_psr.cli.batch_plan import (
+    STDOUT,
+    Inputs,
+    Job,
+    Work,
+    check_plan,
+    choose,
+    find_inputs,
+    make_plan,
+    plan_stdin,
+    trusted_headers,
+)
+from keras_psr.cli.claims import ClaimedError, Claims, remove_stale_parts
+from keras_psr.cli.own_results import sign
+from keras_psr.cli.signals import PATIENCE, heeded_signals
+from keras_psr.cli.terminal import say, shown
+from keras_psr.errors import KerasPSRError
+
+WRITING_SHARE = 0.25
+"""Part of the bar that stands for writing a picture, over the part for computing it."""
+
+
+def work_through(batch: Batch, load: Callable[[], Work]) -> None:
+    """Does a command's work on all pictures, and ends with exit code 1 if any failed.
+
+    Args:
+        batch: The options.
+        load: Gives the work, once there is a picture.
+
+    Raises:
+        click.UsageError: Options exclude each other, or the output cannot be written.
+        KerasPSRError: There is nothing to do, or the only picture failed.
+    """
+    batch.check()
+    with heeded_signals(), TemporaryDirectory(prefix="keras-psr-") if batch.streams else nullcontext("") as scratch:
+        if batch.all_inputs == (STREAM,):
+            found, file = Inputs(), Path(scratch, "stdin")
+            file.write_bytes(click.get_binary_stream("stdin").read())
+            work = load()
+            plan = plan_stdin(file, batch, find_suffix(batch, work))
+        else:
+            found = find_inputs(batch.all_inputs)
+            if not found.roots:
+                end(found.failures, [], batch)
+            work = load()
+            plan = plan_files(found, batch, work)
+        try:
+            check_plan(plan, work, batch)
+            if batch.dry_run:
+                say("\n".join(["Would write:", *(f"  {job.describe()}" for job in plan if job.status == "planned")]))
+            else:
+                run(plan, work, batch, Path(scratch))
+        except KeyboardInterrupt:
+            write_report(found.failures, plan, batch)
+            raise
+        end(found.failures, plan, batch, f"{work.verb}d")
+
+
+def find_suffix(batch: Batch, work: Work) -> str:
+    """What the names of results end with."""
+    return work.suffix if batch.suffix is None else batch.suffix
+
+
+def plan_files(found: Inputs, batch: Batch, work: Work) -> list[Job]:
+    """The jobs for pictures that were found, and a line on what was left out.
+
+    Raises:
+        click.UsageError: There are several pictures, and one place for the result.
+        KerasPSRError: All were left out.
+    """
+    suffix = find_suffix(batch, work)
+    chosen, left_out = choose(found, batch, suffix)
+    if not chosen:
+        end([*found.failures, f"Nothing to {work.verb}. Left out: {'; '.join(left_out)}."], [], batch)
+    if left_out:
+        say(f"Left out: {'; '.join(left_out)}.")
+    return make_plan(chosen, found, batch, suffix)
+
+
+def run(plan: Sequence[Job], work: Work, batch: Batch, scratch: Path) -> None:
+    """Does what is planned, several pictures at once; Ctrl-C ends it after the tiles and files under way."""
+    waiting: queue.SimpleQueue[Job] = queue.SimpleQueue()
+    finished: queue.SimpleQueue[Job] = queue.SimpleQueue()
+    planned = [job for job in plan if job.status == "planned"]
+    for job in planned:
+        waiting.put(job)
+    claims, stopped, tried = Claims(), threading.Event(), list[Job]()
+    remove_stale_parts({job.target.parent for job in planned if job.target != STDOUT and job.target.parent.is_dir()})
+    debug = bool(click.get_current_context().find_root().params.get("debug"))
+
+    with trusted_headers(), show_progress(planned) as bar:
+
+        def advance(pixels: float) -> None:
+            if stopped.is_set():
+                raise KeyboardInterrupt
+            bar.advance(pixels)
+
+        def work_off() -> None:
+            while not stopped.is_set():
+                try:
+                    job = waiting.get_nowait()
+                except queue.Empty:
+                    return
+                try:
+                    process_file(job, work, batch, claims, scratch, advance, debug)
+                except ClaimedError:
+                    if job not in tried:
+                        tried.append(job)
+                        waiting.put(job)  # once more after all others: the other run may have been killed
+                        continue
+                    job.leave()
+                    advance(planned_work(job))
+                except KeyboardInterrupt:
+                    return
+                finished.put(job)
+
+        # Threads of a pool would be waited for at exit, however long the file is that they are writing.
+        threads = [threading.Thread(target=work_off, daemon=True) for _ in range(min(batch.jobs, len(planned)))]
+        for thread in threads:
+            thread.start()
+        try:
+            for _ in planned:
+                job = wait_for(finished)
+                bar.count()
+                if job.status == "written":
+                    say(job.describe())
+        finally:
+            stopped.set()
+            deadline = time.monotonic() + PATIENCE
+            for thread in threads:
+                thread.join(max(0.0, deadline - time.monotonic()))
+            claims.abandon()
+
+
+def wait_for(finished: "queue.SimpleQueue[Job]") -> Job:
+    """The next job that is done. It wakes up now and then, because on Windows Ctrl-C does not end a wait."""
+    while True:
+        try:
+            return finished.get(timeout=0.5)
+        except queue.Empty:
+            continue
+
+
+def process_file(
+    job: Job, work: Work, batch: Batch, claims: Claims, scratch: Path, advance: Callable[[float], None], debug: bool
+) -> None:
+    """Reads, processes and writes one picture, and notes in the job how that went.
+
+    Whatever a library raises belongs to the picture, and the others go on.
+
+    Raises:
+        ClaimedError: Another run works on it, or has written it since this one began.
+        KeyboardInterrupt: The run is to end.
+    """
+    start, done = time.perf_counter(), 0.0
+
+    def count(pixels: float) -> None:
+        nonlocal done
+        done += pixels
+        advance(pixels)
+
+    try:
+        place = scratch / f"stdout{job.ending}" if job.target == STDOUT else job.target
+        with claims.claim(place) as part:
+            if place.exists() and not batch.overwrite:
+                raise ClaimedError  # another run has written it since this one began
+            write_result(job, work, batch.quality, part, count)
+            deliver(job, part, place, overwrite=batch.overwrite)
+    except ClaimedError:
+        raise
+    except Exception as error:
+        job.fail(error)
+        if debug:
+            say(traceback.format_exc())
+    advance(planned_work(job) - done)
+    job.seconds = time.perf_counter() - start
+
+
+def write_result(job: Job, work: Work, quality: int | None, part: Path, count: Callable[[float], None]) -> None:
+    """Computes a result and writes it to a file of any name."""
+    from keras_psr.images.decoding import read_photo
+    from keras_psr.images.encoding import fit_to_format, save_photo
+
+    computed = 0
+
+    def count_computed(pixels: int) -> None:
+        nonlocal computed
+        computed += pixels
+        count(pixels)
+
+    photo = work.process(read_photo(job.file), count_computed)
+    count(job.network_pixels - computed)
+    photo = sign(fit_to_format(photo, job.ending), work.model, job.ending)
+    save_photo(part, photo, quality)
+    job.notes = list(photo.notes)
+
+
+def deliver(job: Job, part: Path, place: Path, *, overwrite: bool) -> None:
+    """Gives a finished file its name, or writes it to stdout.
+
+    Raises:
+        ClaimedError: Somebody else has written a file of the name.
+        OSError: The file cannot be renamed.
+    """
+    if job.target == STDOUT:
+        with part.open("rb") as file:
+            stdout = click.get_binary_stream("stdout")
+            shutil.copyfileobj(file, stdout)
+            stdout.flush()
+    elif place.exists() and not overwrite:
+        raise ClaimedError
+    else:
+        os.replace(part, place)
+    job.status = "written"
+
+
+def planned_work(job: Job) -> float:
+    """What the bar counts of a job: the pixels that are computed, and a share for writing."""
+    return job.network_pixels * (1 + WRITING_SHARE)
+
+
+class BatchBar:
+    """One bar over all tiles of all pictures, and their files; without a terminal it does nothing."""
+
+    def __init__(self, jobs: Sequence[Job]) -> None:
+        """Makes a bar that is not shown yet.
+
+        Args:
+            jobs: What is planned.
+        """
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+        console = Console(stderr=True)
+        text = TextColumn("{task.fields[pictures]} of " + f"{len(jobs)} picture{'' if len(jobs) == 1 else 's'}")
+        self.progress = Progress(
+            *(text, BarColumn(), TaskProgressColumn()),
+            TextColumn("{task.fields[rate]:.1f} MP/s"),
+            TimeRemainingColumn(),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        )
+        self._pictures = 0
+        self._task = self.progress.add_task("", total=sum(planned_work(job) for job in jobs), pictures=0, rate=0.0)
+
+    def advance(self, pixels: float) -> None:
+        """Counts computed pixels, or what stands for writing."""
+        self.progress.update(self._task, advance=pixels, rate=(self.progress.tasks[0].speed or 0) / 1e6)
+
+    def count(self) -> None:
+        """Counts a picture."""
+        self._pictures += 1
+        self.progress.update(self._task, pictures=self._pictures)
+
+
+@contextmanager
+def show_progress(jobs: Sequence[Job]) -> Iterator[BatchBar]:
+    """Shows a bar until the end of the block."""
+    bar = BatchBar(jobs)
+    if bar.progress.disable:
+        yield bar
+        return
+    with shown(bar.progress):
+        yield bar
+
+
+def write_report(failures: Sequence[str], plan: Sequence[Job], batch: Batch) -> list[str]:
+    """Writes the report that `--json` asks for.
+
+    Args:
+        failures: Of inputs that gave no picture.
+        plan: All jobs, done or not.
+        batch: The options.
+
+    Returns:
+        All failures, of inputs and of pictures.
+
+    Raises:
+        KerasPSRError: The file cannot be written.
+    """
+    from keras_psr.images.atomic import write_whole
+
+    failures = [*failures, *(job.error for job in plan if job.status == "failed")]
+    text = json.dumps({"failures": failures, "pictures": [job.to_json() for job in plan]}, indent=2) + "\n"
+    if batch.report == STREAM:
+        click.echo(text, nl=False)
+    elif batch.report:
+        path = Path(batch.report)
+        try:
+            if path.exists() and not path.is_file():  # a pipe or a device, which must not be replaced
+                path.write_text(text, encoding="utf-8")
+            else:
+                with write_whole(path) as unfinished:
+                    unfinished.write_text(text, encoding="utf-8")
+        except OSError as error:
+            raise KerasPSRError(f"--json {batch.report} cannot be written: {error.strerror or error}.") from error
+    return failures
+
+
+def end(failures: Sequence[str], plan: Sequence[Job], batch: Batch, done: str = "done") -> None:
+    """Writes the report, and ends with exit code 1 if anything failed: in one line, or in a summary that names all."""
+    failures = write_report(failures, plan, batch)
+    written = sum(job.status == "written" for job in plan)
+    skipped = [job for job in plan if job.status == "skipped"]
+    elsewhere = sum(bool(job.notes) for job in skipped)
+    if len(failures) == 1 and all(job.status == "failed" for job in plan):
+        raise KerasPSRError(failures[0])
+    if len(skipped) > elsewhere:
+        say(f"{len(skipped) - elsewhere} skipped, for their results exist.")
+    if elsewhere:
+        say(f"{elsewhere} left to another run, which writes them or has just done so.")
+    if failures:
+        say("\n  ".join([f"{written} {done}, {len(failures)} failed:", *failures]))
+        raise click.exceptions.Exit(1)

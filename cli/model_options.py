@@ -1,0 +1,151 @@
+"""The options that name a model and what computes it, and the model that they mean."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+from click.shell_completion import CompletionItem
+
+from keras_psr.cli.result_size import size_options
+from keras_psr.cli.terminal import say
+from keras_psr.constants import SCALES
+from keras_psr.errors import ConfigError, ModelError
+
+if TYPE_CHECKING:
+    from keras_psr.inference.upscaler import Upscaler
+
+DEFAULT_SCALE = 4
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+Complete = Callable[[click.Context, click.Parameter, str], list[CompletionItem]]
+
+
+def complete_models(*, task: str | None = None, variants: bool = True) -> Complete:
+    """Completes what takes a model in the shell: names of shipped models, run folders, else files.
+
+    Args:
+        task: Of the models, as their cards say it; None for all.
+        variants: Whether names of `.tflite` files such as `x4_int8` are taken.
+    """
+
+    def complete(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        from keras_psr.inference.registry import RUNS_FOLDER, model_names
+
+        runs = [str(path.parent) for path in sorted(Path(RUNS_FOLDER).glob("*/model.keras"))]
+        names = [name for name in [*model_names(task=task, variants=variants), *runs] if name.startswith(incomplete)]
+        return [CompletionItem(name) for name in names] or [CompletionItem(incomplete, type="file")]
+
+    return complete
+
+
+class NetworkScale(click.Choice[Any]):
+    """The scales of shipped networks; for others, tells how to reach them."""
+
+    def convert(self, value: Any, parameter: click.Parameter | None, context: click.Context | None) -> Any:
+        """Reads a scale, or refuses it with the remedy."""
+        try:
+            return super().convert(value, parameter, context)
+        except click.BadParameter as error:
+            if context and any(option.name == "output_scale" for option in context.command.params):
+                error.message += " For another size of the result, use --output-scale, --width or --height."
+            raise
+
+
+model_option = click.option(
+    *("-m", "-n", "--model"),
+    metavar="MODEL",
+    help="A shipped model's name (x4, x4_int8), a run folder, or a .tflite or .keras file.  "
+    "[default: the shipped model for the scale]",
+    shell_complete=complete_models(),
+)
+scale_option = click.option(
+    *("-s", "--scale"),
+    type=NetworkScale(SCALES),
+    help=f"Upscaling factor of the network.  [default: the model's; {DEFAULT_SCALE} without --model]",
+)
+
+threads_option = click.option(
+    "--threads", type=click.IntRange(1), help="Tiles computed at once, by a .tflite.  [default: all cores]"
+)
+
+device_option = click.option(
+    "--device",
+    type=click.Choice(("auto", "cpu", "gpu")),
+    default="auto",
+    show_default=True,
+    help="What computes. auto takes a GPU for a float .tflite where that gives the CPU's pixels and is faster.",
+)
+
+
+def result_options(command: Command) -> Command:
+    """Adds what `photos.upscale_photo` can do beside the network."""
+    options = [
+        size_options,
+        click.option(
+            "--match-histogram",
+            is_flag=True,
+            help="Give the result the input's distribution of levels, by channel.",
+        ),
+        click.option(
+            "--strength",
+            type=click.FloatRange(0, 1),
+            default=1.0,
+            show_default=True,
+            help="Share of the network in the result; the rest is the input, enlarged by bicubic.",
+        ),
+    ]
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def name_model(model: str) -> str:
+    """What people call a model: the name of a shipped one, of a run folder, or of a file without its ending."""
+    path = Path(model)
+    if path.is_file():
+        return path.parent.resolve().name if path.name == "model.keras" else path.stem
+    return path.resolve().name
+
+
+def load_any_model(
+    model: str | None, scale: int | None, threads: int | None = None, device: str = "auto"
+) -> "Upscaler":
+    """Loads the model of `--model` and `--scale`, whatever its task.
+
+    Args:
+        model: What `upscaler.load` takes; None for the shipped model of the scale.
+        scale: The scale that the user asked for, if any.
+        threads: Tiles to compute at once; None for one on each core.
+        device: `auto`, `cpu` or `gpu`; a line says what it came to.
+
+    Returns:
+        The network as a function of pictures.
+
+    Raises:
+        ConfigError: The model is of another scale, or there is no GPU.
+        ModelError: It cannot be loaded.
+    """
+    from keras_psr.inference.upscaler import load
+
+    name = model or f"x{scale or DEFAULT_SCALE}"
+    upscaler = load(name, threads=threads, device=device, on_device=say)
+    if scale not in (None, upscaler.scale):
+        does = "transfers a style" if upscaler.scale == 1 else f"enlarges {upscaler.scale} times"
+        raise ConfigError(
+            f"--scale {scale} does not fit the model {name}, which {does}. Leave --scale out, or give another --model."
+        )
+    return upscaler
+
+
+def load_model(model: str | None, scale: int | None, threads: int | None = None, device: str = "auto") -> "Upscaler":
+    """Loads a network that enlarges, as `load_any_model` does.
+
+    Raises:
+        ConfigError: The model is of another scale.
+        ModelError: It cannot be loaded, or transfers a style.
+    """
+    upscaler = load_any_model(model, scale, threads, device)
+    if upscaler.scale == 1:
+        raise ModelError(f"{model} transfers a style and does not enlarge. Use keras-psr stylize --model {model}.")
+    return upscaler

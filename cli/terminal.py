@@ -1,0 +1,31 @@
+"""Lines for people, on stderr, which a live bar does not garble."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+_live: list["Progress"] = []
+
+
+def say(line: str) -> None:
+    """Writes a line for people, on stderr: above the bar, if one is shown."""
+    if _live:
+        _live[-1].console.print(line, markup=False, highlight=False, emoji=False, soft_wrap=True)
+    else:
+        click.echo(line, err=True)
+
+
+@contextmanager
+def shown(bar: "Progress") -> Iterator[None]:
+    """Shows a bar, below whatever `say` writes."""
+    with bar:
+        _live.append(bar)
+        try:
+            yield
+        finally:
+            _live.remove(bar)

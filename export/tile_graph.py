@@ -1,0 +1,165 @@
+"""The tile graph: a network that gives the middle of a tile, whose layers compute what that depends on and no more."""
+
+import math
+from dataclasses import dataclass
+
+import keras
+import tensorflow as tf
+from keras import layers
+
+from keras_psr.export.folding import Chains, Uses, find_foldable, find_rescalings, find_uses, folded_weights
+from keras_psr.export.operators import (
+    CHANNEL_GROUP,
+    apply_pointwise,
+    convolve,
+    convolve_in_blocks,
+    depth_to_space,
+    enlarge,
+    find_multiples,
+    in_blocks,
+    is_plain,
+    largest_block,
+    transposed_weights,
+)
+from keras_psr.images.tiling import Geometry
+from keras_psr.networks.layer_kinds import Interval, Kind, find_rule, side, transposed_crop
+from keras_psr.networks.receptive_field import pixels_read, walk_layers
+
+
+@dataclass(frozen=True)
+class Part:
+    """Some rows, and the same columns, of a layer's output.
+
+    Attributes:
+        pixels: (batch, rows, columns, channels).
+        first: The place of the first row and column in the whole output.
+    """
+
+    pixels: tf.Tensor
+    first: int = 0
+
+
+class TileGraph:
+    """The layers of a network, applied to a tile.
+
+    No layer sees a border. So the rescaling of the input can be folded into the convolution after it; and a convolution
+    to few channels after a transposed one reads its phases as they are, so that only its few channels are laid out.
+    """
+
+    def __init__(self, network: keras.Model, geometry: Geometry, tile: int) -> None:
+        """Finds out what is needed of each layer.
+
+        Args:
+            network: A functional model from (batch, height, width, 3) to an enlarged picture.
+            geometry: Of the network.
+            tile: Side of the tile, in input pixels.
+
+        Raises:
+            ConfigError: The tile is all halo, or not a multiple of the grid.
+            ModelError: The network has a layer of an unknown kind.
+        """
+        uses, first = find_uses(network), geometry.halo * geometry.scale
+        self._network, self._result = network, (first, first + geometry.middle(tile) * geometry.scale - 1)
+        self._wanted, self._multiples = pixels_read(network, self._result), find_multiples(network)
+        self._folded = find_foldable(uses, network)
+        self._done = {layer for chain in self._folded.values() for layer in chain}
+        self._readers = _find_phase_readers(self._folded, uses)
+        self._writers = {reader: writer for writer, reader in self._readers.items()}
+        self._rescalings = find_rescalings(self._folded, uses, network)
+
+    def __call__(self, tile: tf.Tensor) -> tf.Tensor:
+        """Maps a tile, float32 (batch, tile, tile, 3), to its enlarged middle, float32 (batch, side, side, 3)."""
+        parts = {id(self._network.input): Part(tile)}
+        for layer, inputs, output in walk_layers(self._network):
+            if inputs and id(output) in self._wanted:
+                parts[id(output)] = self._apply(layer, [parts[id(tensor)] for tensor in inputs], inputs[0], output)
+        return _cut(parts[id(self._network.output)], self._result)
+
+    def _apply(
+        self, layer: keras.Layer, given: list[Part], first_input: keras.KerasTensor, output: keras.KerasTensor
+    ) -> Part:
+        wanted = self._wanted[id(output)]
+        if layer in self._done or layer in self._rescalings.values():
+            return given[0]
+        if layer in self._writers:
+            return self._apply_to_phases(layer, given[0], wanted)
+        rule = find_rule(layer)
+        read = rule.reads(layer, wanted)
+        match rule.kind:
+            case Kind.CONVOLUTION:
+                return self._apply_convolution(layer, given[0], wanted, self._multiples[id(first_input)])
+            case Kind.TRANSPOSED_CONVOLUTION:
+                return self._apply_transposed(layer, given[0], wanted)
+            case Kind.UPSAMPLING:
+                return Part(enlarge(layer, _cut(given[0], read)), read[0] * side(layer, "size"))
+            case Kind.BORDER:  # what is wanted lies inside: only places move
+                return Part(given[0].pixels, given[0].first + wanted[0] - read[0])
+            case _:
+                return Part(apply_pointwise(layer, [_cut(part, read) for part in given]), wanted[0])
+
+    def _apply_convolution(self, layer: layers.Conv2D, given: Part, wanted: Interval, multiple: int) -> Part:
+        block = largest_block(layer, multiple)
+        blocks = math.ceil((wanted[1] + 1 - wanted[0]) / block)
+        read = find_rule(layer).reads(layer, (wanted[0], wanted[0] + blocks * block - 1))
+        x, rescaling = _cut(given, read), self._rescalings.get(layer)
+        return Part(convolve_in_blocks(layer, self._folded[layer], x, block, rescaling=rescaling), wanted[0])
+
+    def _apply_transposed(self, layer: layers.Conv2DTranspose, given: Part, wanted: Interval) -> Part:
+        """Returns its pixels, or their phases for the convolution that reads these."""
+        stride = side(layer, "strides")
+        first, last = _cells(layer, wanted)
+        weights = transposed_weights(layer, self._folded[layer])
+        x = _cut(given, (first + 1 - weights[0].shape[0], last))
+        phases = convolve(layer, self._folded[layer], x, weights)
+        if layer in self._readers:
+            return Part(phases, first)
+        return Part(depth_to_space(phases, stride), first * stride - transposed_crop(layer))
+
+    def _apply_to_phases(self, layer: layers.Conv2D, given: Part, wanted: Interval) -> Part:
+        """Computes a convolution after a transposed one from the phases, where it is a smaller one."""
+        writer = self._writers[layer]
+        stride = side(writer, "strides")
+        kernel, bias = in_blocks(folded_weights(layer, self._folded[layer]), stride)
+        # The window of a block starts `reach` pixels before it, so at the first phase of a cell.
+        cells = kernel.shape[0] // stride
+        kernel = kernel.reshape(cells, stride, cells, stride, kernel.shape[2], -1)
+        kernel = kernel.transpose(0, 2, 1, 3, 4, 5).reshape(cells, cells, given.pixels.shape[-1], -1)
+        (first, last), reach = _cells(writer, wanted), cells // 2
+        x = convolve(layer, self._folded[layer], _cut(given, (first - reach, last + reach)), (kernel, bias))
+        return Part(depth_to_space(x, stride), first * stride - transposed_crop(writer))
+
+
+def _cut(part: Part, pixels: Interval) -> tf.Tensor:
+    """Returns an interval of rows and columns, with zeros beyond the part, on which nothing depends that is wanted."""
+    length = part.pixels.shape[1]
+    first, end = pixels[0] - part.first, pixels[1] + 1 - part.first
+    inside = slice(max(first, 0), min(end, length))
+    x = part.pixels if inside == slice(0, length) else part.pixels[:, inside, inside]
+    around = [max(-first, 0), max(end - length, 0)]
+    return tf.pad(x, [[0, 0], around, around, [0, 0]]) if any(around) else x
+
+
+def _cells(layer: layers.Conv2DTranspose, pixels: Interval) -> Interval:
+    """Returns the blocks of phases that hold an interval of a transposed convolution's output."""
+    stride, cropped = side(layer, "strides"), transposed_crop(layer)
+    return (pixels[0] + cropped) // stride, (pixels[1] + cropped) // stride
+
+
+def _find_phase_readers(folded: Chains, uses: Uses) -> dict[keras.Layer, keras.Layer]:
+    """Maps transposed convolutions to the convolution to few channels that alone reads them, if its window fits.
+
+    It fits where it looks as far as a whole number of phases; otherwise it would have more to multiply than before.
+    """
+    readers = {}
+    for layer, chain in folded.items():
+        found = uses[id((chain[-1] if chain else layer).output)]
+        if not isinstance(layer, layers.Conv2DTranspose) or len(found) != 1:
+            continue
+        reader, stride = found[0][0], side(layer, "strides")
+        if (
+            is_plain(reader)
+            and reader.filters * stride**2 <= CHANNEL_GROUP
+            and side(reader, "kernel_size") // 2 % stride == 0
+        ):
+            readers[layer] = reader
+    return readers

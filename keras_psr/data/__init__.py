@@ -1,0 +1,1 @@
+"""From sources of photographs to training samples."""

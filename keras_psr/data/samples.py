@@ -1,0 +1,288 @@
+"""The training sample stream: a pure function of (seed, sample index), so that a fit can be resumed and sharded."""
+
+import copy
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from threading import Lock
+
+import numpy as np
+import tensorflow as tf
+
+from keras_psr.constants import DEGRADATIONS
+from keras_psr.data.degradation import MAX_BLUR_REACH, degrade
+from keras_psr.data.sources import Picture, report_skipped
+from keras_psr.errors import ConfigError, DataError, ImageFileError
+from keras_psr.images.pixels import crop_to_multiple, make_low_res
+
+CACHE_BYTES = 2 * 1024**3
+"""Decoded pictures and their low-resolution versions kept in memory; others are decoded anew each time."""
+
+MAX_DRAWS = 1000
+"""Draws for one sample before the pictures count as unusable."""
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Which crop of which picture, and how it is turned.
+
+    Attributes:
+        picture: Index of the picture in the stream's list.
+        top: First row of the crop, in pixels, a multiple of the scale.
+        left: First column of the crop, in pixels, a multiple of the scale.
+        orientation: 0 to 7: quarter turns (`orientation % 4`), mirrored from 4 on.
+        index: Position in the stream, which decides how it is degraded.
+    """
+
+    picture: int
+    top: int
+    left: int
+    orientation: int
+    index: int = field(default=0, compare=False)
+
+
+class SampleStream:
+    """Endless crops of a list of pictures, with the low-resolution input of each.
+
+    Pictures are shrunk whole, once, and pairs are cut from both versions, so a crop begins at a pixel of the small
+    picture. Every such position of every picture is about equally likely: pictures are drawn in proportion to their
+    area.
+    """
+
+    def __init__(
+        self,
+        pictures: Sequence[Picture],
+        *,
+        scale: int,
+        crop: int,
+        seed: int = 0,
+        blur_sigma: float = 0.0,
+        degradation: str = "bicubic",
+        surround: int = 0,
+    ) -> None:
+        """Leaves out the pictures that are smaller than the crop, and says so once.
+
+        Args:
+            pictures: Where crops come from.
+            scale: Upscaling factor; `crop` is a multiple of it.
+            crop: Side of the square high-resolution crops, in pixels.
+            seed: Which stream.
+            blur_sigma: Gaussian blur before downscaling, in high-resolution pixels (`pixels.make_low_res`).
+            degradation: `bicubic`, or `photo` for what else happens to photographs (`degradation.degrade`).
+            surround: What the input shows of the picture around the crop, mirrored beyond the picture's border, in
+                low-resolution pixels on each side.
+
+        Raises:
+            ConfigError: The degradation is unknown, or is `photo`, which blurs by itself, with a `blur_sigma`.
+            DataError: No picture is as large as the crop, or none can be read.
+        """
+        if degradation not in DEGRADATIONS:
+            raise ConfigError(f"degradation must be one of {', '.join(DEGRADATIONS)}. Received: {degradation!r}.")
+        if degradation == "photo" and blur_sigma:
+            raise ConfigError(f"blur_sigma must be 0 with the degradation photo, which blurs. Received: {blur_sigma}.")
+        fits = [min(picture.height, picture.width) >= crop for picture in pictures]
+        self.pictures = [picture for picture, fit in zip(pictures, fits, strict=True) if fit]
+        report_skipped(
+            (picture.name, f"{picture.height}x{picture.width} is smaller than the crop of {crop}x{crop}")
+            for picture, fit in zip(pictures, fits, strict=True)
+            if not fit
+        )
+        if not self.pictures:
+            raise DataError(f"No picture of {len(fits)} is as large as the crop, {crop}x{crop}. Use a smaller --crop.")
+        self.scale, self.crop, self.seed, self.blur_sigma = scale, crop, seed, blur_sigma
+        self.degradation, self.surround = degradation, surround
+        areas = np.array([picture.height * picture.width for picture in self.pictures], np.float64)
+        self._cumulative_area = np.cumsum(areas) / areas.sum()
+        self._cache: dict[int, tuple[np.ndarray, np.ndarray | None]] = {}
+        self._smallest = crop
+        self._unusable: set[int] = set()
+        self._lock = Lock()
+        self.sample(0)  # fails here if no picture can be read, not later inside TensorFlow
+
+    def sample(self, index: int) -> Sample:
+        """The sample at a position of the stream; a picture that turns out unusable is drawn again.
+
+        Args:
+            index: Position in the stream, from 0.
+
+        Returns:
+            The same sample for the same (seed, index) and pictures.
+
+        Raises:
+            DataError: So many draws were unusable that the pictures must be.
+        """
+        generator = np.random.default_rng((self.seed, index))
+        for _ in range(MAX_DRAWS):
+            picture = int(np.searchsorted(self._cumulative_area, generator.random(), side="right"))
+            place, orientation = generator.random(2), int(generator.integers(8))
+            pixels = self._decode(picture)
+            if pixels is not None:
+                positions = [(side - self.crop) // self.scale + 1 for side in pixels.shape[:2]]
+                top, left = (self.scale * int(p * number) for p, number in zip(place, positions, strict=True))
+                return Sample(picture, top, left, orientation, index)
+        raise DataError(f"{len(self._unusable)} of {len(self.pictures)} pictures cannot be read. Check the source.")
+
+    def with_crop(self, crop: int) -> "SampleStream":
+        """Returns the same stream with smaller crops; both share the pictures that are in memory.
+
+        Args:
+            crop: Side of the crops, in pixels: a multiple of the scale, at most this stream's.
+        """
+        other = copy.copy(self)
+        other.crop = crop
+        return other
+
+    def crops(self, sample: Sample) -> tuple[np.ndarray, np.ndarray]:
+        """Cuts a sample: the crop, and the same part of the low-resolution picture.
+
+        Args:
+            sample: From `sample`.
+
+        Returns:
+            uint8 (low_res, high_res), (crop / scale + 2 * surround, the same, 3) and (crop, crop, 3).
+
+        Raises:
+            ImageFileError: The picture has become unreadable.
+        """
+        pixels = self._decode(sample.picture)
+        if pixels is None:
+            raise ImageFileError(f"{self.pictures[sample.picture].name} cannot be read any more.")
+        high_res = _cut(pixels, sample.top, sample.left, self.crop)
+        _, whole = self._cache.get(sample.picture, (None, None))
+        if whole is None:
+            low_res = self._shrink_crop(pixels, sample)
+        else:
+            top, left = (position // self.scale - self.surround for position in (sample.top, sample.left))
+            low_res = _cut(whole, top, left, self._low_crop)
+        return _turn(low_res, sample.orientation), _turn(high_res, sample.orientation)
+
+    @property
+    def _low_crop(self) -> int:
+        """Side of the input, in low-resolution pixels."""
+        return self.crop // self.scale + 2 * self.surround
+
+    def _shrink_crop(self, pixels: np.ndarray, sample: Sample) -> np.ndarray:
+        """Makes the low-resolution input of one sample, with degradations drawn for it alone.
+
+        It is made with a margin, mirrored at the picture's border, so that without degradations it equals a crop of the
+        whole low-resolution picture.
+        """
+        is_degraded = self.degradation == "photo"
+        low_margin = 2 + (MAX_BLUR_REACH if is_degraded else int(np.ceil(4 * self.blur_sigma / self.scale)))
+        margin = self.scale * (low_margin + self.surround)
+        surrounded = _cut(pixels, sample.top - margin, sample.left - margin, self.crop + 2 * margin)
+        if is_degraded:
+            # Seeds are padded with zeros: the 1 makes these numbers others than those of `sample`.
+            low_res = degrade(surrounded, self.scale, np.random.default_rng((self.seed, sample.index, 1)))
+        else:
+            low_res = make_low_res(surrounded, self.scale, self.blur_sigma)
+        return low_res[low_margin:-low_margin, low_margin:-low_margin]
+
+    def batch(self, first: int, size: int) -> tuple[np.ndarray, np.ndarray]:
+        """Samples `first` to `first + size - 1` of the stream, stacked: uint8 (low_res, high_res)."""
+        low_res, high_res = zip(*(self._pair(index) for index in range(first, first + size)), strict=True)
+        return np.stack(low_res), np.stack(high_res)
+
+    def dataset(
+        self,
+        *,
+        batch_size: int,
+        first_sample: int,
+        num_steps: int,
+        replicas: range = range(1),
+        num_replicas: int = 1,
+    ) -> tf.data.Dataset:
+        """Returns the batches of so many steps, prepared ahead in the background.
+
+        Args:
+            batch_size: Samples a step, over all replicas.
+            first_sample: Position of the first batch in the stream.
+            num_steps: Batches.
+            replicas: The replicas (devices that share a step) to give their parts, in turn.
+            num_replicas: Replicas in all, which divide the batch.
+
+        Returns:
+            A dataset of uint8 (low_res, high_res) batches of batch_size / num_replicas samples.
+        """
+        part, crop, low_crop = batch_size // num_replicas, self.crop, self._low_crop
+
+        def load(turn: int) -> tuple[np.ndarray, np.ndarray]:
+            step, local = divmod(int(turn), len(replicas))
+            return self.batch(first_sample + step * batch_size + replicas[local] * part, part)
+
+        def load_tensors(turn: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            low_res, high_res = tf.numpy_function(load, [turn], (tf.uint8, tf.uint8))
+            return (
+                tf.ensure_shape(low_res, (part, low_crop, low_crop, 3)),
+                tf.ensure_shape(high_res, (part, crop, crop, 3)),
+            )
+
+        turns = tf.data.Dataset.range(num_steps * len(replicas))
+        return turns.map(load_tensors, num_parallel_calls=2, deterministic=True).prefetch(4)
+
+    def describe_batch(self, first: int, size: int) -> str:
+        """Index and name of the picture that each sample of a batch comes from, for messages."""
+        pictures = [self.sample(index).picture for index in range(first, first + size)]
+        return ", ".join(f"{picture} ({self.pictures[picture].name})" for picture in dict.fromkeys(pictures))
+
+    def _pair(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        """The crops of the sample at a position, of another picture if one breaks meanwhile."""
+        while True:  # ends: `sample` does not name a broken picture again, and raises DataError if all are
+            try:
+                return self.crops(self.sample(index))
+            except ImageFileError:
+                continue
+
+    def _decode(self, index: int) -> np.ndarray | None:
+        """Returns the picture's pixels, from memory if they are there; None if it cannot be used, said once."""
+        if index in self._cache:
+            return self._cache[index][0]
+        if index in self._unusable:
+            return None
+        picture = self.pictures[index]
+        try:
+            pixels = picture.read()
+            if min(pixels.shape[:2]) < self._smallest:
+                raise ImageFileError(
+                    f"{pixels.shape[0]}x{pixels.shape[1]} is smaller than the crop of {self._smallest}"
+                )
+        except ImageFileError as error:
+            with self._lock:
+                if index not in self._unusable:
+                    self._unusable.add(index)
+                    report_skipped([(picture.name, str(error))])
+            return None
+        pixels = crop_to_multiple(pixels, self.scale)
+        self._keep(index, pixels)
+        return pixels
+
+    def _keep(self, index: int, pixels: np.ndarray) -> None:
+        """Keeps a picture and its low-resolution version, unless each crop has its own, while there is room."""
+        low_res = None if self.degradation == "photo" else make_low_res(pixels, self.scale, self.blur_sigma)
+        with self._lock:
+            kept = [array for pair in [*self._cache.values(), (pixels, low_res)] for array in pair if array is not None]
+            if index not in self._cache and sum(array.nbytes for array in kept) <= CACHE_BYTES:
+                self._cache[index] = (pixels, low_res)
+
+
+def _cut(pixels: np.ndarray, top: int, left: int, size: int) -> np.ndarray:
+    """A square of a picture; what lies outside is mirrored, the border pixel repeated (MATLAB `symmetric`)."""
+    height, width = pixels.shape[:2]
+    if min(top, left) >= 0 and top + size <= height and left + size <= width:
+        return pixels[top : top + size, left : left + size]
+    rows = _mirrored(np.arange(top, top + size), height)
+    columns = _mirrored(np.arange(left, left + size), width)
+    return pixels[rows[:, None], columns]
+
+
+def _mirrored(positions: np.ndarray, size: int) -> np.ndarray:
+    """Positions outside [0, size) mirrored at the border, as often as needed."""
+    positions = positions % (2 * size)
+    return np.where(positions < size, positions, 2 * size - 1 - positions)
+
+
+def _turn(image: np.ndarray, orientation: int) -> np.ndarray:
+    turned = np.rot90(image, orientation % 4)
+    return turned[:, ::-1] if orientation >= 4 else turned

@@ -1,0 +1,263 @@
+"""A `.tflite` as a function of tiles, run by LiteRT on the CPU's cores or a GPU; needs neither TensorFlow nor Keras."""
+
+import os
+import queue
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+from ai_edge_litert.interpreter import Interpreter
+
+from keras_psr.errors import ConfigError, ModelError
+from keras_psr.images.tiling import Geometry
+from keras_psr.inference.gpu import LOOKED_FOR, GpuError, GpuNetwork
+from keras_psr.inference.litert_log import captured_log
+from keras_psr.inference.tflite_metadata import read_metadata
+
+DEVICES = ("auto", "cpu", "gpu")
+"""What `device` accepts."""
+
+GPU_WORKERS = 4
+"""Threads that cut tiles for a GPU and place what it gives: two tiles are on the GPU, the next ones wait for it."""
+
+MAX_GPU_DIFFERENCE = 1.0
+"""Most that a GPU's result may differ from the CPU's for `auto` to take the GPU, in grey levels.
+
+In float32 GPUs differ by less than 0.01. Arithmetic in float16, which files of float16 ask for, has steps of 0.06 to
+0.125 between 128 and 255, which add up over the layers.
+"""
+
+Take: TypeAlias = Callable[[np.ndarray], Any]
+
+
+class TileInterpreter:
+    """Any `.tflite` as a function of tiles on the CPU, for one thread at a time.
+
+    Attributes:
+        shape: Input shape, (1, height, width, 3).
+        output_shape: Shape of the result.
+        dtype: Of input and result: uint8 for a fully quantized file, else float32.
+    """
+
+    def __init__(self, content: bytes, *, num_threads: int = 1) -> None:
+        """Loads a file, with XNNPACK where it applies.
+
+        Args:
+            content: A TFLite flatbuffer of a network from pictures to pictures.
+            num_threads: Threads to compute with.
+
+        Raises:
+            ModelError: LiteRT cannot load it, or it does not go from one picture to one picture.
+        """
+        try:
+            with captured_log():
+                self._interpreter = Interpreter(model_content=content, num_threads=num_threads)
+                self._interpreter.allocate_tensors()
+        except (RuntimeError, ValueError) as error:
+            raise ModelError(f"LiteRT cannot load the model: {' '.join(str(error).split())}") from error
+        inputs, outputs = self._interpreter.get_input_details(), self._interpreter.get_output_details()
+        self.shape, self.output_shape = (
+            tuple(int(side) for side in details[0]["shape"]) for details in (inputs, outputs)
+        )
+        if len(inputs) != 1 or len(outputs) != 1 or len(self.shape) != 4 or self.shape[3] != 3:
+            raise ModelError(f"The model must take one picture (1, height, width, 3). Received: {self.shape}.")
+        self.dtype = np.dtype(inputs[0]["dtype"])
+        self._input, self._output = inputs[0]["index"], outputs[0]["index"]
+
+    def __call__(self, tile: np.ndarray, take: Take = np.array) -> Any:
+        """Enlarges a tile.
+
+        Args:
+            tile: RGB (height, width, 3) in [0, 255], of the file's size; any for a file of open size.
+            take: Makes what is returned from the result, which is LiteRT's own memory: it must not keep that.
+
+        Returns:
+            What `take` gives, by default a copy, for RGB (height, width, 3) in [0, 255]; its side is scale times the
+            tile's, for files of a fixed size without the halo.
+        """
+        if tile.shape != self.shape[1:]:
+            self._interpreter.resize_tensor_input(self._input, (1, *tile.shape))
+            self._interpreter.allocate_tensors()
+            self.shape = (1, *tile.shape)
+        self._interpreter.set_tensor(self._input, tile[None].astype(self.dtype, copy=False))
+        self._interpreter.invoke()
+        return take(self._interpreter.tensor(self._output)()[0])
+
+    def time(self) -> float:
+        """Seconds that the network alone takes for the tile that was given last."""
+        start = time.perf_counter()
+        self._interpreter.invoke()
+        return time.perf_counter() - start
+
+    def describe_operators(self) -> list[dict[str, Any]]:
+        """LiteRT's own list of what it runs: `index`, `op_name`, `inputs`, `outputs`, types, and delegates' parts."""
+        return self._interpreter._get_ops_details()
+
+
+class LiteRTNetwork:
+    """A `.tflite` that keras-psr exported; several threads may call it at once.
+
+    Attributes:
+        geometry: Scale, halo and grid, which the file states.
+        workers: Threads that should call it at once.
+        is_quantized: Whether it takes and gives uint8, so that 16-bit pictures are beyond it.
+        name: The file's name, for messages.
+        device: A line that says what computes, and why.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        threads: int | None = None,
+        device: str = "cpu",
+        on_device: Callable[[str], None] = lambda line: None,
+    ) -> None:
+        """Loads a file.
+
+        Args:
+            path: The `.tflite` file.
+            threads: Tiles that the CPU computes at once, each on one core; None for all cores. Each takes its own
+                memory, 20 to 150 MB.
+            device: `cpu`; `gpu`, which may be a software adapter; or `auto`, which takes a GPU that is real, gives the
+                CPU's pixels to `MAX_GPU_DIFFERENCE` on one tile, and is faster on it.
+            on_device: Called with a line that says what computes if `device` left a choice, and with another if a
+                GPU fails later, when the CPU goes on.
+
+        Raises:
+            ModelError: It is no such file, was not exported by keras-psr, or is damaged.
+            ConfigError: `device` is none of these, or `gpu` and there is none that runs the file.
+        """
+        check_device(device)
+        metadata = read_metadata(path)
+        self.name, self._cores, self._on_device = path.name, threads or available_cores(), on_device
+        self._content = path.read_bytes()
+        self._interpreters: queue.LifoQueue[TileInterpreter | None] = queue.LifoQueue()
+        for _ in range(self._cores - 1):
+            self._interpreters.put(None)  # made when so many tiles are under way
+        interpreter = self._make_interpreter()
+        self._interpreters.put(interpreter)
+        self.is_quantized = interpreter.dtype == np.uint8
+        try:
+            scale, halo, self._tile = (int(metadata[key]) for key in ("scale", "halo", "tile"))
+            # Files that were made before there were styles do not state a grid.
+            self.geometry = Geometry(scale, halo, int(metadata.get("grid", 1)))
+        except (KeyError, TypeError, ValueError) as error:
+            raise ModelError(f"{path} does not say its scale, halo and tile. Export it again.") from error
+        side = (self._tile - 2 * halo) * scale
+        shapes = [list(shape) for shape in (interpreter.shape, interpreter.output_shape)]
+        if shapes != [[1, self._tile, self._tile, 3], [1, side, side, 3]]:
+            raise ModelError(
+                f"{path} goes from {shapes[0]} to {shapes[1]}, which is not what its metadata says. Export it again."
+            )
+        self._lock, self._gpu = threading.Lock(), self._open_gpu(device, is_exact(metadata))
+        self.workers = max(self._cores, GPU_WORKERS) if self._gpu else self._cores
+
+    def tile_size(self, height: int, width: int) -> tuple[int, int]:
+        """Height and width of the tiles for a picture: always those of the file."""
+        return self._tile, self._tile
+
+    def __call__(self, tile: np.ndarray, take: Take = np.array) -> Any:
+        """Enlarges a tile.
+
+        Args:
+            tile: RGB of the file's tile size, in [0, 255].
+            take: Makes what is returned from the result, of which it must keep nothing.
+
+        Returns:
+            What `take` gives, by default a copy, for RGB in [0, 255], the tile without its halo, enlarged by the scale;
+            uint8 from a quantized file, else float32.
+        """
+        gpu = self._gpu
+        if gpu:
+            try:
+                return gpu(tile, take)
+            except GpuError as error:
+                self._give_up(gpu, error)
+        interpreter = self._interpreters.get()
+        try:
+            interpreter = interpreter or self._make_interpreter()
+            return interpreter(tile, take)
+        finally:
+            self._interpreters.put(interpreter)
+
+    def _make_interpreter(self) -> TileInterpreter:
+        try:
+            return TileInterpreter(self._content)
+        except ModelError as error:
+            raise ModelError(f"{self.name} cannot be run: {error} Export it again.") from error
+
+    def _open_gpu(self, device: str, exact: bool) -> GpuNetwork | None:
+        """The GPU to compute on, or None for the CPU; says which it is."""
+        self.device = f"Computing on the CPU with {self._cores} thread{'s' if self._cores > 1 else ''}"
+        if device == "cpu":
+            return None
+        gpu = None
+        try:
+            if device == "auto" and self.is_quantized:
+                raise GpuError("files of 8 bits are made for it")
+            gpu = GpuNetwork(self._content, exact=exact)
+            difference = self._compare(gpu, is_choosy=device == "auto")
+            self.device = f"Computing on the GPU {gpu.adapter}: within {difference:.2g} grey levels of the CPU"
+        except GpuError as error:
+            if gpu:
+                gpu.close()
+                gpu = None
+            if device == "gpu":
+                raise ConfigError(no_gpu(self.name, error)) from error
+            self.device += f": {error}"
+        self._on_device(self.device)
+        return gpu
+
+    def _compare(self, gpu: GpuNetwork, *, is_choosy: bool) -> float:
+        """The largest difference between a GPU's pixels and the CPU's on one tile of noise, in grey levels.
+
+        Raises:
+            GpuError: It should not be taken, if `is_choosy`: it is imitated, inaccurate or slower than the CPU.
+        """
+        if is_choosy and not gpu.is_hardware:
+            raise GpuError(f"the only adapter, {gpu.adapter}, is no real GPU")
+        interpreter = self._interpreters.queue[-1]
+        assert interpreter
+        tile = np.random.default_rng(0).integers(0, 256, interpreter.shape[1:], np.uint8)
+        expected = interpreter(tile).astype(np.float32)
+        difference = float(np.abs(gpu(tile) - expected).max())
+        if is_choosy and not difference <= MAX_GPU_DIFFERENCE:  # so that NaN is refused, too
+            raise GpuError(f"{gpu.adapter} gives other pixels, by up to {difference:.2g} grey levels")
+        if is_choosy:
+            on_gpu = min(gpu.time() for _ in range(2))
+            on_cpu = min(interpreter.time() for _ in range(2)) / self._cores
+            if on_gpu > on_cpu:
+                raise GpuError(f"{gpu.adapter} takes {on_gpu / on_cpu:.2g} times as long")
+        return difference
+
+    def _give_up(self, gpu: GpuNetwork, error: GpuError) -> None:
+        """Leaves a GPU that failed; the first of the threads that notice says so."""
+        with self._lock:
+            if self._gpu is gpu:
+                self._gpu = None
+                self.device = f"The GPU {gpu.adapter} failed ({error}). The CPU goes on; nothing is lost"
+                self._on_device(self.device)
+
+
+def check_device(device: str) -> None:
+    """Raises ConfigError if there is no such choice of a device."""
+    if device not in DEVICES:
+        raise ConfigError(f"device must be one of {', '.join(DEVICES)}. Received: {device!r}.")
+
+
+def is_exact(metadata: dict[str, Any]) -> bool:
+    """Whether a GPU should compute a file in float32: any but those of float16, for which less may be enough."""
+    return metadata.get("variant") != "float16"
+
+
+def no_gpu(name: str, error: GpuError) -> str:
+    """What is said to somebody who asked for a GPU if none runs the file of a name."""
+    return f"--device gpu cannot run {name}: {error}. Looked for {LOOKED_FOR}. Install the driver, or use --device cpu."
+
+
+def available_cores() -> int:
+    """The processor cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,0 +1,166 @@
+"""Where models are found: the shipped ones, run folders and files."""
+
+import hashlib
+import json
+import re
+from difflib import get_close_matches
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from keras_psr.errors import ModelError
+
+MODEL_FILE = "model.keras"
+CARD_FILE = "card.json"
+RUN_FILE = "config.json"
+
+RUNS_FOLDER = "runs"
+"""Where `keras-psr fit` puts run folders."""
+
+DEFAULT_VARIANT = "float32"
+"""The `.tflite` that a shipped model's name stands for: its pixels are the network's own, int8's nearly so."""
+
+
+def shipped_folder() -> Path:
+    """The folder that holds one folder for each shipped model."""
+    return Path(str(files("keras_psr.saved_models")))
+
+
+def shipped_models() -> dict[str, dict[str, Any]]:
+    """The cards of all shipped models, by name, sorted."""
+    cards = sorted(shipped_folder().glob(f"*/{CARD_FILE}"))
+    return {path.parent.name: json.loads(path.read_text(encoding="utf-8")) for path in cards}
+
+
+def model_names(*, task: str | None = None, variants: bool = True) -> list[str]:
+    """The names of the shipped models, each followed by those of its `.tflite` files: x4, x4_float16, ...
+
+    Args:
+        task: Of the models, as their cards say it; None for all.
+        variants: Whether to name the files.
+    """
+    names: list[str] = []
+    for name, card in shipped_models().items():
+        if task in (None, card.get("task")):
+            names += [name, *(_variants(name) if variants else [])]
+    return names
+
+
+def _variants(name: str) -> list[str]:
+    return sorted(path.stem for path in (shipped_folder() / name).glob(f"{name}_*.tflite"))
+
+
+def find_model(model: str | Path) -> Path:
+    """The `.keras` file that a user means.
+
+    Args:
+        model: A shipped model's name, a run folder, or a `.keras` file. An existing path wins over a name.
+
+    Returns:
+        Its path. A shipped model's checksum has been verified.
+
+    Raises:
+        ModelError: Nothing of that name exists, or a shipped file is damaged.
+    """
+    path = Path(model)
+    if path.is_dir():
+        if not (path / MODEL_FILE).is_file():
+            raise ModelError(f"The folder {path} holds no {MODEL_FILE}. Give a run folder of `keras-psr fit`.")
+        return path / MODEL_FILE
+    if path.is_file():
+        return path
+    if str(model) in shipped_models():
+        return _verified(shipped_folder() / str(model) / MODEL_FILE)
+    base = str(model).rpartition("_")[0]
+    if str(model) in _variants(base):
+        raise ModelError(f"{model} is a .tflite file, which only runs. Give the network itself: {base}.")
+    raise _unknown(str(model), variants=False)
+
+
+def _unknown(model: str, *, variants: bool) -> ModelError:
+    """The error that suggests the nearest name and lists all: with those of `.tflite` files, or without."""
+    names = model_names(variants=False)
+    endings = sorted({file.removeprefix(name) for name in names for file in _variants(name)}) if variants else []
+    plain = {_plain(name): name for name in model_names(variants=variants)}
+    near = get_close_matches(_plain(model), plain, n=1, cutoff=0.7)
+    hint = f" Did you mean {plain[near[0]]}?" if near else ""
+    return ModelError(
+        f"No model {model!r}.{hint} Expected a run folder, a .keras or .tflite file, or a shipped model: "
+        f"{', '.join(names) or 'none'}"
+        f"{'; each also with ' + ', '.join(endings) + f' ({names[-1]}{endings[0]})' if endings else ''}."
+    )
+
+
+def _plain(name: str) -> str:
+    """A name without what people get wrong in it."""
+    return re.sub(r"[^a-z0-9]", "", name.lower())
+
+
+def find_runnable(model: str | Path) -> Path:
+    """The file that enlarges pictures for a user: a `.tflite` where there is one, for it needs no TensorFlow.
+
+    Args:
+        model: As for `find_model`, where a shipped model's name stands for its float32 `.tflite`; or the name of one of
+            its files (`x4_int8`), or a `.tflite` file.
+
+    Returns:
+        Its path, a `.tflite` or a `.keras` file. A shipped file's checksum has been verified.
+
+    Raises:
+        ModelError: Nothing of that name exists, or a shipped file is damaged.
+    """
+    name, _, variant = str(model).partition("_")
+    if not Path(model).exists() and (shipped_folder() / name / CARD_FILE).is_file():
+        file = shipped_folder() / name / f"{name}_{variant or DEFAULT_VARIANT}.tflite"
+        if file.is_file():
+            return _verified(file)
+    if not Path(model).exists() and str(model) not in shipped_models():
+        raise _unknown(str(model), variants=True)
+    return find_model(model)
+
+
+def find_tflite(model: str | Path) -> Path:
+    """As `find_runnable`, for what needs a `.tflite`.
+
+    Raises:
+        ModelError: There is no such model, or no `.tflite` of it.
+    """
+    path = find_runnable(model)
+    if path.suffix != ".tflite":
+        raise ModelError(f"{model} is no .tflite file. Make one: keras-psr export {model} --tflite")
+    return path
+
+
+def fit_settings(model: str | Path) -> dict[str, Any]:
+    """The settings that a model was fitted with, from its run folder or its card, which stand beside its file.
+
+    Args:
+        model: As for `find_runnable`.
+
+    Returns:
+        Settings by name; empty where nobody wrote them down.
+
+    Raises:
+        ModelError: There is no such model.
+    """
+    folder = find_runnable(model).parent
+    try:
+        if (folder / CARD_FILE).is_file():
+            return json.loads((folder / CARD_FILE).read_text(encoding="utf-8"))["fit"]["config"]
+        return json.loads((folder / RUN_FILE).read_text(encoding="utf-8"))["config"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+
+
+def file_sha256(path: Path) -> str:
+    """The SHA-256 checksum of a file, in hexadecimal."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _verified(path: Path) -> Path:
+    """A shipped file, after its checksum was compared with the card's."""
+    expected = json.loads((path.parent / CARD_FILE).read_text(encoding="utf-8"))["sha256"].get(path.name, "nothing")
+    received = file_sha256(path)
+    if received != expected:
+        raise ModelError(f"{path} is damaged: its sha256 is {received}, its card says {expected}. Reinstall keras-psr.")
+    return path

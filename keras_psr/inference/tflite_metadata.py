@@ -1,0 +1,94 @@
+"""What keras-psr writes into a `.tflite` file, so that an app can tile without guessing; needs no TensorFlow."""
+
+import json
+import struct
+from pathlib import Path
+from typing import Any
+
+import flatbuffers  # type: ignore[import-untyped]
+import numpy as np
+from ai_edge_litert import schema_py_generated as schema
+
+from keras_psr.errors import ModelError
+
+METADATA_NAME = "keras_psr"
+FILE_IDENTIFIER = b"TFL3"
+
+
+def read_metadata(path: str | Path) -> dict[str, Any]:
+    """The metadata of a `.tflite` file: tile, halo, scale, value range, licence, measured drop and more.
+
+    Args:
+        path: The file.
+
+    Returns:
+        What `export` wrote; docs/deploy.md lists the keys.
+
+    Raises:
+        ModelError: It is not a `.tflite` file, or keras-psr did not make it.
+    """
+    try:
+        model = read_flatbuffer(Path(path).read_bytes())
+        for index in range(model.MetadataLength()):
+            entry = model.Metadata(index)
+            if entry.Name() == METADATA_NAME.encode():
+                return json.loads(model.Buffers(entry.Buffer()).DataAsNumpy().tobytes())
+    except OSError as error:
+        raise ModelError(f"{path} cannot be read: {error.strerror}. Give a .tflite file.") from error
+    except ModelError as error:
+        raise ModelError(f"{path}: {error}") from error
+    except (struct.error, ValueError, IndexError, TypeError, AttributeError) as error:  # offsets that point nowhere
+        raise ModelError(f"{path} is damaged or cut off. Export or download it again.") from error
+    raise ModelError(f"{path} has no metadata of keras-psr. Make the file with `keras-psr export --tflite`.")
+
+
+def with_metadata(content: bytes, metadata: dict[str, Any]) -> bytes:
+    """A copy of a model with keras-psr's metadata, in place of any that it had.
+
+    Args:
+        content: A TFLite flatbuffer.
+        metadata: JSON-ready.
+
+    Returns:
+        The new flatbuffer.
+
+    Raises:
+        ModelError: `content` is not a TFLite model.
+    """
+    model = unpack(content)
+    entries = model.metadata or []
+    entry = next((entry for entry in entries if entry.name == METADATA_NAME.encode()), None)
+    if entry is None:
+        entry = schema.MetadataT()
+        entry.name, entry.buffer = METADATA_NAME.encode(), len(model.buffers)
+        model.buffers.append(schema.BufferT())
+        model.metadata = [*entries, entry]
+    model.buffers[entry.buffer].data = np.frombuffer(json.dumps(metadata).encode(), np.uint8)
+    return pack(model)
+
+
+def read_flatbuffer(content: bytes) -> schema.Model:
+    """The root of a TFLite flatbuffer, for reading.
+
+    Raises:
+        ModelError: It is not one.
+    """
+    if content[4:8] != FILE_IDENTIFIER:
+        raise ModelError("not a TFLite model: the file identifier TFL3 is missing. Give a .tflite file.")
+    return schema.Model.GetRootAs(content, 0)
+
+
+def unpack(content: bytes) -> schema.ModelT:
+    """A TFLite flatbuffer as objects, for changing.
+
+    Raises:
+        ModelError: It is not one.
+    """
+    return schema.ModelT.InitFromObj(read_flatbuffer(content))
+
+
+def pack(model: schema.ModelT) -> bytes:
+    """The flatbuffer of a model's objects."""
+    builder = flatbuffers.Builder(1024)
+    builder.Finish(model.Pack(builder), FILE_IDENTIFIER)
+    return bytes(builder.Output())

@@ -1,0 +1,100 @@
+"""The weighted sum of loss terms that a network, or a picture itself, is fitted to."""
+
+from collections.abc import Sequence
+
+import keras
+import numpy as np
+from keras import KerasTensor
+
+from keras_psr.losses.terms import Comparison, Responses, Term
+from keras_psr.losses.vgg import build_vgg
+
+
+class PerceptualLoss:
+    """Named terms between a network's output and the original, and their weighted sum, for both tasks.
+
+    One VGG16 serves all terms. A term of weight zero is not computed.
+
+    Attributes:
+        terms: The terms that have a weight.
+        encoder: The VGG16 that gives the responses they compare; None if no term compares any.
+    """
+
+    def __init__(
+        self,
+        terms: Sequence[Term],
+        *,
+        vgg_weights: str = "bundled",
+        vgg_pooling: str = "max",
+        vgg_dtype: str = "float32",
+        shift_period: int = 1,
+    ) -> None:
+        """Builds VGG16 if a term needs it.
+
+        Args:
+            terms: As `losses.terms` makes them.
+            vgg_weights: As for `vgg.build_vgg`.
+            vgg_pooling: As for `vgg.build_vgg`.
+            vgg_dtype: Compute dtype of VGG16; the terms themselves are float32.
+            shift_period: Number of positions of VGG16's pooling grid, down and across, that the steps of a fit take in
+                turn: a network that sees each of them cannot fit a pattern to one. 1 leaves the grid where it is.
+
+        Raises:
+            ConfigError: A layer of VGG16 is unknown.
+            ModelError: VGG16's weights are missing or damaged.
+        """
+        self.terms = [term for term in terms if term.weight > 0]
+        self.shift_period = shift_period
+        layers = sorted({layer for term in self.terms for layer in term.layers})
+        self.encoder: keras.Model | None = None
+        if layers:
+            self.encoder = build_vgg(layers, weights=vgg_weights, pooling=vgg_pooling, dtype=vgg_dtype)
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """The weight of each term by name."""
+        return {term.name: term.weight for term in self.terms}
+
+    def compute(
+        self, output: KerasTensor, target: KerasTensor, step: KerasTensor | int = 0, wanted: Responses | None = None
+    ) -> dict[str, KerasTensor]:
+        """Returns each term by name, unweighted.
+
+        Args:
+            output: The network's pictures, (batch, height, width, 3) float32 in [0, 255].
+            target: The originals, the same shape and range.
+            step: Gradient steps done, which decides how the pooling grid is shifted.
+            wanted: `responses(target)`, where they are known already.
+        """
+        found: Responses = {}
+        if self.encoder is not None:
+            found = self.responses(self._shifted(output, step))
+            wanted = self.responses(self._shifted(target, step)) if wanted is None else wanted
+        comparison = Comparison(output, target, found, wanted or {})
+        return {term.name: term.error(comparison) for term in self.terms}
+
+    def total(self, terms: dict[str, KerasTensor]) -> KerasTensor:
+        """Returns the weighted sum of what `compute` returns, a scalar."""
+        return sum(self.weights[name] * term for name, term in terms.items())
+
+    def measure(self, image: np.ndarray, original: np.ndarray) -> dict[str, float]:
+        """Returns each term of one picture, unweighted, and their weighted sum as `loss`.
+
+        Args:
+            image: uint8 RGB (height, width, 3), both sides at least 8.
+            original: The same shape.
+        """
+        output, target = (picture[None].astype(np.float32) for picture in (image, original))
+        terms = self.compute(output, target)
+        return {"loss": float(self.total(terms)), **{name: float(term) for name, term in terms.items()}}
+
+    def responses(self, image: KerasTensor) -> Responses:
+        """Returns VGG16's responses to pictures (batch, height, width, 3) at all layers that some term compares."""
+        assert self.encoder is not None, "no term compares responses"
+        return self.encoder(image)
+
+    def _shifted(self, image: KerasTensor, step: KerasTensor | int) -> KerasTensor:
+        """Returns pictures cut at the top and left, by each number of pixels in turn, which shifts the pooling grid."""
+        if self.shift_period == 1:
+            return image
+        return image[:, step % self.shift_period :, step // self.shift_period % self.shift_period :]

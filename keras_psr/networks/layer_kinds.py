@@ -1,0 +1,140 @@
+"""The kinds of layer that networks are made of: what each reads, and how many pixels it makes of one."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum, auto
+from fractions import Fraction
+from typing import Any
+
+import keras
+from keras import layers
+
+from keras_psr.errors import ModelError
+from keras_psr.networks.style_transfer import ReflectionPadding2D
+
+Interval = tuple[int, int]
+"""First and last pixel of a row, both included."""
+
+
+class Kind(Enum):
+    """What a layer does to its input. Exports compute layers of one kind in one way."""
+
+    INPUT = auto()
+    CONVOLUTION = auto()
+    TRANSPOSED_CONVOLUTION = auto()
+    UPSAMPLING = auto()
+    BORDER = auto()
+    """Adds rows and columns at the borders, or takes them away."""
+    LINEAR = auto()
+    """Multiplies by a gain and adds a shift, so that a convolution before it can do that."""
+    ACTIVATION = auto()
+    ADDITION = auto()
+
+
+@dataclass(frozen=True)
+class LayerRule:
+    """What is known of the layers of one Keras class.
+
+    Attributes:
+        kind: How they are computed.
+        reads: Maps a layer and an interval of its output pixels to the input pixels that these depend on. By default
+            each output pixel reads the input pixel at its own place, and no other.
+        density: Maps a layer to its output pixels along one side for each input pixel.
+    """
+
+    kind: Kind
+    reads: Callable[[Any, Interval], Interval] = lambda layer, pixels: pixels
+    density: Callable[[Any], Fraction] = lambda layer: Fraction(1)
+
+
+def find_rule(layer: keras.Layer) -> LayerRule:
+    """Returns the row of `RULES` for a layer.
+
+    Raises:
+        ModelError: The layer is of an unknown kind.
+    """
+    for ancestor in type(layer).__mro__:
+        if ancestor in RULES:
+            return RULES[ancestor]
+    raise unknown_layer(layer)
+
+
+def unknown_layer(layer: keras.Layer) -> ModelError:
+    """Returns the error for a layer that neither tiling nor export knows."""
+    known = sorted(kind.__name__ for kind in RULES)
+    return ModelError(
+        f"The layer {layer.name} is of an unknown kind, {type(layer).__name__}. A network may be made of "
+        f"{', '.join(known)}; with square kernels and strides, and padding 'same', or 'valid' without strides."
+    )
+
+
+def side(layer: keras.Layer, name: str) -> int:
+    """Returns a layer's kernel size, stride or the like.
+
+    Raises:
+        ModelError: It is not square, or the layer has strides and does not pad 'same'.
+    """
+    value = getattr(layer, name)
+    is_valid = isinstance(layer, layers.Conv2D) and layer.padding == "valid" and set(layer.strides) == {1}
+    if len(set(value)) != 1 or not (is_valid or getattr(layer, "padding", "same") == "same"):
+        raise unknown_layer(layer)
+    return int(value[0])
+
+
+def transposed_crop(layer: layers.Conv2DTranspose) -> int:
+    """Returns what padding 'same' cuts off before the first pixel of a transposed convolution's full output."""
+    return max(side(layer, "kernel_size") - side(layer, "strides"), 0) // 2
+
+
+def _read_by_convolution(layer: layers.Conv2D, pixels: Interval) -> Interval:
+    kernel, stride, dilation = (side(layer, name) for name in ("kernel_size", "strides", "dilation_rate"))
+    reach = (kernel - 1) * dilation
+    padding = 0 if layer.padding == "valid" else max(reach + 1 - stride, 0) // 2
+    return pixels[0] * stride - padding, pixels[1] * stride - padding + reach
+
+
+def _read_by_transposed_convolution(layer: layers.Conv2DTranspose, pixels: Interval) -> Interval:
+    kernel, stride = side(layer, "kernel_size"), side(layer, "strides")
+    cropped = transposed_crop(layer)
+    return -((kernel - 1 - cropped - pixels[0]) // stride), (pixels[1] + cropped) // stride
+
+
+def _read_by_upsampling(layer: layers.UpSampling2D, pixels: Interval) -> Interval:
+    factor = side(layer, "size")
+    if layer.interpolation == "nearest":
+        return pixels[0] // factor, pixels[1] // factor
+    if layer.interpolation != "bilinear":
+        raise unknown_layer(layer)
+    places = [(pixel + 0.5) / factor - 0.5 for pixel in pixels]
+    return math.floor(places[0]), math.ceil(places[1])
+
+
+def _read_by_cropping(layer: layers.Cropping2D, pixels: Interval) -> Interval:
+    cropped = layer.cropping[0][0]
+    if {number for pair in layer.cropping for number in pair} != {cropped}:
+        raise unknown_layer(layer)
+    return pixels[0] + cropped, pixels[1] + cropped
+
+
+def _read_by_reflection(layer: ReflectionPadding2D, pixels: Interval) -> Interval:
+    return pixels[0] - layer.padding, pixels[1] - layer.padding  # what is mirrored lies at the border, in the halo
+
+
+RULES: dict[type[keras.Layer], LayerRule] = {
+    layers.InputLayer: LayerRule(Kind.INPUT),
+    layers.Conv2D: LayerRule(Kind.CONVOLUTION, _read_by_convolution, lambda layer: Fraction(1, side(layer, "strides"))),
+    layers.Conv2DTranspose: LayerRule(
+        Kind.TRANSPOSED_CONVOLUTION, _read_by_transposed_convolution, lambda layer: Fraction(side(layer, "strides"))
+    ),
+    layers.UpSampling2D: LayerRule(Kind.UPSAMPLING, _read_by_upsampling, lambda layer: Fraction(side(layer, "size"))),
+    layers.Cropping2D: LayerRule(Kind.BORDER, _read_by_cropping),
+    ReflectionPadding2D: LayerRule(Kind.BORDER, _read_by_reflection),
+    layers.BatchNormalization: LayerRule(Kind.LINEAR),
+    layers.Rescaling: LayerRule(Kind.LINEAR),
+    layers.Activation: LayerRule(Kind.ACTIVATION),
+    layers.LeakyReLU: LayerRule(Kind.ACTIVATION),
+    layers.ReLU: LayerRule(Kind.ACTIVATION),
+    layers.Add: LayerRule(Kind.ADDITION),
+}
+"""Every Keras class that a network may be made of."""

@@ -1,0 +1,1 @@
+"""What can be fitted: settings, and what belongs to each task."""

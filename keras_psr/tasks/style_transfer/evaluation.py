@@ -1,0 +1,134 @@
+"""The objective that a style network reaches, beside the photograph and the optimisation of pixels."""
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from keras_psr.constants import STYLE_GRID
+from keras_psr.data.sources import open_sources, report_skipped
+from keras_psr.errors import ConfigError, DataError, ImageFileError
+from keras_psr.images.metrics import lattice_ratio, mean_scores
+from keras_psr.images.pixels import crop_center, resize_bicubic, to_uint8
+from keras_psr.inference.upscaler import Upscaler
+from keras_psr.losses.perceptual import PerceptualLoss
+from keras_psr.tasks.style_transfer.optimization import optimize, white_noise
+
+BASELINE_ITERATIONS = (50, 100, 300, 500)
+"""Iterations at which the optimisation is looked at (Johnson et al. 2016, figure 5 and table 1)."""
+
+OnStep = Callable[[str, int, int], None]
+"""Called with a description, the number of pictures done, and their number."""
+
+
+def evaluate_style(
+    stylizer: Upscaler,
+    loss: PerceptualLoss,
+    data: Sequence[str],
+    *,
+    size: int = 256,
+    iterations: int = 0,
+    on_step: OnStep = lambda description, done, total: None,
+) -> dict[str, Any]:
+    """Measures the loss of painted photographs, of the photographs themselves, and of optimised ones.
+
+    Args:
+        stylizer: The network.
+        loss: The objective (`task.build_objective`).
+        data: Sources of photographs (`sources.open_sources`).
+        size: Side of the square that is cut from the middle of each, reduced so that it is as large as can be; pixels.
+        iterations: Iterations of L-BFGS from white noise, looked at after `BASELINE_ITERATIONS`; 0 for none.
+        on_step: Called before each step.
+
+    Returns:
+        JSON-ready: `weights` of the terms; `size`; `skipped`; `pictures`, a list of {`name`, `scores`, `objectives`};
+        `summary`; and `iterations_to_match`. `scores` and `summary`, their means, map `photograph`, `model` and such as
+        `L-BFGS 50` to numbers: `loss`, the weighted sum; each term; `lattice_ratio` with a period of `STYLE_GRID`, of
+        which the summary has the median (NaN below 56 pixels); and, but for the photograph, `seconds`.
+        `objectives` are those of L-BFGS after each iteration. `iterations_to_match` is the number of them after which
+        their mean is no more than that of the network, None if it never is.
+
+    Raises:
+        DataError: No picture can be used.
+    """
+    pictures = open_sources(data)
+    rows: list[dict[str, Any]] = []
+    skipped: list[tuple[str, str]] = []
+    for done, picture in enumerate(pictures):
+        on_step(picture.name, done, len(pictures))
+        try:
+            photograph = square(picture.read(), size)
+        except (ImageFileError, ConfigError) as error:
+            skipped.append((picture.name, str(error)))
+            continue
+        stylizer(photograph)  # so that what happens only once is not timed
+        start = time.perf_counter()
+        painted = stylizer(photograph)
+        seconds = time.perf_counter() - start
+        scores = {
+            "photograph": _score(photograph, photograph, loss),
+            "model": {**_score(painted, photograph, loss), "seconds": seconds},
+        }
+
+        def say(iteration: int, name: str = picture.name, done: int = done) -> None:
+            on_step(f"{name}, iteration {iteration}", done, len(pictures))
+
+        objectives: list[float] = []
+        if iterations:
+            baseline, objectives = measure_baseline(photograph, loss, iterations, say)
+            scores |= baseline
+        rows.append({"name": picture.name, "scores": scores, "objectives": objectives})
+    if not rows:
+        raise DataError(f"None of the {len(pictures)} pictures can be scored; {skipped[0][0]}: {skipped[0][1]}")
+    report_skipped(skipped)
+    summary = {method: mean_scores([row["scores"][method] for row in rows]) for method in rows[0]["scores"]}
+    shortest = min(len(row["objectives"]) for row in rows)  # L-BFGS ends where no step makes the objective smaller
+    means = np.mean([row["objectives"][:shortest] for row in rows], axis=0)
+    reached = np.flatnonzero(means <= summary["model"]["loss"])
+    return {
+        "weights": loss.weights,
+        "size": size,
+        "skipped": [{"name": name, "reason": reason} for name, reason in skipped],
+        "pictures": rows,
+        "summary": summary,
+        "iterations_to_match": int(reached[0]) + 1 if reached.size else None,
+    }
+
+
+def _score(image: np.ndarray, photograph: np.ndarray, loss: PerceptualLoss) -> dict[str, float]:
+    """The loss and its terms of one picture, uint8 RGB, and its lattice ratio with the period of style networks."""
+    return {**loss.measure(image, photograph), "lattice_ratio": lattice_ratio(image, STYLE_GRID)}
+
+
+def square(image: np.ndarray, size: int) -> np.ndarray:
+    """The middle of a uint8 picture, as large a square as there is, reduced to (size, size, 3).
+
+    Raises:
+        ConfigError: The picture is smaller.
+    """
+    shorter = min(image.shape[:2])
+    if shorter < size:
+        raise ConfigError(f"{image.shape[1]}x{image.shape[0]} is smaller than {size}x{size}")
+    return resize_bicubic(crop_center(image, shorter), size, size)
+
+
+def measure_baseline(
+    photograph: np.ndarray, loss: PerceptualLoss, iterations: int, on_iteration: Callable[[int], None]
+) -> tuple[dict[str, dict[str, float]], list[float]]:
+    """Loss and seconds after each of `BASELINE_ITERATIONS`, by name, and the objective after each iteration."""
+    scores: dict[str, dict[str, float]] = {}
+    objectives: list[float] = []
+    start = time.perf_counter()
+
+    def note(iteration: int, objective: float, image: np.ndarray) -> None:
+        nonlocal start
+        on_iteration(iteration)
+        objectives.append(objective)
+        if iteration in BASELINE_ITERATIONS:
+            elapsed = time.perf_counter() - start
+            scores[f"L-BFGS {iteration}"] = {**_score(to_uint8(image), photograph, loss), "seconds": elapsed}
+            start = time.perf_counter() - elapsed  # leaves the measuring out
+
+    optimize(photograph, loss, iterations, start=white_noise(photograph.shape), on_iteration=note)
+    return scores, objectives

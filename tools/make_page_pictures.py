@@ -1,0 +1,44 @@
+"""Makes web/public/sample.jpg and web/public/styles/: a photo to try the page with, and what shipped styles make of it.
+
+python tools/make_page_pictures.py
+
+The photograph is chelsea of scikit-image, by Stefan van der Walt (CC0).
+"""
+
+from pathlib import Path
+
+import numpy as np
+import skimage.data
+from PIL import Image
+
+import keras_psr
+from keras_psr.images.pixels import resize_bicubic
+from keras_psr.inference.registry import shipped_models
+
+PUBLIC = Path(__file__).parents[1] / "web" / "public"
+HEIGHT, WIDTH = 240, 360
+SIDE = 176
+"""Of a style's picture, in pixels: twice what the page shows."""
+
+TOP, LEFT = 32, 92
+"""Where in the sample that is: at the face."""
+
+
+def main() -> None:
+    """Writes the pictures."""
+    sample = resize_bicubic(skimage.data.chelsea()[:, :450], HEIGHT, WIDTH)
+    save(sample, PUBLIC / "sample.jpg", quality=92)
+    for name, card in shipped_models().items():
+        if card["task"] == "style transfer":
+            painted = keras_psr.load(name)(sample)
+            save(painted[TOP : TOP + SIDE, LEFT : LEFT + SIDE], PUBLIC / "styles" / f"{name}.jpg", quality=82)
+
+
+def save(image: np.ndarray, path: Path, quality: int) -> None:
+    """Writes a JPEG."""
+    path.parent.mkdir(exist_ok=True)
+    Image.fromarray(image).save(path, quality=quality, optimize=True)
+
+
+if __name__ == "__main__":
+    main()

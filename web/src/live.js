@@ -1,0 +1,120 @@
+/** What a camera sees, through a network, until it is stopped: the newest picture each time, the others are dropped. */
+
+import { Camera } from "./camera.js";
+import { liveSizes, Pace } from "./pace.js";
+
+/** Milliseconds over which pictures are counted. */
+const WINDOW = 2000;
+
+/** Of a clip, the first that the browser can write; phones send on MP4 more readily. */
+const CLIPS = ["video/mp4;codecs=avc1", "video/webm;codecs=vp9", "video/webm"];
+const LONGEST_CLIP = 60_000; // milliseconds
+
+export class Live {
+  /**
+   * @param {HTMLCanvasElement} canvas where pictures are shown
+   * @param {HTMLVideoElement} video plays what the camera sees, below it
+   * @param {(facts: object) => void} onPicture told size, rate and where it was computed, for each picture
+   * @param {() => void} onLost called if the camera ends by itself
+   */
+  constructor(canvas, video, onPicture, onLost) {
+    Object.assign(this, { canvas, video, onPicture, onLost, turn: 0, camera: null, recorder: null });
+  }
+
+  /** Starts a camera, the one that runs being stopped first: many devices run one at a time only. */
+  async open(which) {
+    const turn = ++this.turn;
+    this.camera?.stop();
+    this.camera = null;
+    const camera = await Camera.open(which);
+    if (turn !== this.turn) return camera.stop(); // it was stopped while the browser asked its user
+    this.camera = camera;
+    camera.track.addEventListener("ended", () => camera === this.camera && this.onLost());
+    this.video.srcObject = camera.stream;
+    await this.video.play();
+    this.canvas.classList.toggle("mirrored", camera.isFront);
+  }
+
+  get isOpen() {
+    return Boolean(this.camera);
+  }
+
+  /**
+   * Shows pictures, until another network, another camera or `stop` comes.
+   * @param {(message: object, transfer?: object[]) => Promise<object>} ask sends the worker something, awaits its answer
+   */
+  async show(ask) {
+    const turn = ++this.turn;
+    const { shape } = await ask({});
+    const { videoWidth, videoHeight } = this.video;
+    if (turn !== this.turn) return;
+    const pace = new Pace(liveSizes(videoWidth / videoHeight, videoWidth, shape));
+    const times = [];
+    for (let seen; turn === this.turn; seen = this.video.currentTime) {
+      while (this.video.currentTime === seen && turn === this.turn) await new Promise(requestAnimationFrame);
+      const begin = performance.now();
+      const frame = this.#grab(pace.size);
+      const { frame: picture } = await ask({ frame }, [frame]);
+      if (turn !== this.turn) return;
+      this.#draw(picture);
+      pace.isFixed = Boolean(this.recorder);
+      pace.notice((performance.now() - begin) / 1000);
+      times.push(performance.now());
+      while (times.length > 2 && times.at(-1) - times[0] > WINDOW) times.shift();
+      const rate = (1000 * (times.length - 1)) / (times.at(-1) - times[0]);
+      this.onPicture({ ...picture, rate, isSmallest: pace.index === 0 });
+    }
+  }
+
+  /** The picture that the camera gives now, in a size. */
+  #grab({ width, height }) {
+    const context = new OffscreenCanvas(width, height).getContext("2d");
+    context.imageSmoothingQuality = "high";
+    context.drawImage(this.video, 0, 0, width, height);
+    return context.canvas.transferToImageBitmap();
+  }
+
+  #draw({ data, width, height }) {
+    if (this.canvas.width !== width || this.canvas.height !== height) Object.assign(this.canvas, { width, height });
+    this.canvas.getContext("2d").putImageData(new ImageData(data, width, height), 0, 0);
+  }
+
+  /** Switches the camera's light off. A clip that is being recorded ends. */
+  stop() {
+    this.turn++;
+    this.recorder?.stop();
+    this.camera?.stop();
+    this.camera = null;
+    this.video.srcObject = null;
+  }
+
+  /** @returns {Promise<Blob>} the picture that is shown, as a PNG */
+  picture = () => new Promise((resolve) => this.canvas.toBlob(resolve));
+
+  /**
+   * Records until `recorder.stop()`, or a minute.
+   * @returns {Promise<Blob>} the clip
+   */
+  record() {
+    const type = CLIPS.find((name) => MediaRecorder.isTypeSupported(name));
+    const recorder = new MediaRecorder(this.canvas.captureStream(), { mimeType: type, videoBitsPerSecond: 8e6 });
+    this.recorder = recorder;
+    const parts = [];
+    recorder.addEventListener("dataavailable", ({ data }) => parts.push(data));
+    const timer = setTimeout(() => recorder.stop(), LONGEST_CLIP);
+    recorder.start();
+    return new Promise((resolve, reject) => {
+      const end = (settle, value) => (clearTimeout(timer), (this.recorder = null), settle(value));
+      recorder.addEventListener("stop", () => end(resolve, new Blob(parts, { type: type.split(";")[0] })));
+      recorder.addEventListener("error", ({ error }) =>
+        end(reject, error ?? new Error("The clip could not be written.")),
+      );
+    });
+  }
+}
+
+/** Whether this browser can record what a canvas shows. */
+export const canRecord = () =>
+  "MediaRecorder" in window &&
+  "captureStream" in HTMLCanvasElement.prototype &&
+  CLIPS.some((name) => MediaRecorder.isTypeSupported(name));
