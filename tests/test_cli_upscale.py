@@ -170,7 +170,7 @@ def test_a_scale_that_does_not_fit_the_model_is_one_line(upscale, photo, tiny_ru
 def test_scale_3_is_a_usage_error(upscale, photo):
     result = upscale("photo.png", "--scale", "3")
     assert result.exit_code == 2
-    assert "'3' is not one of '2', '4', '8'" in result.stderr
+    assert "'3' is not one of '2', '4', '8'. For another size of the result, use --output-scale" in result.stderr
 
 
 def test_without_a_model_the_shipped_one_for_the_scale_is_taken(runner, photo, monkeypatch):

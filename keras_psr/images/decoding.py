@@ -84,7 +84,7 @@ def _list_all(folder: Path) -> list[Path]:
 def _list_folders(folder: Path) -> list[Path]:
     """A folder and the visible ones below, each once: by the path without links where there is one."""
     listed: dict[str, Path] = {}
-    waiting, links = [folder], []
+    waiting, links = [folder], list[Path]()
     while waiting or links:
         below = waiting.pop() if waiting else links.pop(0)
         real = os.path.realpath(below)
