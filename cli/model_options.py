@@ -47,9 +47,10 @@ class NetworkScale(click.Choice[Any]):
         try:
             return super().convert(value, parameter, context)
         except click.BadParameter as error:
+            hint = ""
             if context and any(option.name == "output_scale" for option in context.command.params):
-                error.message += " For another size of the result, use --output-scale, --width or --height."
-            raise
+                hint = " For another size of the result, use --output-scale, --width or --height."
+            raise click.BadParameter(error.message + hint, context, parameter) from None
 
 
 model_option = click.option(

@@ -170,7 +170,7 @@ def test_a_scale_that_does_not_fit_the_model_is_one_line(upscale, photo, tiny_ru
 def test_scale_3_is_a_usage_error(upscale, photo):
     result = upscale("photo.png", "--scale", "3")
     assert result.exit_code == 2
-    assert "'3' is not one of '2', '4', '8'" in result.stderr
+    assert "'3' is not one of '2', '4', '8'. For another size of the result, use --output-scale" in result.stderr
 
 
 def test_without_a_model_the_shipped_one_for_the_scale_is_taken(runner, photo, monkeypatch):
@@ -459,8 +459,8 @@ def test_a_slash_at_the_end_means_a_folder(light, photo, tmp_path):
 @pytest.mark.parametrize(
     ("size", "file_format", "message"),
     [
-        ((16376, 1), "jpg", "would become 65504x4, but a side of a JPEG file has at most 65500 pixels"),
-        ((1, 4096), "webp", "would become 4x16384, but a side of a WEBP file has at most 16383 pixels"),
+        ((16376, 1), "jpg", "JPEG holds at most 65500 pixels a side, and the picture would have 65504x4"),
+        ((1, 4096), "webp", "WEBP holds at most 16383 pixels a side, and the picture would have 4x16384"),
     ],
 )
 def test_a_size_beyond_the_format_is_refused_before_it_is_computed(

@@ -55,15 +55,15 @@ def test_a_folder_of_links_to_folders_has_pictures(tmp_path):
 
 
 def test_what_is_left_out_is_counted_by_ending(tmp_path):
-    for name in ("a.png", "b.JXL", "deep/c.jxl", "d.txt", "plain", ".hidden.txt"):
+    for name in ("a.png", "b.PSD", "deep/c.psd", "d.txt", "plain", ".hidden.txt"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
     for where in (tmp_path, str(tmp_path / "**" / "*")):
         images, others = find_images_and_others(where)
         assert images == [tmp_path / "a.png"]
-        assert describe_endings(others) == "2 .jxl, 1 .txt, 1 without ending"
+        assert describe_endings(others) == "2 .psd, 1 .txt, 1 without ending"
     (tmp_path / "a.png").unlink()
-    with pytest.raises(DataError, match=r"There are 2 \.jxl, 1 \.txt, 1 without ending\."):
+    with pytest.raises(DataError, match=r"There are 2 \.psd, 1 \.txt, 1 without ending\."):
         find_images(tmp_path)
 
 

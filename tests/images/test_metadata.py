@@ -9,7 +9,7 @@ from keras_psr.images import metadata
 from keras_psr.images.decoding import read_photo, read_rgb
 from keras_psr.images.encoding import fit_to_format, save_photo
 from keras_psr.images.photo import Photo
-from keras_psr.upscaling import upscale_photo
+from keras_psr.inference.photos import upscale_photo
 
 COLOURS = np.random.default_rng(0).integers(0, 256, (6, 10, 3), np.uint8)
 IPTC = b"\x1c\x02\x05\0\x05title\x1c\x02\x19\0\x07keyword"
