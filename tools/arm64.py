@@ -98,7 +98,9 @@ def main(models: tuple[str, ...], folder: Path) -> None:
     comparisons = []
     for processor, names in plan.items():
         write_processor(folder / "root", processor)
-        click.echo(f"Running {len(names)} files on an emulated {processor}, up to a minute each ...", err=True)
+        click.echo(
+            f"Running {len(names)} on an emulated {processor}, up to a minute each: {', '.join(names)}", err=True
+        )
         comparisons += run(names, processor, emulator, folder)
     Console(width=80).print(build_table(comparisons))
     failed = [comparison.model for comparison in comparisons if not comparison.holds]
