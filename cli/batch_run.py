@@ -4,6 +4,7 @@ import json
 import os
 import queue
 import shutil
+import sys
 import threading
 import time
 import traceback
@@ -52,7 +53,7 @@ def work_through(batch: Batch, load: Callable[[], Work]) -> None:
     with heeded_signals(), scratch_folder(batch) as scratch:
         if batch.all_inputs == (STREAM,):
             found, file = Inputs(), scratch / "stdin"
-            file.write_bytes(click.get_binary_stream("stdin").read())
+            file.write_bytes(sys.stdin.buffer.read())
             work = load()
             plan = plan_stdin(file, batch, find_suffix(batch, work))
         else:
@@ -230,9 +231,8 @@ def deliver(job: Job, part: Path, place: Path, *, overwrite: bool) -> None:
     """
     if job.target == STDOUT:
         with part.open("rb") as file:
-            stdout = click.get_binary_stream("stdout")
-            shutil.copyfileobj(file, stdout)
-            stdout.flush()
+            shutil.copyfileobj(file, sys.stdout.buffer)
+            sys.stdout.buffer.flush()
     elif place.exists() and not overwrite:
         raise ClaimedError
     else:
