@@ -206,7 +206,8 @@ def process_file(
 
 def write_result(job: Job, work: Work, quality: int | None, part: Path, count: Callable[[float], None]) -> None:
     """Computes a result and writes it to a file of any name."""
-    from keras_psr.images.photo import fit_to_format, read_photo, write_photo
+    from keras_psr.images.decoding import read_photo
+    from keras_psr.images.encoding import fit_to_format, save_photo
 
     computed = 0
 
@@ -218,7 +219,7 @@ def write_result(job: Job, work: Work, quality: int | None, part: Path, count: C
     photo = work.process(read_photo(job.file), count_computed)
     count(job.network_pixels - computed)
     photo = sign(fit_to_format(photo, job.ending), work.model, job.ending)
-    write_photo(part, photo, quality)
+    save_photo(part, photo, quality)
     job.notes = list(photo.notes)
 
 

@@ -139,7 +139,7 @@ def split_paintings(
     """The fits that are asked for: one, or of a folder of paintings one for each, in a run folder of its own."""
     if isinstance(config, SuperResolutionConfig) or not Path(config.style).is_dir():
         return [(config, out)]
-    from keras_psr.images.decoding import find_images
+    from keras_psr.images.finding import find_images
 
     return [(replace(config, style=str(path)), out / path.stem) for path in find_images(config.style)]
 

@@ -379,7 +379,7 @@ def test_what_another_run_gave_up_is_done(light, photo, tmp_path, monkeypatch):
         "images.decoding.image_size",
         "images.photo.read_photo",
         "inference.photos.upscale_photo",
-        "images.photo.write_photo",
+        "images.encoding.save_photo",
     ],
 )
 def test_an_exception_of_any_kind_fails_one_picture_and_the_rest_goes_on(
@@ -459,8 +459,8 @@ def test_a_slash_at_the_end_means_a_folder(light, photo, tmp_path):
 @pytest.mark.parametrize(
     ("size", "file_format", "message"),
     [
-        ((16376, 1), "jpg", "would become 65504x4, but a side of a JPEG file has at most 65500 pixels"),
-        ((1, 4096), "webp", "would become 4x16384, but a side of a WEBP file has at most 16383 pixels"),
+        ((16376, 1), "jpg", "JPEG holds at most 65500 pixels a side, and the picture would have 65504x4"),
+        ((1, 4096), "webp", "WEBP holds at most 16383 pixels a side, and the picture would have 4x16384"),
     ],
 )
 def test_a_size_beyond_the_format_is_refused_before_it_is_computed(
