@@ -232,9 +232,8 @@ def deliver(job: Job, part: Path, place: Path, *, overwrite: bool) -> None:
     """
     if job.target == STDOUT:
         with part.open("rb") as file:
-            stdout = sys.stdout.buffer
-            shutil.copyfileobj(file, stdout)
-            stdout.flush()
+            shutil.copyfileobj(file, sys.stdout.buffer)
+            sys.stdout.buffer.flush()
     elif place.exists() and not overwrite:
         raise ClaimedError
     else:

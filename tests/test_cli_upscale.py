@@ -487,19 +487,22 @@ def test_the_largest_sizes_of_formats_are_written(light, tmp_path):
 def test_a_picture_goes_through_pipes(runner, photo, export_tflite, tmp_path, monkeypatch, options):
     monkeypatch.chdir(tmp_path)
     model = str(export_tflite("float32"))
-    assert runner.invoke(main, ["upscale", "photo.png", "-o", "expected.png", "-m", model]).exit_code == 0
+    assert (
+        runner.invoke(main, ["upscale", "photo.png", "-o", "expected.png", "--device", "cpu", "-m", model]).exit_code
+        == 0
+    )
     before = list_files(tmp_path)
-    result = runner.invoke(main, ["upscale", "-", "-m", model, *options], input=photo.read_bytes())
+    result = runner.invoke(main, ["upscale", "-", "--device", "cpu", "-m", model, *options], input=photo.read_bytes())
     assert (result.exit_code, result.stderr) == (0, "stdin -> stdout (384x256)\n")
     assert result.stdout_bytes == (tmp_path / "expected.png").read_bytes()
     assert list_files(tmp_path) == before
-    result = runner.invoke(main, ["upscale", "photo.png", "-o", "-", "-f", "jpg", "-m", model])
+    result = runner.invoke(main, ["upscale", "photo.png", "-o", "-", "-f", "jpg", "--device", "cpu", "-m", model])
     assert result.exit_code == 0 and result.stdout_bytes.startswith(b"\xff\xd8\xff")
 
 
 def test_a_picture_from_stdin_can_go_to_a_folder(runner, photo, export_tflite, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    command = ["upscale", "-", "-o", "out", "-f", "tif", "-m", str(export_tflite("float32"))]
+    command = ["upscale", "-", "-o", "out", "-f", "tif", "--device", "cpu", "-m", str(export_tflite("float32"))]
     assert runner.invoke(main, command, input=photo.read_bytes()).exit_code == 0
     assert list_files(tmp_path / "out") == ["stdin_x4.tif"]
     result = runner.invoke(main, command, input=photo.read_bytes())
@@ -654,9 +657,10 @@ def test_a_terminal_shows_one_bar_over_all_pictures(light, photo, tmp_path, monk
 
     monkeypatch.setattr(rich.console.Console, "is_terminal", True)
     bars = []
-    monkeypatch.setattr(batch_run.BatchBar, "count", bars.append)
+    monkeypatch.setattr(batch_run.BatchBar, "count", lambda bar: bars.append(bar))
     make_tree(tmp_path / "in", photo)
-    assert light("in", "-o", "out").exit_code == 0
+    result = light("in", "-o", "out")
+    assert result.exit_code == 0, result.stderr
     task = bars[0].progress.tasks[0]
     assert len(bars) == 3 and task.total > 3 * 256 * 384
     assert task.completed == pytest.approx(task.total)
