@@ -11,6 +11,9 @@ from keras_psr.errors import KerasPSRError
 if TYPE_CHECKING:
     from keras_psr.images.decoding import read_rgb
     from keras_psr.images.encoding import write_image
+    from keras_psr.inference.upscaler import Upscaler, load
+    from keras_psr.networks.super_resolution import build_network
+    from keras_psr.tasks.super_resolution.evaluation import evaluate
     from keras_psr.training.fit import fit
 
 __version__ = "0.1.0"
@@ -22,6 +25,8 @@ _HOMES = {
     "build_network": "keras_psr.networks.super_resolution",
     "evaluate": "keras_psr.tasks.super_resolution.evaluation",
     "fit": "keras_psr.training.fit",
+    "load": "keras_psr.inference.upscaler",
+    "read_rgb": "keras_psr.images.decoding",
     "write_image": "keras_psr.images.encoding",
 }
 
