@@ -33,7 +33,7 @@ $(READY): pyproject.toml setup.py
 	touch $@
 
 # Small batches, because VGG16 sees each crop and takes most of the time of such a small network.
-DEMO_FIT := --init x4-fast --architecture fast --num-filters 32 --learning-rate 1e-4 --batch-size 4 --steps 200 --save-every 200
+DEMO_FIT := --init x4-fast --architecture fast --num-filters 32 --learning-rate 1e-4 --batch-size 4 --steps 120 --save-every 120
 
 # The photograph that is enlarged is not among those fitted to.
 demo: $(READY)

@@ -52,7 +52,9 @@ for (const name of MODELS) {
   const spent = (await computed()) - before;
   const size = (await page.textContent("#rate")).split(",")[0];
   const milliseconds = Math.round((1000 * spent) / drawn);
-  console.log(`${name.padEnd(14)} ${size.padEnd(12)} ${(drawn / SECONDS).toFixed(1)} pictures/s, ${milliseconds} ms each`);
+  console.log(
+    `${name.padEnd(14)} ${size.padEnd(12)} ${(drawn / SECONDS).toFixed(1)} pictures/s, ${milliseconds} ms each`,
+  );
   await page.context().close();
 }
 await Promise.all([browser.close(), demo.stop()]);

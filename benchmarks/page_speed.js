@@ -16,7 +16,8 @@ from pathlib import Path
 import numpy as np, skimage.data
 from PIL import Image
 import keras_psr
-from keras_psr.images.photo import read_photo, write_photo
+from keras_psr.images.decoding import read_photo
+from keras_psr.images.encoding import save_photo
 from keras_psr.inference.photos import upscale_photo
 folder, variant, threads = sys.argv[1], sys.argv[2], int(sys.argv[3])
 coffee = skimage.data.coffee()
@@ -26,7 +27,7 @@ upscaler, picture = keras_psr.load(f"x4_{variant}", threads=threads), coffee[60:
 
 
 def upscale_file():
-    write_photo(Path(folder, "python.png"), upscale_photo(upscaler, read_photo(Path(folder, "small.png"))))
+    save_photo(Path(folder, "python.png"), upscale_photo(upscaler, read_photo(Path(folder, "small.png"))))
 
 
 for work in (lambda: upscaler(picture), upscale_file):

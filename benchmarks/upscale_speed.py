@@ -19,7 +19,9 @@ import click
 import numpy as np
 import skimage.data
 
-from keras_psr.images.photo import Photo, read_photo, write_photo
+from keras_psr.images.decoding import read_photo
+from keras_psr.images.encoding import save_photo
+from keras_psr.images.photo import Photo
 from keras_psr.images.tiling import spans
 from keras_psr.inference.litert import TileInterpreter
 from keras_psr.inference.photos import upscale_photo
@@ -79,7 +81,7 @@ def measure_parts(model: Path, source: Path, target: Path) -> dict[str, float]:
         marks.append(time.perf_counter())
         enlarged = upscale_photo(upscaler, photo)
         marks.append(time.perf_counter())
-        write_photo(target, enlarged)
+        save_photo(target, enlarged)
         marks.append(time.perf_counter())
         row = dict(zip(("reading", "enlarging", "writing"), np.diff(marks), strict=True))
         row["network"] = seconds(lambda: run_network_alone(interpreters, tiles))
@@ -95,7 +97,7 @@ def upscale_large(model: Path, source: Path, target: Path, results: "multiproces
     def note(pixels: int) -> None:
         marks.append((time.perf_counter(), marks[-1][1] + pixels))
 
-    wall = seconds(lambda: write_photo(target, upscale_photo(load(model), read_photo(source), on_pixels=note)))
+    wall = seconds(lambda: save_photo(target, upscale_photo(load(model), read_photo(source), on_pixels=note)))
     quarters = [marks[round(part * (len(marks) - 1) / 4)] for part in range(5)]
     rates = [(b[1] - a[1]) / (b[0] - a[0]) / 1e6 for a, b in zip(quarters, quarters[1:], strict=False)]
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
@@ -111,7 +113,7 @@ def main(model: Path, parts_only: bool) -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "batch").mkdir()
-        write_photo(folder / "middle.png", Photo(np.tile(photograph, (2, 2, 1))[:750, :1000]))
+        save_photo(folder / "middle.png", Photo(np.tile(photograph, (2, 2, 1))[:750, :1000]))
         parts = measure_parts(model, folder / "middle.png", folder / "large.png")
         click.echo(f"1000x750 to 4000x3000 with {model.stem}, by parts, medians of {CALLS}:")
         for name in ("network", "reading", "enlarging", "writing", "command"):
@@ -120,10 +122,10 @@ def main(model: Path, parts_only: bool) -> None:
         click.echo(f"  the whole command over the network alone, in turns: {parts['command_ratio']:.3f}")
         if parts_only:
             return
-        write_photo(folder / "photo.png", Photo(photograph[100:228, 200:328]))
-        write_photo(folder / "large.jpg", Photo(np.tile(photograph, (8, 7, 1))[:3000, :4000]))
+        save_photo(folder / "photo.png", Photo(photograph[100:228, 200:328]))
+        save_photo(folder / "large.jpg", Photo(np.tile(photograph, (8, 7, 1))[:3000, :4000]))
         for index in range(BATCH):
-            write_photo(folder / "batch" / f"{index}.png", Photo(photograph[index : index + 64, index : index + 64]))
+            save_photo(folder / "batch" / f"{index}.png", Photo(photograph[index : index + 64, index : index + 64]))
         starts = [call_command(model, folder / "photo.png", "-o", folder / "out") for _ in range(CALLS)]
         click.echo(f"128x128 to 512x512, start to finished file: median {statistics.median(starts):.2f} s of {CALLS}")
         results: multiprocessing.Queue = multiprocessing.get_context("spawn").Queue()

@@ -90,7 +90,7 @@ class Batch:
             raise click.UsageError("- means the one picture that comes from stdin. Leave the other inputs out.")
 
     def _check_output(self) -> None:
-        from keras_psr.images.decoding import SAVE_OPTIONS
+        from keras_psr.images.encoding import SAVE_OPTIONS
 
         if self.file and self.file.suffix.lower() not in SAVE_OPTIONS:
             raise click.UsageError(

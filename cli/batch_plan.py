@@ -132,7 +132,7 @@ class Inputs:
 
 def find_inputs(inputs: Sequence[str]) -> Inputs:
     """Finds the pictures of all inputs but stdin."""
-    from keras_psr.images.decoding import find_images_and_others
+    from keras_psr.images.finding import find_images_and_others
 
     found = Inputs()
     for text in inputs:
@@ -165,7 +165,7 @@ def choose(found: Inputs, batch: Batch, suffix: str) -> tuple[list[Path], list[s
     Returns:
         The pictures to work on, and for people what was left out of folders and globs, by reason.
     """
-    from keras_psr.images.decoding import describe_endings
+    from keras_psr.images.finding import describe_endings
 
     output, chosen, written, results = batch.folder, [], 0, 0
     for path, root in found.roots.items():
@@ -275,29 +275,24 @@ def measure(job: Job, work: Work, max_pixels: float) -> None:
         ConfigError: It is too large for its format or for `max_pixels`.
         ImageFileError: It is no picture.
     """
-    from keras_psr.images.decoding import SAVE_OPTIONS, image_size
+    from keras_psr.images.decoding import image_size
+    from keras_psr.images.encoding import check_format
     from keras_psr.inference.photos import output_size
 
     height, width = image_size(job.file)
     computed = height * width * work.size.scale**2
     job.size = output_size(height, width, work.size.factor(height, width))
     job.network_pixels = computed * work.passes
-    name = SAVE_OPTIONS[job.ending]["format"]
-    if max(job.size) > LARGEST_SIDES.get(name, max(job.size)):
-        raise ConfigError(
-            f"{job.source} would become {job.size[1]}x{job.size[0]}, but a side of a {name} file has at most "
-            f"{LARGEST_SIDES[name]} pixels. Use --format png or tif, or a smaller size."
-        )
+    try:
+        check_format(Path(f"stdout{job.ending}") if job.target == STDOUT else job.target, *job.size, channels=3)
+    except ConfigError as error:
+        raise ConfigError(f"{job.source}: {error}") from error
     pixels = max(job.size[0] * job.size[1], computed)
     if pixels > max_pixels * 1e6:
         raise ConfigError(
             f"{job.source} would become {job.size[1]}x{job.size[0]}, {pixels / 1e6:.1f} million pixels. If you "
             f"trust it and have {pixels * 8 / 1e9:.1f} GB of memory, raise --max-pixels {max_pixels:g}."
         )
-
-
-LARGEST_SIDES = {"JPEG": 65_500, "WEBP": 16_383}
-"""Most pixels of a side, by Pillow's name of the format. libjpeg stays a little below the 65,535 of the standard."""
 
 
 @contextmanager

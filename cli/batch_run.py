@@ -4,11 +4,12 @@ import json
 import os
 import queue
 import shutil
+import sys
 import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -49,10 +50,10 @@ def work_through(batch: Batch, load: Callable[[], Work]) -> None:
         KerasPSRError: There is nothing to do, or the only picture failed.
     """
     batch.check()
-    with heeded_signals(), TemporaryDirectory(prefix="keras-psr-") if batch.streams else nullcontext("") as scratch:
+    with heeded_signals(), scratch_folder(batch) as scratch:
         if batch.all_inputs == (STREAM,):
-            found, file = Inputs(), Path(scratch, "stdin")
-            file.write_bytes(click.get_binary_stream("stdin").read())
+            found, file = Inputs(), scratch / "stdin"
+            file.write_bytes(sys.stdin.buffer.read())
             work = load()
             plan = plan_stdin(file, batch, find_suffix(batch, work))
         else:
@@ -66,11 +67,21 @@ def work_through(batch: Batch, load: Callable[[], Work]) -> None:
             if batch.dry_run:
                 say("\n".join(["Would write:", *(f"  {job.describe()}" for job in plan if job.status == "planned")]))
             else:
-                run(plan, work, batch, Path(scratch))
+                run(plan, work, batch, scratch)
         except KeyboardInterrupt:
             write_report(found.failures, plan, batch)
             raise
         end(found.failures, plan, batch, f"{work.verb}d")
+
+
+@contextmanager
+def scratch_folder(batch: Batch) -> Iterator[Path]:
+    """A folder for what comes from stdin or goes to stdout; without either, none is made."""
+    if not batch.streams:
+        yield Path()
+        return
+    with TemporaryDirectory(prefix="keras-psr-") as folder:
+        yield Path(folder)
 
 
 def find_suffix(batch: Batch, work: Work) -> str:
@@ -195,7 +206,8 @@ def process_file(
 
 def write_result(job: Job, work: Work, quality: int | None, part: Path, count: Callable[[float], None]) -> None:
     """Computes a result and writes it to a file of any name."""
-    from keras_psr.images.photo import fit_to_format, read_photo, write_photo
+    from keras_psr.images.decoding import read_photo
+    from keras_psr.images.encoding import fit_to_format, save_photo
 
     computed = 0
 
@@ -207,7 +219,7 @@ def write_result(job: Job, work: Work, quality: int | None, part: Path, count: C
     photo = work.process(read_photo(job.file), count_computed)
     count(job.network_pixels - computed)
     photo = sign(fit_to_format(photo, job.ending), work.model, job.ending)
-    write_photo(part, photo, quality)
+    save_photo(part, photo, quality)
     job.notes = list(photo.notes)
 
 
@@ -220,9 +232,8 @@ def deliver(job: Job, part: Path, place: Path, *, overwrite: bool) -> None:
     """
     if job.target == STDOUT:
         with part.open("rb") as file:
-            stdout = click.get_binary_stream("stdout")
-            shutil.copyfileobj(file, stdout)
-            stdout.flush()
+            shutil.copyfileobj(file, sys.stdout.buffer)
+            sys.stdout.buffer.flush()
     elif place.exists() and not overwrite:
         raise ClaimedError
     else:

@@ -8,7 +8,8 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from keras_psr.cli.shared import complete_models, device_option, say
+from keras_psr.cli.model_options import complete_models, device_option
+from keras_psr.cli.terminal import say
 
 
 def parse_threads(context: click.Context, parameter: click.Parameter, value: str) -> list[int]:

@@ -17,7 +17,7 @@ from urllib.request import url2pathname
 
 import click
 
-from keras_psr.cli.shared import say
+from keras_psr.cli.terminal import say
 from keras_psr.errors import ConfigError, ModelError
 
 HEADERS = {

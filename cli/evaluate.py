@@ -11,7 +11,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 
-from keras_psr.cli.shared import device_option, load_any_model, model_option, say, scale_option
+from keras_psr.cli.model_options import device_option, load_any_model, model_option, scale_option
+from keras_psr.cli.terminal import say
 from keras_psr.installation import require_everything
 from keras_psr.tasks.report import REPORTS
 

@@ -10,8 +10,9 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from keras_psr.cli.shared import DEFAULT_SCALE, complete_models, say
+from keras_psr.cli.model_options import DEFAULT_SCALE, complete_models
 from keras_psr.cli.signals import run_interruptibly
+from keras_psr.cli.terminal import say
 from keras_psr.errors import KerasPSRError
 from keras_psr.installation import require_everything
 from keras_psr.tasks.report import REPORTS

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from keras_psr.cli.fit_progress import FitDisplay
-from keras_psr.cli.shared import say
+from keras_psr.cli.terminal import say
 from keras_psr.installation import require_everything
 from keras_psr.tasks.config import FitConfig, list_settings, read_config_file
 from keras_psr.tasks.report import REPORTS
@@ -119,13 +119,19 @@ def build_callback(display: FitDisplay, config: FitConfig, out: Path) -> "keras.
     from keras_psr.training.devices import describe_devices
 
     class Report(StepCallback):
+        has_begun = False
+
         def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
             step = self.step()
+            if self.has_begun:
+                display.begin(f"step {step}/{config.steps}: the warm-up is over; from here on with all losses", step)
+                return
+            self.has_begun = True
             begins = f"Going on after step {step} in {out}" if step else f"Fitting into {out}"
             devices = describe_devices(self.model.distribute_strategy)
-            display.begin(
-                f"{begins}, on {devices}:\n{describe_settings(config, min(display.console.width, 100))}", step
-            )
+            precision = f"in {self.model.precision.precision} ({self.model.precision.reason})"
+            settings = describe_settings(config, min(display.console.width, 100))
+            display.begin(f"{begins}, on {devices}, {precision}:\n{settings}", step)
 
         def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
             display.count(self.step(), logs or {})

@@ -10,13 +10,13 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from keras_psr.cli.shared import complete_models
+from keras_psr.cli.model_options import complete_models
 from keras_psr.errors import ModelError
 from keras_psr.inference.registry import CARD_FILE, MODEL_FILE, RUN_FILE, find_runnable, model_names, shipped_models
 from keras_psr.tasks.report import REPORTS
 
 LEGENDS = {
-    "objective": "of the paintings that it makes of photographs it was not fitted to",
+    "objective": "of its paintings of photographs that it was not fitted to",
     "photograph": "of the same photographs as they are",
     "lattice ratio": "what repeats every four pixels; photographs have about 1",
 }

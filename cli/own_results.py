@@ -42,16 +42,15 @@ def sign(photo: "Photo", model: str, ending: str) -> "Photo":
 
 def is_signed(path: Path, model: str = "") -> bool:
     """Whether a picture's EXIF data say that a model of ours made it, or a certain one; False of what is no picture."""
-    from PIL import ExifTags, Image
+    from PIL import ExifTags
 
     from keras_psr.errors import ImageFileError
-    from keras_psr.images.decoding import open_image
+    from keras_psr.images.decoding import read_exif
 
     try:
-        with open_image(path) as image:
-            exif = Image.Image.getexif(image)  # not image.getexif(), which decodes a PNG that has none
-            entries = [exif.get(tag) for tag in (ExifTags.Base.Software, ExifTags.Base.ProcessingSoftware)]
-            return any(_is_ours(entry, model) for entry in entries)
+        exif = read_exif(path)
+        entries = [exif.get(tag) for tag in (ExifTags.Base.Software, ExifTags.Base.ProcessingSoftware)]
+        return any(_is_ours(entry, model) for entry in entries)
     except ImageFileError:
         return False
 

@@ -7,16 +7,16 @@ import click
 from keras_psr.cli.batch_options import Batch, batch_options
 from keras_psr.cli.batch_plan import OnPixels, Work
 from keras_psr.cli.batch_run import work_through
-from keras_psr.cli.result_size import read_size
-from keras_psr.cli.shared import (
+from keras_psr.cli.model_options import (
     complete_models,
     device_option,
     load_model,
     name_model,
     result_options,
-    say,
     threads_option,
 )
+from keras_psr.cli.result_size import read_size
+from keras_psr.cli.terminal import say
 from keras_psr.constants import STYLE_TRANSFER
 from keras_psr.installation import require_everything
 from keras_psr.tasks.config import StyleConfig

@@ -7,8 +7,7 @@ import click
 from keras_psr.cli.batch_options import Batch, batch_options
 from keras_psr.cli.batch_plan import OnPixels, Work
 from keras_psr.cli.batch_run import work_through
-from keras_psr.cli.result_size import read_size
-from keras_psr.cli.shared import (
+from keras_psr.cli.model_options import (
     DEFAULT_SCALE,
     device_option,
     load_model,
@@ -18,6 +17,7 @@ from keras_psr.cli.shared import (
     scale_option,
     threads_option,
 )
+from keras_psr.cli.result_size import read_size
 
 if TYPE_CHECKING:
     from keras_psr.images.photo import Photo

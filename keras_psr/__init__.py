@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 from keras_psr.errors import KerasPSRError
 
 if TYPE_CHECKING:
-    from keras_psr.images.decoding import read_rgb, write_image
+    from keras_psr.images.decoding import read_rgb
+    from keras_psr.images.encoding import write_image
     from keras_psr.inference.upscaler import Upscaler, load
     from keras_psr.networks.super_resolution import build_network
     from keras_psr.tasks.super_resolution.evaluation import evaluate
@@ -26,7 +27,7 @@ _HOMES = {
     "fit": "keras_psr.training.fit",
     "load": "keras_psr.inference.upscaler",
     "read_rgb": "keras_psr.images.decoding",
-    "write_image": "keras_psr.images.decoding",
+    "write_image": "keras_psr.images.encoding",
 }
 
 

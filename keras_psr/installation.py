@@ -5,7 +5,6 @@ from importlib.util import find_spec
 from keras_psr.errors import InstallationError
 
 LEFT_OUT = {
-    "filelock": "filelock",
     "keras": "keras",
     "scipy": "scipy",
     "skimage": "scikit-image",

@@ -68,7 +68,8 @@ def test_export_a_run_and_benchmark_it(runner, tmp_path):
     names = ["report.json", "small_float16.tflite", "small_float32.tflite", "small_int8.tflite"]
     assert sorted(path.name for path in tmp_path.iterdir()) == names
     steps = [line for line in result.stderr.splitlines() if " of 4: " in line]
-    assert [step.split(" of ")[0] for step in steps] == ["1", "2", "3", "4", "4"]
+    numbers = [step.split(" of ")[0] for step in steps]
+    assert numbers[:4] == ["1", "2", "3", "4"] and set(numbers[4:]) == {"4"}
     assert steps[2] == "3 of 4: converting to int8" and "verifying" in steps[3]
     assert "small_int8.tflite: outside XNNPACK: 2 QUANTIZE: XNNPACK does not convert" in result.stderr
     assert "small_float32.tflite: GPU: takes every operator" in result.stderr

@@ -5,13 +5,15 @@ import pytest
 from PIL import ExifTags, Image
 
 from keras_psr.cli.own_results import is_signed, sign
-from keras_psr.images.photo import Photo, fit_to_format, read_photo, write_photo
+from keras_psr.images.decoding import read_photo
+from keras_psr.images.encoding import fit_to_format, save_photo
+from keras_psr.images.photo import Photo
 
 PIXELS = np.zeros((4, 5, 3), np.uint8)
 
 
 def write_signed(path, photo, model="x4"):
-    write_photo(path, sign(fit_to_format(photo, path.suffix), model, path.suffix))
+    save_photo(path, sign(fit_to_format(photo, path.suffix), model, path.suffix))
     return path
 
 
@@ -26,7 +28,7 @@ def test_what_is_signed_is_known_again(tmp_path, ending, dtype):
 
 
 def write_plain(path, dtype):
-    write_photo(path, fit_to_format(Photo(PIXELS.astype(dtype)), path.suffix))
+    save_photo(path, fit_to_format(Photo(PIXELS.astype(dtype)), path.suffix))
     return path
 
 

@@ -81,7 +81,10 @@ def test_options_of_upscale_work_alike(run, photo, style_run, tmp_path):
     assert result.exit_code == 0, result.stderr
     assert read_pixels(tmp_path / "out" / "photo_tiny-style.jpg").shape == (32, 48, 3)
     result = run("stylize", ".", "-o", "out", "--model", style_run, "--format", "jpg", "--skip-existing")
-    assert (result.exit_code, result.stderr) == (0, "1 skipped, for their results exist.\n")
+    assert (result.exit_code, result.stderr) == (
+        0,
+        "Left out: 1 in the output folder out.\n1 skipped, for their results exist.\n",
+    )
 
 
 def test_without_a_network_the_pixels_are_optimised(run, photo, painting, tmp_path):

@@ -41,7 +41,7 @@ sys.meta_path[:] = [Hiding(finder) for finder in sys.meta_path]
 """
 LINE = (
     "{} needs more than this installation holds, which is made for running models. "
-    "Install the rest: pip install filelock keras scipy scikit-image tensorboard tensorflow tensorflow-datasets"
+    "Install the rest: pip install keras scipy scikit-image tensorboard tensorflow tensorflow-datasets"
 )
 
 

@@ -26,7 +26,9 @@ from rich.console import Console
 from rich.table import Table
 
 from keras_psr.data.sources import open_source
-from keras_psr.images.photo import Photo, read_photo, write_photo
+from keras_psr.images.decoding import read_photo
+from keras_psr.images.encoding import save_photo
+from keras_psr.images.photo import Photo
 from keras_psr.inference.litert import available_cores
 from keras_psr.inference.registry import find_runnable, shipped_folder
 from keras_psr.inference.tflite_metadata import read_metadata
@@ -96,7 +98,9 @@ def main(models: tuple[str, ...], folder: Path) -> None:
     comparisons = []
     for processor, names in plan.items():
         write_processor(folder / "root", processor)
-        click.echo(f"Running {len(names)} files on an emulated {processor}, up to a minute each ...", err=True)
+        click.echo(
+            f"Running {len(names)} on an emulated {processor}, up to a minute each: {', '.join(names)}", err=True
+        )
         comparisons += run(names, processor, emulator, folder)
     Console(width=80).print(build_table(comparisons))
     failed = [comparison.model for comparison in comparisons if not comparison.holds]
@@ -226,8 +230,8 @@ def write_pictures(folder: Path) -> None:
     """Writes part of a photograph: in 8 bits for int8 files; for others in 16 bits, which show smaller differences."""
     (photograph,) = open_source("sample:val")
     pixels = photograph.read()[200 : 200 + HEIGHT, 240 : 240 + WIDTH]
-    write_photo(folder / "8.png", Photo(pixels))
-    write_photo(folder / "16.png", Photo(pixels.astype(np.uint16) * 257))
+    save_photo(folder / "8.png", Photo(pixels))
+    save_photo(folder / "16.png", Photo(pixels.astype(np.uint16) * 257))
 
 
 def compare(model: str, processor: str, emulator: str, folder: Path) -> Comparison:

@@ -10,7 +10,8 @@ import click
 import numpy as np
 
 from keras_psr.data.sources import open_source
-from keras_psr.images.decoding import read_rgb, write_image
+from keras_psr.images.decoding import read_rgb
+from keras_psr.images.encoding import write_image
 from keras_psr.images.pixels import crop_to_multiple, make_low_res, resize_bicubic
 from keras_psr.images.sheets import comparison_sheet
 

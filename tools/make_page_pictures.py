@@ -1,4 +1,4 @@
-"""Makes web/public/sample.jpg and web/public/styles/: a photo to try the page with, and what each shipped style makes of it.
+"""Makes web/public/sample.jpg and web/public/styles/: a photo to try the page with, and what shipped styles make of it.
 
 python tools/make_page_pictures.py
 

@@ -10,7 +10,8 @@ from typing import Any, TypeVar
 import numpy as np
 
 from keras_psr.errors import ConfigError, DataError, ImageFileError
-from keras_psr.images.decoding import find_images, image_size, read_rgb
+from keras_psr.images.decoding import image_size, read_rgb
+from keras_psr.images.finding import find_images
 
 SAMPLE_TRAINING = ("astronaut", "chelsea", "hubble_deep_field", "rocket", "stereo_motorcycle")
 SAMPLE_HELD_OUT = ("coffee",)

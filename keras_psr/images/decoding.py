@@ -1,129 +1,66 @@
-"""Picture files: finding, measuring, reading and writing them; what is read is uint8 RGB and upright."""
+"""Picture files of every kind to pixels, with what belongs to them: one decoder for fits and for photographs."""
 
-import fnmatch
-import glob
+import io
 import os
+import re
 import struct
-from collections import Counter
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO
 
 import numpy as np
-from PIL import ExifTags, Image, ImageFile, ImageOps
+from PIL import ExifTags, Image, ImageFile
 
-from keras_psr.errors import ConfigError, DataError, ImageFileError
-from keras_psr.images.atomic import write_whole
-from keras_psr.images.pixels import to_uint8
+from keras_psr.errors import ImageFileError
+from keras_psr.images import metadata, png, tiff
+from keras_psr.images.photo import Photo
+from keras_psr.images.pixels import lay_over_white, to_8_bits
+from keras_psr.images.profiles import convert_to_srgb, find_fault
+from keras_psr.images.tiff import UnusableKindError
 
-IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
-"""Endings, in lower case, by which picture files are found in folders."""
+READABLE = ("AVIF", "BMP", "GIF", "HEIF", "JPEG", "PNG", "TIFF", "WEBP")
+"""Names of what is read; AVIF needs Pillow 11.3, and HEIF pillow-heif."""
 
-_READABLE = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
+_BRANDS = {"AVIF": (b"avif", b"avis"), "HEIF": (b"heic", b"heix", b"hevc", b"heim", b"heis", b"hevx", b"mif1", b"msf1")}
+_SIGNATURES = (
+    (b"\xff\xd8\xff", "JPEG"),
+    (png.SIGNATURE, "PNG"),
+    (b"GIF8", "GIF"),
+    (b"BM", "BMP"),
+    (b"II*\0", "TIFF"),
+    (b"MM\0*", "TIFF"),
+    (b"II+\0", "TIFF"),
+    (b"MM\0+", "TIFF"),
+)
+_OTHERS = (
+    (b"v/1\x01", "an OpenEXR picture of floating-point light; convert it to 8 or 16 bits first"),
+    (b"#?R", "a Radiance HDR picture of floating-point light; convert it to 8 or 16 bits first"),
+    (b"PF\n", "a PFM picture of floating-point numbers; convert it to 8 or 16 bits first"),
+    (b"Pf\n", "a PFM picture of floating-point numbers; convert it to 8 or 16 bits first"),
+    (b"\xff\x0a", "a JPEG XL picture; convert it to PNG first"),
+    (b"\0\0\0\x0cJXL ", "a JPEG XL picture; convert it to PNG first"),
+    (b"\0\0\0\x0cjP  ", "a JPEG 2000 picture; convert it to PNG first"),
+    (b"\xff\x4f\xff\x51", "a JPEG 2000 picture; convert it to PNG first"),
+    (b"8BPS", "a Photoshop document; export it as PNG or TIFF first"),
+    (b"%PDF", "a PDF document; export its pages as PNG first"),
+    (b"FUJIFILM", "a raw file; develop it first"),
+    (b"IIRO", "a raw file; develop it first"),
+    (b"IIRS", "a raw file; develop it first"),
+    (b"IIU\0", "a raw file; develop it first"),
+    (b"\0MRM", "a raw file; develop it first"),
+    (b"FOVb", "a raw file; develop it first"),
+    (b"DDS ", "a DDS texture; convert it to PNG first"),
+    (b"version https://git-lfs", "a pointer of Git LFS; fetch the picture with `git lfs pull`"),
+)
+"""How files of other kinds begin, and what to say of them."""
 
-_JPEG: dict[str, Any] = {"format": "JPEG", "quality": 95, "subsampling": 0}
-SAVE_OPTIONS: dict[str, dict[str, Any]] = {
-    ".bmp": {"format": "BMP"},
-    ".jpeg": _JPEG,
-    ".jpg": _JPEG,
-    ".png": {"format": "PNG"},
-    ".tif": {"format": "TIFF"},
-    ".tiff": {"format": "TIFF"},
-    ".webp": {"format": "WEBP", "lossless": True},
-}
-"""Pillow's options by ending, in lower case, of all formats that are written."""
+_SWAPPED = {"16B": "16L", "16L": "16B", "16N": "16B" if sys.byteorder == "little" else "16L"}
+"""Pillow keeps the higher byte of 16-bit colour. Told the other byte order, it keeps the lower one."""
 
-
-def find_images(path_or_glob: str | os.PathLike[str]) -> list[Path]:
-    """List the picture files that an argument names.
-
-    Args:
-        path_or_glob: A file, which is listed whatever its ending; a folder, searched recursively; or a glob
-            such as `"photos/**/*.jpg"`. Hidden files and folders within are ignored. Linked folders are searched
-            too, each folder once.
-
-    Returns:
-        Sorted paths, at least one.
-
-    Raises:
-        DataError: Nothing is there, or nothing that ends like a picture.
-    """
-    return find_images_and_others(path_or_glob)[0]
-
-
-def find_images_and_others(path_or_glob: str | os.PathLike[str]) -> tuple[list[Path], Counter[str]]:
-    """As `find_images`, with the number of visible files of each ending that is no picture's, in lower case."""
-    where = Path(path_or_glob).expanduser()
-    if where.is_file():
-        return [where], Counter()
-    if not where.is_dir() and not glob.has_magic(str(where)):
-        raise DataError(f"no such file or folder: {where}; give a picture, a folder or a quoted glob.")
-    found = _list_all(where) if where.is_dir() else _match(where)
-    files = [path for path in found if path.is_file()]
-    images = sorted(path for path in files if path.suffix.lower() in IMAGE_SUFFIXES)
-    others = Counter(path.suffix.lower() for path in files if path.suffix.lower() not in IMAGE_SUFFIXES)
-    closed = sum(path.is_dir() and not os.access(path, os.R_OK | os.X_OK) for path in found)
-    others += Counter({"folders without permission": closed})
-    if not images:
-        there = f" There are {describe_endings(others)}." if others else ""
-        raise DataError(f"no pictures in {where}; looked for files ending in {', '.join(IMAGE_SUFFIXES)}.{there}")
-    return images, others
-
-
-def describe_endings(endings: Counter[str]) -> str:
-    """Numbers of files for people: `3 .heic, 1 without ending`."""
-    return ", ".join(f"{number} {ending or 'without ending'}" for ending, number in endings.most_common())
-
-
-def _list_all(folder: Path) -> list[Path]:
-    """What is visible below a folder, in linked folders too."""
-    return [entry for below in _list_folders(folder) for entry in _list_visible(below)]
-
-
-def _list_folders(folder: Path) -> list[Path]:
-    """A folder and the visible ones below, each once: by the path without links where there is one."""
-    listed: dict[str, Path] = {}
-    waiting, links = [folder], []
-    while waiting or links:
-        below = waiting.pop() if waiting else links.pop(0)
-        real = os.path.realpath(below)
-        # A link to a folder above leads back here, through all that lies beside.
-        leads_back = below != folder and os.path.realpath(below.parent).startswith(os.path.join(real, ""))
-        if real in listed or leads_back:
-            continue
-        listed[real] = below
-        folders = [entry for entry in _list_visible(below) if entry.is_dir()]
-        links += [entry for entry in folders if entry.is_symlink()]
-        waiting += [entry for entry in folders if not entry.is_symlink()]
-    return list(listed.values())
-
-
-def _list_visible(folder: Path) -> list[Path]:
-    """What is in a folder and not hidden, sorted; nothing of a folder that may not be read."""
-    try:
-        return sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
-    except OSError:
-        return []
-
-
-def _match(pattern: Path) -> list[Path]:
-    """What matches a glob, each once; `**` takes linked folders, but does not go round in circles as `glob` does."""
-    parts = pattern.parts
-    plain = next(index for index, part in enumerate(parts) if glob.has_magic(part))
-    found = [Path(*parts[:plain])]
-    for part in parts[plain:]:
-        if part == "**":
-            found = [below for folder in found if folder.is_dir() for below in _list_folders(folder)]
-            if part == parts[-1]:
-                found += [entry for folder in found for entry in _list_visible(folder)]
-        elif not glob.has_magic(part):
-            found = [folder / part for folder in found if (folder / part).exists()]
-        elif part.startswith("."):
-            found = [entry for folder in found for entry in folder.glob(part)]
-        else:
-            found = [entry for folder in found for entry in _list_visible(folder) if fnmatch.fnmatch(entry.name, part)]
-    return list(dict.fromkeys(found))
+_CMYK_CHANNELS = 4
 
 
 def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
@@ -138,115 +75,444 @@ def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
     Raises:
         ImageFileError: The file is missing or no picture.
     """
-    with open_image(path) as image:
-        width, height = image.size
-        if image.format == "TIFF":  # Pillow has applied the orientation already
-            return height, width
-        # Not image.getexif(): for a PNG without EXIF that decodes all pixels to look behind them.
-        sideways = Image.Image.getexif(image).get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)
-        return (width, height) if sideways else (height, width)
+    with _naming_errors(path), open(path, "rb") as file:
+        if _identify(file) == "TIFF":
+            entry = tiff.read_directory(file)
+            size, orientation = (entry.height, entry.width), entry.orientation
+        else:
+            with _open(file) as image:
+                # Not image.getexif(): for a PNG without EXIF that decodes all pixels to look behind them.
+                size, orientation = image.size[::-1], _orientation(Image.Image.getexif(image), image.info.get("xmp"))
+        return size if orientation < 5 else size[::-1]
+
+
+def read_exif(path: str | os.PathLike[str]) -> Image.Exif:
+    """EXIF data of a picture, from the file's header alone.
+
+    Args:
+        path: Picture file.
+
+    Returns:
+        What the file says; empty if it says nothing.
+
+    Raises:
+        ImageFileError: The file is missing or no picture, or its EXIF data are damaged.
+    """
+    with _naming_errors(path), open(path, "rb") as file:
+        if _identify(file) == "TIFF":
+            return tiff.read_exif(file, tiff.read_directory(file))
+        with _open(file) as image:
+            return Image.Image.getexif(image)  # not image.getexif(), which decodes a PNG that has none
 
 
 def read_rgb(path: str | os.PathLike[str]) -> np.ndarray:
     """Read a picture, whatever its kind, as plain RGB.
 
-    EXIF orientation is applied; grey becomes three equal channels; CMYK and palettes are converted;
-    transparency is laid over white; 16-bit grey is scaled to 8 bits and rounded (16-bit RGB is cut to 8 bits
-    by Pillow itself); of an animation the first frame is taken. Colour profiles are ignored.
+    EXIF orientation is applied; grey becomes three equal channels; CMYK and palettes are converted; transparency is
+    laid over white; 16 bits are rounded to 8; of an animation the first frame is taken. Colour profiles are ignored,
+    except to convert CMYK.
 
     Args:
-        path: Picture file.
+        path: Picture file: BMP, GIF, JPEG, PNG, TIFF, WebP, AVIF with Pillow 11.3, HEIC with pillow-heif.
 
     Returns:
         uint8 RGB, (height, width, 3).
 
     Raises:
         ImageFileError: The file is missing, broken, truncated, too large to be decoded safely, or no picture.
+
+    Example:
+        >>> keras_psr.read_rgb("photo.jpg").shape
+        (3000, 4000, 3)
     """
-    with open_image(path) as image:
-        upright = ImageOps.exif_transpose(image)
-        if upright.mode.startswith(("I", "F")):
-            levels = np.asarray(upright)  # mode I, of 32 bits, is how some Pillow versions hold 16 bits
-            if upright.mode == "F" or levels.max() > 65535:
-                raise ValueError(f"{levels.dtype} pixels of unknown range; expected 8 or 16 bits")
-            upright = Image.fromarray(to_uint8(levels / 257))
-        elif upright.has_transparency_data:
-            coloured = upright.convert("RGBA")
-            upright = Image.alpha_composite(Image.new("RGBA", coloured.size, "white"), coloured)
-        return np.array(upright.convert("RGB"))
+    with _naming_errors(path), open(path, "rb") as file:
+        pixels, alpha, _ = _decode(file)
+        if pixels.dtype == np.uint16:
+            pixels, alpha = to_8_bits(pixels), None if alpha is None else to_8_bits(alpha)
+        if alpha is not None:
+            pixels = lay_over_white(pixels, alpha)
+        return pixels if pixels.ndim == 3 else np.stack([pixels] * 3, axis=-1)
+
+
+def read_photo(path: Path) -> Photo:
+    """Reads a photograph with all that belongs to it.
+
+    EXIF orientation is applied; palettes become RGB; CMYK is converted to sRGB through its profile; of an animation the
+    first frame is taken, which `notes` tells. Metadata that are damaged or do not fit are left out, with a note.
+
+    Args:
+        path: A file as for `read_rgb`.
+
+    Returns:
+        The photograph.
+
+    Raises:
+        ImageFileError: The file is missing, broken, truncated, too large to be decoded safely, or no picture.
+    """
+    with _naming_errors(path), open(path, "rb") as file:
+        pixels, alpha, found = _decode(file)
+        exif, notes = metadata.keep_exif(found.exif, found.orientation) if found.exif is not None else (None, [])
+        return Photo(
+            pixels,
+            alpha,
+            found.profile,
+            exif,
+            found.dpi,
+            tuple(dict.fromkeys([*found.notes, *notes])),
+            found.xmp,
+            found.iptc,
+            tuple(found.texts),
+            tuple(found.colour),
+            measured=pixels.shape[:2],
+        )
 
 
 @contextmanager
-def open_image(path: str | os.PathLike[str]) -> Iterator[ImageFile.ImageFile]:
-    """Open a picture; whatever goes wrong until it is closed becomes an ImageFileError of one line.
-
-    Args:
-        path: Picture file.
-
-    Yields:
-        Pillow's picture, not decoded yet.
+def _naming_errors(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Makes of whatever is raised while a file is read an ImageFileError of one line that names it.
 
     Raises:
-        ImageFileError: The file is missing, no picture, or anything was raised while it was open.
+        ImageFileError: Anything was raised, except for lack of memory.
     """
     try:
-        with Image.open(path, formats=_READABLE) as image:
-            yield image
+        yield
     except FileNotFoundError:
         raise ImageFileError(f"no such picture: {path}; check the path.") from None
+    except UnusableKindError as error:
+        raise ImageFileError(f"{path} is {error}.") from None
     except Image.UnidentifiedImageError:
-        raise ImageFileError(f"{path} is not a picture; expected one of {', '.join(_READABLE)}.") from None
+        raise ImageFileError(f"{path} is not a picture; expected one of {', '.join(READABLE)}.") from None
     except Image.DecompressionBombError:
         raise ImageFileError(
             f"{path} has too many pixels to be decoded safely (at most {2 * (Image.MAX_IMAGE_PIXELS or 0)}); "
             "cut it into parts."
         ) from None
+    except (MemoryError, ImageFileError):
+        raise
     except Exception as error:  # decoders raise nearly anything on damaged files
         reason = " ".join(str(error).split()) or type(error).__name__
         raise ImageFileError(f"{path} cannot be read ({reason}); replace or remove it.") from error
 
 
-def write_image(path: str | os.PathLike[str], image: np.ndarray) -> None:
-    """Write a picture in the format of the path's ending; either the whole file appears or none.
+# === Files ===
 
-    Missing folders are created. JPEG has quality 95 and full colour resolution; WebP is lossless.
 
-    Args:
-        path: Where to; an existing file is replaced.
-        image: uint8; RGB (height, width, 3), grey (height, width), or RGBA (height, width, 4), which JPEG and
-            BMP do not hold.
+def _identify(file: IO[bytes]) -> str:
+    """The kind of a file, one of `READABLE`, by how it begins.
 
     Raises:
-        ConfigError: Unknown ending, or an array that is no picture of that format.
-        ImageFileError: The file cannot be written.
+        UnusableKindError: It is of another kind that is known.
+        PIL.UnidentifiedImageError: It is not.
     """
-    path = Path(path)
-    options = SAVE_OPTIONS.get(path.suffix.lower())
-    if options is None:
-        raise ConfigError(f"cannot write {path}: expected an ending of {', '.join(SAVE_OPTIONS)}.")
-    if image.dtype != np.uint8 or not (image.ndim == 2 or image.ndim == 3 and image.shape[2] in (3, 4)):
-        raise ConfigError(
-            "image must be uint8 of shape (height, width), (height, width, 3) or (height, width, 4), "
-            f"received {image.dtype} of shape {image.shape}; round with pixels.to_uint8."
-        )
-    if options["format"] in ("BMP", "JPEG") and image.shape[2:] == (4,):
-        raise ConfigError(
-            f"cannot write {path}: {options['format']} holds no transparency; use .png or three channels."
-        )
-    with write_picture(path) as unfinished:
-        Image.fromarray(image).save(unfinished, **options)
+    head = file.read(64)
+    file.seek(0)
+    for beginning, kind in _SIGNATURES:
+        if head.startswith(beginning):
+            return kind
+    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
+        return "WEBP"
+    if head[4:8] == b"ftyp":
+        if head[8:12] == b"crx ":
+            raise UnusableKindError("a raw file; develop it first")
+        brands = {head[at : at + 4] for at in range(8, min(64, struct.unpack(">I", head[:4])[0]), 4)}
+        for kind, members in _BRANDS.items():
+            if brands & set(members):
+                return kind
+        raise UnusableKindError("a film, not a picture; extract pictures from it first")
+    for beginning, message in _OTHERS:
+        if head.startswith(beginning):
+            raise UnusableKindError(message)
+    raise Image.UnidentifiedImageError
+
+
+def _register_plugin(kind: str) -> None:
+    """Makes Pillow able to read AVIF and HEIF.
+
+    Raises:
+        UnusableKindError: What reads it is not installed.
+    """
+    if kind == "HEIF":
+        try:
+            import pillow_heif
+        except ImportError:
+            raise UnusableKindError("a HEIC picture; pip install 'keras-psr[heic]' to read it") from None
+        pillow_heif.register_heif_opener()
+    elif kind == "AVIF":
+        Image.init()
+        if kind not in Image.OPEN:
+            raise UnusableKindError("an AVIF picture; install Pillow 11.3 or newer to read it, or convert it to PNG")
 
 
 @contextmanager
-def write_picture(path: Path) -> Iterator[Path]:
-    """`atomic.write_whole` for pictures, whose formats have limits.
+def _open(file: IO[bytes], *, low_bytes: bool = False) -> Iterator[ImageFile.ImageFile]:
+    """Opens a picture with Pillow, which decodes nothing yet.
 
-    Raises:
-        ImageFileError: The file cannot be written.
+    Texts and the colour profile of a PNG, which Pillow refuses if they are large or damaged, are in `info`, read here.
+
+    Args:
+        file: The file; it is read from its beginning.
+        low_bytes: Of 16-bit colour give the lower bytes, not the higher ones.
+
+    Yields:
+        Pillow's picture, with `info["surroundings"]` of a PNG.
     """
+    file.seek(0)
+    kind = _identify(file)
+    _register_plugin(kind)
+    surroundings = None
+    if kind == "PNG":
+        data, surroundings = png.split_chunks(file.read())
+        file = io.BytesIO(data)
+    with Image.open(file, formats=[kind]) as image:
+        if surroundings is not None:
+            image.info["surroundings"] = surroundings
+            _, hidden = metadata.sort_texts(surroundings.texts)
+            image.info |= {name: hidden[name] for name in ("xmp", "exif") if name in hidden and name not in image.info}
+        if low_bytes:
+            # Pillow has no such mode for grey with transparency; as RGBA its bytes are grey, grey, alpha, alpha.
+            name, depth = _layout(image)
+            swapped = "RGBA" if name == "LA" else f"{name};{_SWAPPED[depth]}"
+            image.tile = [
+                tile._replace(args=(swapped, *tile.args[1:]) if isinstance(tile.args, tuple) else swapped)
+                for tile in image.tile
+            ]
+        yield image
+
+
+def _layout(image: ImageFile.ImageFile) -> tuple[str, str]:
+    """Pillow's name for how pixels lie in the file: kind and depth, such as `RGB` and `16B`; empty if that varies."""
+    names = {tile.args if isinstance(tile.args, str) else tile.args[0] for tile in image.tile if tile.args}
+    kind, _, depth = str(names.pop() if len(names) == 1 else "").partition(";")
+    return kind, depth
+
+
+# === Pixels ===
+
+
+@dataclass
+class _Found:
+    """Metadata as they stand in a file, and what could not be kept of it."""
+
+    exif: Image.Exif | None = None
+    xmp: bytes | None = None
+    iptc: bytes | None = None
+    texts: list[tuple[str, str]] = field(default_factory=list)
+    colour: list[tuple[bytes, bytes]] = field(default_factory=list)
+    dpi: tuple[float, float] | None = None
+    profile: bytes | None = None
+    orientation: int = 1
+    notes: list[str] = field(default_factory=list)
+
+
+Levels = tuple[np.ndarray, np.ndarray | None]
+"""Pixels, (height, width), (height, width, 3) or CMYK of 8 bits (height, width, 4); and opacity."""
+
+
+def _decode(file: IO[bytes]) -> tuple[np.ndarray, np.ndarray | None, _Found]:
+    """Pixels of a file of any kind, upright, in RGB or grey; opacity; and metadata, with a profile that fits."""
+    (pixels, alpha), found = (_decode_tiff if _identify(file) == "TIFF" else _decode_other)(file)
+    pixels = _match_profile(pixels, found)
+    return pixels, alpha, found
+
+
+def _decode_tiff(file: IO[bytes]) -> tuple[Levels, _Found]:
+    entry = tiff.read_directory(file)
+    found = _find_in_tiff(file, entry)
+    if not tiff.reads_as_pillow(entry):
+        pixels, alpha, notes = tiff.read_levels(file, entry)
+        found.notes += notes
+        return (turn_upright(pixels, entry.orientation), _turn_alpha(alpha, entry.orientation)), found
+    with _open(file) as image:
+        image.seek(entry.frame)
+        image.load()  # which turns it upright
+        return _read_levels(image), found
+
+
+def _decode_other(file: IO[bytes]) -> tuple[Levels, _Found]:
+    with _open(file) as image:
+        frames = 1 if image.format in ("MPO", "HEIF") else getattr(image, "n_frames", 1)  # these: and its previews
+        if frames > 1:
+            image.seek(0)
+        name, depth = _layout(image)
+        image.load()
+        found = _find_in_pillow(image)
+        found.notes = [f"first of {frames} frames"] * (frames > 1) + found.notes
+        if depth in _SWAPPED and name in ("RGB", "RGBA", "LA"):
+            pixels, alpha = _read_16_bits(file, image, is_grey=name == "LA")
+        else:
+            pixels, alpha = _read_levels(image)
+        return (turn_upright(pixels, found.orientation), _turn_alpha(alpha, found.orientation)), found
+
+
+def turn_upright(image: np.ndarray, orientation: int) -> np.ndarray:
+    """Turns a picture as its EXIF orientation, 1 to 8, says: (height, width[, channels])."""
+    if orientation > 4:
+        image = image.swapaxes(0, 1)
+    rows = slice(None, None, -1 if orientation in (3, 4, 7, 8) else 1)
+    columns = slice(None, None, -1 if orientation in (2, 3, 6, 7) else 1)
+    return np.ascontiguousarray(image[rows, columns])
+
+
+def _turn_alpha(alpha: np.ndarray | None, orientation: int) -> np.ndarray | None:
+    return None if alpha is None else turn_upright(alpha, orientation)
+
+
+def _read_levels(image: Image.Image) -> Levels:
+    """Pixels and opacity of a picture of any mode."""
+    if image.mode.startswith(("I", "F")):
+        levels = np.asarray(image)  # mode I, of 32 bits, is how some Pillow versions hold 16 bits
+        if image.mode == "F" or levels.min() < 0 or levels.max() > 65535:
+            raise ValueError(f"{levels.dtype} pixels of unknown range; expected 8 or 16 bits")
+        levels = levels.astype(np.uint16)
+        key = image.info.get("transparency")
+        return levels, None if key is None else np.where(levels == key, 0, 65535).astype(np.uint16)
+    if image.mode == "CMYK":
+        return np.array(image), None
+    is_grey = image.mode in ("1", "L", "LA", "La")
+    if image.has_transparency_data:
+        levels = np.asarray(image.convert("RGBA"))
+        return np.ascontiguousarray(levels[..., 0] if is_grey else levels[..., :3]), levels[..., 3].copy()
+    return np.array(image.convert("L" if is_grey else "RGB")), None
+
+
+def _read_16_bits(file: IO[bytes], high_bytes: Image.Image, *, is_grey: bool) -> Levels:
+    """16-bit levels from two pictures of bytes."""
+    with _open(file, low_bytes=True) as low_bytes:
+        if is_grey:
+            parts = np.asarray(low_bytes).astype(np.uint16)
+            return parts[..., 0] << 8 | parts[..., 1], parts[..., 2] << 8 | parts[..., 3]
+        levels = np.asarray(high_bytes).astype(np.uint16) << 8 | np.asarray(low_bytes)
+    key = high_bytes.info.get("transparency")
+    if key is not None:
+        return levels, np.where((levels == key).all(axis=-1), 0, 65535).astype(np.uint16)
+    return np.ascontiguousarray(levels[..., :3]), levels[..., 3].copy() if levels.shape[2] == 4 else None
+
+
+def _match_profile(pixels: np.ndarray, found: _Found) -> np.ndarray:
+    """Converts CMYK to RGB, and leaves out a profile that does not fit: then CMYK is converted by plain subtraction."""
+    space = "GRAY" if pixels.ndim == 2 else "CMYK" if pixels.shape[2] == _CMYK_CHANNELS else "RGB"
+    profile, found.profile = found.profile, None
+    fault = find_fault(profile, space) if profile else None
+    image = Image.fromarray(pixels, "CMYK") if space == "CMYK" else None
+    if profile and not fault:
+        if image is None:
+            found.profile = profile
+            return pixels
+        try:
+            converted, found.profile = convert_to_srgb(image, profile)
+            return np.array(converted)
+        except Exception:  # LittleCMS finds faults that the header does not show
+            fault = "damaged colour profile"
+    if fault:
+        found.notes.append(f"{fault} left out")
+    return pixels if image is None else np.array(image.convert("RGB"))
+
+
+# === Metadata ===
+
+
+def _find_in_tiff(file: IO[bytes], entry: tiff.Directory) -> _Found:
+    found = _Found(exif=tiff.read_exif(file, entry), orientation=entry.orientation)
+    if entry.count > 1:
+        found.notes.append(f"first of {entry.count} frames")
+    resources = metadata.split_resources(entry.bytes(34377))
+    found.notes += metadata.note_resources(resources)
+    found.xmp, found.profile = entry.bytes(700) or None, entry.bytes(34675) or None
+    found.iptc = entry.bytes(33723) or resources.get(metadata.IPTC_RESOURCE)
+    found.dpi = _resolution_of_exif(found.exif)
+    return found
+
+
+def _find_in_pillow(image: ImageFile.ImageFile) -> _Found:
+    found, info = _Found(), image.info
     try:
-        with write_whole(path) as unfinished:
-            yield unfinished
-    except (OSError, ValueError, struct.error) as error:  # the latter two: larger than the format's limits
-        reason = " ".join(str(getattr(error, "strerror", None) or error).split())
-        raise ImageFileError(f"cannot write {path} ({reason}); check the folder.") from error
+        found.exif = Image.Image.getexif(image)
+        found.dpi = _resolution(info.get("dpi")) or _resolution_of_exif(found.exif)
+    except Exception:  # Pillow raises many kinds on damaged entries, which are no reason to lose the picture
+        found.exif = None
+        found.notes.append("EXIF data is damaged")
+    xmp = info.get("xmp")
+    found.xmp = xmp.encode("utf-8") if isinstance(xmp, str) else xmp or None
+    found.orientation = _orientation(found.exif, found.xmp)
+    found.profile = info.get("icc_profile") or None
+    comment = info.get("comment")
+    if comment:
+        found.texts = [("Comment", _decode_comment(comment))]
+    resources = info.get("photoshop") or {}
+    found.iptc = resources.get(metadata.IPTC_RESOURCE)
+    found.notes += metadata.note_resources(resources)
+    found.notes += _notes_of_companions(image, found.xmp)
+    surroundings = info.get("surroundings")
+    if surroundings is not None:
+        found.profile, found.colour = surroundings.icc_profile, surroundings.colour
+        found.texts, hidden = metadata.sort_texts(surroundings.texts)
+        found.iptc, found.notes = hidden.get("iptc"), found.notes + surroundings.notes
+    return found
+
+
+def _decode_comment(comment: bytes | str) -> str:
+    if isinstance(comment, str):
+        return comment
+    try:
+        return comment.rstrip(b"\0").decode("utf-8")
+    except UnicodeDecodeError:
+        return comment.rstrip(b"\0").decode("latin-1")
+
+
+def _notes_of_companions(image: ImageFile.ImageFile, xmp: bytes | None) -> list[str]:
+    """What belongs to a picture and is not a part of it."""
+    notes = []
+    bits = image.info.get("bit_depth") or _bit_depth(image)
+    if bits > 8:
+        notes.append(f"{bits} bits cut to 8")
+    markers = getattr(image, "applist", [])
+    has_iso_map = any(name == "APP2" and data.startswith(_ISO_GAIN_MAP) for name, data in markers)
+    auxiliary = " ".join(map(str, image.info.get("aux") or {}))
+    if has_iso_map or metadata.has_gain_map(xmp) or "hdrgainmap" in auxiliary:
+        notes.append("HDR gain map left out")
+    if any(name == "APP1" and data.startswith(_EXTENDED_XMP) for name, data in markers):
+        notes.append("extended XMP left out")
+    return notes
+
+
+_ISO_GAIN_MAP = b"urn:iso:std:iso:ts:21496:-1\0"
+_EXTENDED_XMP = b"http://ns.adobe.com/xmp/extension/\0"
+
+
+def _bit_depth(image: ImageFile.ImageFile) -> int:
+    """Bits of each channel of an AVIF, which Pillow cuts to 8."""
+    if image.format != "AVIF" or image.fp is None:
+        return 8
+    image.fp.seek(0)
+    match = re.search(rb"pixi.{4}[\1-\4](.)", image.fp.read(65536), re.DOTALL)
+    return match[1][0] if match else 8
+
+
+def _orientation(exif: Image.Exif | None, xmp: bytes | str | None) -> int:
+    """How a picture lies in its file, 1 to 8; 1 where nothing of the kind is said."""
+    value = exif.get(ExifTags.Base.Orientation) if exif is not None else None
+    if value is None and xmp:
+        text = xmp.decode("utf-8", "replace") if isinstance(xmp, bytes) else xmp
+        match = re.search(r"tiff:Orientation(?:=[\"']|>)([1-8])", text)
+        value = int(match[1]) if match else None
+    return value if isinstance(value, int) and 1 <= value <= 8 else 1
+
+
+def _resolution(dpi: tuple[float, float] | None) -> tuple[float, float] | None:
+    """Pixels per inch, if they are numbers that somebody can have meant."""
+    numbers = tuple(float(number) for number in dpi or ())
+    if len(numbers) != 2 or not all(0 < number < 2**31 for number in numbers):
+        return None
+    return numbers[0], numbers[1]
+
+
+def _resolution_of_exif(exif: Image.Exif | None) -> tuple[float, float] | None:
+    """Pixels per inch; None where the unit is unknown, so that only the shape of pixels is told."""
+    unit = exif.get(ExifTags.Base.ResolutionUnit, 2) if exif else 1
+    if exif is None or unit not in (2, 3):
+        return None
+    try:
+        x, y = (float(exif.get(tag, 0)) for tag in (ExifTags.Base.XResolution, ExifTags.Base.YResolution))
+        return _resolution((x * 2.54, y * 2.54) if unit == 3 else (x, y))
+    except (TypeError, ValueError, ZeroDivisionError):
+        return None

@@ -6,6 +6,7 @@ Outside a network a picture is uint8 RGB of shape (height, width, 3).
 import math
 
 import numpy as np
+from numpy.typing import DTypeLike
 from PIL import Image
 
 from keras_psr.constants import LUMA_OFFSET, LUMA_WEIGHTS
@@ -36,6 +37,123 @@ def to_uint16(image: np.ndarray) -> np.ndarray:
         uint16 array of the same shape.
     """
     return np.rint(np.clip(image, 0, 255) * 257).astype(np.uint16)
+
+
+def round_to(image: np.ndarray, dtype: DTypeLike) -> np.ndarray:
+    """Clip to the range of a dtype of whole numbers, round half to even and convert.
+
+    Args:
+        image: Any shape, in levels of that dtype.
+        dtype: uint8 or uint16.
+
+    Returns:
+        Array of the same shape; `image` itself if it has that dtype.
+    """
+    if image.dtype == dtype:
+        return image
+    limits = np.iinfo(np.dtype(dtype).name)
+    return np.rint(np.clip(image, limits.min, limits.max)).astype(dtype)
+
+
+def is_grey(image: np.ndarray) -> bool:
+    """Whether all channels are equal in every pixel.
+
+    Args:
+        image: (height, width), or (height, width, channels) of any dtype.
+    """
+    strips = (image[top : top + _STRIP] for top in range(0, len(image), _STRIP))
+    return image.ndim == 2 or all(bool((strip == strip[..., :1]).all()) for strip in strips)
+
+
+def to_8_bits(levels: np.ndarray) -> np.ndarray:
+    """Turn levels of 16 bits into those of 8: 65535 to 255, rounded.
+
+    Args:
+        levels: uint16, any shape.
+
+    Returns:
+        uint8 array of the same shape. No half ever comes up, because 257 is odd.
+    """
+    return ((levels.astype(np.uint32) + 128) // 257).astype(np.uint8)
+
+
+def spread_levels(levels: np.ndarray, bits: int) -> np.ndarray:
+    """Turn levels of any depth into those of 8 or 16 bits: black stays black, and white becomes white.
+
+    Args:
+        levels: Unsigned integers below 2 ** `bits`, any shape.
+        bits: Depth, 1 to 32.
+
+    Returns:
+        Of the same shape: uint8 for up to 8 bits, else uint16, rounded.
+    """
+    top, given = 255 if bits <= 8 else 65535, 2**bits - 1
+    dtype = np.uint8 if bits <= 8 else np.uint16
+    if top == given:
+        return levels.astype(dtype)
+    spread = np.empty(levels.shape, dtype)
+    for start in range(0, len(levels), _STRIP):
+        rows = slice(start, start + _STRIP)
+        spread[rows] = (levels[rows].astype(np.uint64) * top + given // 2) // given
+    return spread
+
+
+def divide_by_opacity(pixels: np.ndarray, alpha: np.ndarray) -> np.ndarray:
+    """Colours from colours that were multiplied with their opacity.
+
+    Args:
+        pixels: uint8 or uint16, (height, width) or (height, width, channels).
+        alpha: Opacity, (height, width), of the same dtype.
+
+    Returns:
+        Of the shape and dtype of `pixels`; black under full transparency.
+    """
+    top = np.iinfo(pixels.dtype).max
+    divided = np.empty_like(pixels)
+    for start in range(0, len(pixels), _STRIP):
+        rows = slice(start, start + _STRIP)
+        opacity = np.maximum(alpha[rows], 1).reshape(alpha[rows].shape + (1,) * (pixels.ndim - 2))
+        divided[rows] = np.minimum(np.rint(pixels[rows] * (np.float64(top) / opacity)), top).astype(pixels.dtype)
+    return divided
+
+
+def lay_over_white(pixels: np.ndarray, alpha: np.ndarray) -> np.ndarray:
+    """Lay a picture over white.
+
+    Args:
+        pixels: uint8, (height, width) or (height, width, channels).
+        alpha: Opacity, uint8, (height, width).
+
+    Returns:
+        uint8, of the shape of `pixels`.
+    """
+    opacity = (alpha / np.float32(255)).reshape(alpha.shape + (1,) * (pixels.ndim - 2))
+    return np.rint(pixels * opacity + 255 * (1 - opacity)).astype(np.uint8)
+
+
+def lab_to_srgb(lab: np.ndarray) -> np.ndarray:
+    """CIELab under D50 to sRGB, relative to white: L = 100 becomes white.
+
+    Args:
+        lab: float32, (..., 3): lightness in [0, 100], and a and b.
+
+    Returns:
+        float32, (..., 3), in [0, 1]; colours beyond sRGB are clipped.
+
+    Reference:
+        CIE 15; IEC 61966-2-1 adapted to D50 by Bradford's matrix.
+    """
+    middle = (lab[..., 0] + 16) / 116
+    roots = np.stack([middle + lab[..., 1] / 500, middle, middle - lab[..., 2] / 200], axis=-1)
+    xyz = np.where(roots > 6 / 29, roots**3, 3 * (6 / 29) ** 2 * (roots - 4 / 29)) * _WHITE_D50
+    linear = np.clip(xyz @ _LINEAR_SRGB_OF_D50.T, 0, 1)
+    return np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055).astype(np.float32)
+
+
+_WHITE_D50 = np.array([0.96422, 1.0, 0.82521])
+_LINEAR_SRGB_OF_D50 = np.array(
+    [[3.1338561, -1.6168667, -0.4906146], [-0.9787684, 1.9161415, 0.0334540], [0.0719453, -0.2289914, 1.4052427]]
+)
 
 
 def crop_to_multiple(image: np.ndarray, multiple: int) -> np.ndarray:

@@ -2,14 +2,15 @@
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
 from keras_psr.errors import ConfigError
 from keras_psr.images.photo import Photo
-from keras_psr.images.pixels import keep_colors, resize_bicubic
+from keras_psr.images.pixels import is_grey, keep_colors, resize_bicubic, round_to
 from keras_psr.images.pixels import match_histogram as match
+from keras_psr.images.screens import is_screen, keep_local_means
 
 STRIP = 256
 """Rows that are computed at once in float32."""
@@ -45,11 +46,12 @@ def upscale_photo(
     preserve_colors: bool = False,
     on_pixels: Callable[[int], None] = lambda pixels: None,
 ) -> Photo:
-    """Enlarges a photograph, or paints it; grey stays grey, 16 bits stay 16 bits.
+    """Enlarges a photograph, or paints it; grey stays grey, also where it is stored as RGB; 16 bits stay 16 bits.
 
     Opacity is enlarged by bicubic. Colours go through the network multiplied by their opacity, so that what is
     transparent does not bleed into what is not, and are divided afterwards; under full transparency, colours are
-    enlarged by bicubic, for somebody may want them.
+    enlarged by bicubic, for somebody may want them. Pictures of two levels, such as dithered photographs, keep their
+    local brightness.
 
     Args:
         upscaler: The network (`upscaler.Upscaler`), or `style_transfer.optimization.PixelOptimizer`.
@@ -69,6 +71,11 @@ def upscale_photo(
     """
     if output_scale is not None and not 0 < output_scale <= 16:
         raise ConfigError(f"output_scale must be above 0, at most 16. Received: {output_scale}.")
+    if photo.pixels.ndim == 3 and is_grey(photo.pixels):
+        options: dict[str, Any] = {"strength": strength, "match_histogram": match_histogram}
+        options |= {"output_scale": output_scale, "on_pixels": on_pixels}
+        grey = upscale_photo(upscaler, replace(photo, pixels=photo.pixels[..., 0].copy()), **options)
+        return replace(grey, pixels=np.repeat(grey.pixels[..., None], 3, axis=-1))
     alpha, top = photo.alpha, np.iinfo(photo.pixels.dtype).max
     is_transparent = alpha is not None and bool((alpha < top).any())
     given = _multiply(photo, upscaler.takes_16_bits) if is_transparent else photo.pixels
@@ -77,6 +84,8 @@ def upscale_photo(
         enlarged = match(enlarged, given)
     if preserve_colors:
         enlarged = keep_colors(enlarged, given)
+    if upscaler.scale > 1 and not is_transparent and is_screen(given):
+        enlarged = keep_local_means(enlarged, given)
     height, width = photo.pixels.shape[:2]
     size = output_size(height, width, output_scale or upscaler.scale)
     if enlarged.shape[:2] != size:
@@ -90,9 +99,7 @@ def upscale_photo(
 
 def _resize(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Bicubic, in the dtype of the picture."""
-    if image.dtype == np.uint8:
-        return resize_bicubic(image, *size)
-    return np.rint(np.clip(resize_bicubic(image, *size), 0, 65535)).astype(np.uint16)
+    return round_to(resize_bicubic(image, *size), image.dtype)
 
 
 def _multiply(photo: Photo, takes_16_bits: bool) -> np.ndarray:

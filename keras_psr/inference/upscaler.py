@@ -222,7 +222,8 @@ def load(
         threads: Tiles of a `.tflite` that the CPU computes at once; None for one on each core.
         device: `auto` takes a GPU for a float `.tflite` if there is a real one that gives the CPU's pixels and is
             faster (`litert.LiteRTNetwork`); or `cpu` or `gpu`. It needs neither CUDA nor TensorFlow.
-        on_device: Called with a line that says which it is, and again if a GPU fails and the CPU goes on.
+        on_device: Called with a line that says which it is, if a `.tflite` left a choice, and again if a GPU fails and
+            the CPU goes on.
 
     Returns:
         The network as a function of pictures.
@@ -234,9 +235,7 @@ def load(
     path = find_runnable(model)
     if path.suffix == ".tflite":
         return Upscaler(LiteRTNetwork(path, threads, device, on_device))
-    upscaler = load_keras(path, device=device)
-    on_device(upscaler.device)
-    return upscaler
+    return load_keras(path, device=device)
 
 
 def load_keras(model: str | Path, *, device: str = "auto") -> Upscaler:

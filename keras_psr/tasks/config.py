@@ -336,7 +336,7 @@ class StyleConfig(FitConfig):
         """Returns one fit or, if the style is a folder, one for each painting in it."""
         if not Path(self.style).is_dir():
             return super().split()
-        from keras_psr.images.decoding import find_images
+        from keras_psr.images.finding import find_images
 
         return {path.stem: replace(self, style=str(path)) for path in find_images(self.style)}
 

@@ -15,7 +15,8 @@ import numpy as np
 import tensorflow as tf
 
 from keras_psr.errors import ImageFileError, TrainingError
-from keras_psr.images.decoding import read_rgb, write_image
+from keras_psr.images.decoding import read_rgb
+from keras_psr.images.encoding import write_image
 from keras_psr.tasks.config import FitConfig
 from keras_psr.tasks.task import Validation
 from keras_psr.training.run_folder import RunFolder

@@ -20,7 +20,7 @@ from keras_psr.tasks.registry import TASKS
 from keras_psr.training.callbacks import CountSteps, Log, OnLog, Progress, SaveAndValidate, StopOnDivergence
 from keras_psr.training.devices import build_strategy, is_chief, is_multiworker, warn_of_unused_gpu
 from keras_psr.training.optimizer import build_optimizer
-from keras_psr.training.precision import PrecisionChoice, choose_precision
+from keras_psr.training.precision import choose_precision
 from keras_psr.training.run_folder import RunFolder, SavedRun
 from keras_psr.training.signals import stop_signals
 from keras_psr.training.trainer import Trainer
@@ -146,10 +146,12 @@ def fit_network(
     computed = replace(config, precision=choice.precision)
     if not is_chief(strategy):
         return _help_fit(run, computed, strategy, resume=resumed is not None)
-    _report_precision(choice)
+    if choice.warning:
+        log.warning("%s", choice.warning)
     stream = task.build_stream(config)
     validation = task.build_validation(config)
     trainer = build_trainer(computed, strategy)
+    trainer.precision = choice
     averaged = task.build_network(config, "float32")
     with run.locked(), stop_signals() as stop:
         progress = Progress()
@@ -180,12 +182,6 @@ def _help_fit(run: RunFolder, config: FitConfig, strategy: tf.distribute.Strateg
         averaged = task.build_network(config, "float32")
         trainer.copy_average_to(averaged)
     return Upscaler(averaged, task=config.task)
-
-
-def _report_precision(choice: PrecisionChoice) -> None:
-    log.info("Computing in %s: %s.", choice.precision, choice.reason)
-    if choice.warning:
-        log.warning("%s", choice.warning)
 
 
 def _describe_batch(stream: SampleStream, stage: Stage, step: int) -> str:

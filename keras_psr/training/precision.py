@@ -159,7 +159,8 @@ def probe(device: str) -> dict[str, Probe]:
                 _run(steps[precision], tensors)  # compiles
             except tf.errors.OpError:  # oneDNN refuses bfloat16 where a processor cannot compute it
                 del steps[precision]
-        begin, found = time.perf_counter(), {}
+        begin = time.perf_counter()
+        found: dict[str, Probe] = {}
         for _ in range(PROBE_ROUNDS):
             for precision, step in steps.items():
                 measured = _run(step, tensors)

@@ -7,6 +7,7 @@ from keras import ops
 
 from keras_psr.losses.perceptual import PerceptualLoss
 from keras_psr.training.devices import is_multiworker
+from keras_psr.training.precision import PrecisionChoice
 
 
 class Trainer(keras.Model):
@@ -17,6 +18,7 @@ class Trainer(keras.Model):
         perceptual_loss: The weighted terms.
         steps_done: Gradient steps done, over all sessions of a run. The optimizer's own number leaves out those that
             float16 skips because a gradient overflows.
+        precision: What the fit computes in, and why, for callbacks that tell; None if nobody chose.
     """
 
     def __init__(self, network: keras.Model, perceptual_loss: PerceptualLoss) -> None:
@@ -29,6 +31,7 @@ class Trainer(keras.Model):
         self.network = network
         self.perceptual_loss = perceptual_loss
         self.steps_done = 0
+        self.precision: PrecisionChoice | None = None
         self.built = True
 
     def call(self, low_res: tf.Tensor, training: bool = False) -> tf.Tensor:

@@ -64,6 +64,62 @@ def test_grey_stays_grey_and_keeps_its_depth(upscaler, dtype, has_alpha):
     assert (photo.alpha is not None) == has_alpha
 
 
+class Tinted(Upscaler):
+    """A network that gives grey a tint, as fitted ones do."""
+
+    def __call__(self, image, **options):
+        enlarged = super().__call__(image, **options)
+        return enlarged if enlarged.ndim == 2 else (enlarged * (1, 0.9, 0.8)).astype(enlarged.dtype)
+
+
+def encodings(grey):
+    """The same grey picture of 8 bits as grey and RGB, with and without opacity, in 8 and 16 bits."""
+    for levels in (grey, grey.astype(np.uint16) * 257):
+        opaque = np.full_like(levels, np.iinfo(levels.dtype).max)
+        for pixels in (levels, levels[..., None].repeat(3, axis=-1)):
+            yield Photo(pixels)
+            yield Photo(pixels, opaque)
+
+
+@pytest.mark.parametrize("options", [{}, {"strength": 0.4}, {"output_scale": 3}, {"match_histogram": True}])
+def test_one_picture_gives_one_result_however_it_is_stored(upscaler, options):
+    tinted = Tinted(upscaler.network)
+    given = list(encodings(np.random.default_rng(0).integers(0, 256, (10, 12), np.uint8)))
+    results = [upscale_photo(tinted, photo, **options) for photo in given]
+    for index, (photo, result) in enumerate(zip(given, results, strict=True)):
+        # Levels of 8 bits are matched after rounding, where each stands for many of 16 bits.
+        reference = results[4 * (index // 4) if "match_histogram" in options else 0]
+        assert result.pixels.dtype == photo.pixels.dtype and result.pixels.ndim == photo.pixels.ndim
+        colours = np.atleast_3d(result.pixels)
+        assert (colours == colours[..., :1]).all(), "grey got a tint"
+        tops = [np.iinfo(photo.pixels.dtype).max / 255 for photo in (result, reference)]
+        assert np.abs(colours[..., 0] / tops[0] - reference.pixels / tops[1]).max() <= 1.5
+
+
+@pytest.mark.parametrize("name", ["x4", "x2"])
+@pytest.mark.parametrize("kind", ["checks", "stripes", "dithered"])
+def test_screens_keep_their_brightness(name, kind):
+    """With the shipped networks, which shift it by up to 15 levels where they are left alone."""
+    place = np.indices((48, 48))
+    fine = {"checks": place.sum(axis=0) % 2, "stripes": place[1] % 2}
+    fine["dithered"] = place[1] / 48 > np.random.default_rng(0).random((48, 48))
+    screen = (fine[kind] * 255).astype(np.uint8)
+    shipped = load(name)
+    for pixels in (screen, np.dstack([screen, screen.T, screen[::-1]])):
+        enlarged = upscale_photo(shipped, Photo(pixels)).pixels
+        assert np.abs(enlarged.mean(axis=(0, 1)) - pixels.mean(axis=(0, 1))).max() < 1
+        photograph = np.minimum(pixels, 254)
+        photograph[0, 0] = 255
+        np.testing.assert_array_equal(upscale_photo(shipped, Photo(photograph)).pixels, shipped(photograph))
+
+
+def test_one_coloured_pixel_is_colour(upscaler):
+    pixels = np.full((10, 12, 3), 100, np.uint8)
+    pixels[5, 5, 0] = 101
+    colours = upscale_photo(Tinted(upscaler.network), Photo(pixels)).pixels
+    assert not (colours == colours[..., :1]).all()
+
+
 def test_a_quantized_file_takes_transparency_of_8_bits_only(export_tflite):
     upscaler = load(export_tflite("int8"))
     assert upscale_photo(upscaler, make_disc()).pixels.dtype == np.uint8

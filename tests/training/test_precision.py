@@ -1,5 +1,4 @@
-import logging
-
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -92,13 +91,24 @@ def test_the_gradients_of_the_probe_are_those_of_the_convolution():
     assert float(of_kernel[1, 1, 0, 0]) == pytest.approx(2 * 2 * np.mean(image**2))
 
 
-def test_a_run_notes_what_came_of_auto_and_goes_on_with_it(measured, tiny_settings, photograph, tmp_path, caplog):
+def test_a_run_notes_what_came_of_auto_and_goes_on_with_it(measured, tiny_settings, photograph, tmp_path):
     settings = {**tiny_settings, "precision": "auto", "data": str(photograph), "val": str(photograph)}
+    told = []
+
+    class Listen(keras.callbacks.Callback):
+        def on_train_begin(self, logs=None):
+            told.append(self.model.precision)
+
+    class Interrupt(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            if self.model.steps_done == 3:
+                raise KeyboardInterrupt
+
     measured(bfloat16=None)
-    with caplog.at_level(logging.INFO, logger="keras_psr"):
-        fit(tmp_path / "run", **settings)
-        assert "Computing in float32: this device does not compute bfloat16." in caplog.messages
-        assert SavedRun.read(tmp_path / "run").precision == "float32"
-        measured(bfloat16=0.1)
-        fit(tmp_path / "run", resume=True)
-        assert "Computing in float32: as the run began." in caplog.messages
+    with pytest.raises(KeyboardInterrupt):
+        fit(tmp_path / "run", **settings, callbacks=[Listen(), Interrupt()])
+    assert SavedRun.read(tmp_path / "run").precision == "float32"
+    measured(bfloat16=0.1)
+    fit(tmp_path / "run", resume=True, callbacks=[Listen()])
+    reasons = ["this device does not compute bfloat16", "as the run began"]
+    assert told == [PrecisionChoice("float32", reason) for reason in reasons]

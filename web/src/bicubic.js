@@ -1,6 +1,6 @@
 /**
- * Enlarges one channel of a square tile by a whole number, as keras_psr.images.pixels.resize_bicubic does: Keys' kernel with
- * a = -0.5, columns first, 8 bits between the passes. The two outermost pixels are not mirrored; tiling cuts them off.
+ * Enlarges one channel of a square tile by a whole number, as keras_psr.images.pixels.resize_bicubic does: Keys' kernel
+ * with a = -0.5, columns first, 8 bits between the passes. The two outermost pixels are not mirrored; tiling cuts them off.
  * @param {Uint8Array} channel side * side
  * @returns {Uint8ClampedArray}
  */

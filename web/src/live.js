@@ -41,7 +41,7 @@ export class Live {
 
   /**
    * Shows pictures, until another network, another camera or `stop` comes.
-   * @param {(message: object, transfer?: object[]) => Promise<object>} ask sends the worker something and awaits its answer
+   * @param {(message: object, transfer?: object[]) => Promise<object>} ask sends the worker something, awaits its answer
    */
   async show(ask) {
     const turn = ++this.turn;
@@ -106,7 +106,9 @@ export class Live {
     return new Promise((resolve, reject) => {
       const end = (settle, value) => (clearTimeout(timer), (this.recorder = null), settle(value));
       recorder.addEventListener("stop", () => end(resolve, new Blob(parts, { type: type.split(";")[0] })));
-      recorder.addEventListener("error", ({ error }) => end(reject, error ?? new Error("The clip could not be written.")));
+      recorder.addEventListener("error", ({ error }) =>
+        end(reject, error ?? new Error("The clip could not be written.")),
+      );
     });
   }
 }

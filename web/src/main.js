@@ -338,7 +338,7 @@ function showRate({ width, height, rate, accelerator, threads, isSmallest }) {
   page.rate.value = `${width} × ${height}` + (rate ? `, ${rate.toFixed(rate < 9.95 ? 1 : 0)} pictures/s` : "");
   const place = PLACES[accelerator] + (threads > 1 ? ` with ${threads} threads` : "");
   const text = `Live on the ${place}. Nothing is uploaded.`;
-  const slow = isSmallest && rate < 10 ? " This device is slow for this model; others may be smoother." : "";
+  const slow = isSmallest && rate < 8 ? " This device is slow for this model; others may be smoother." : "";
   if (page.status.textContent !== text + slow) page.status.textContent = text + slow;
 }
 

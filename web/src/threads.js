@@ -9,6 +9,6 @@ const RELAXED_SIMD = Uint8Array.of(
   ...[0x41, 0, 0xfd, 15, 0x41, 0, 0xfd, 15, 0xfd, 0x80, 2, 0x0b],
 );
 
-/** The page's host must have sent the headers of docs/deploy.md, and LiteRT.js builds threads with relaxed SIMD only. */
+/** The page's host must have sent the headers of docs/deploy.md; LiteRT.js has threads with relaxed SIMD only. */
 export const hasThreads = () =>
   self.crossOriginIsolated && typeof SharedArrayBuffer === "function" && WebAssembly.validate(RELAXED_SIMD);

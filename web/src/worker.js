@@ -9,8 +9,9 @@ let latest = Promise.resolve(); // one message after the other: a network takes 
 self.onmessage = ({ data }) => (latest = latest.then(() => handle(data)));
 
 /**
- * A message holds the `url` of a file and the `accelerator`, the same in all, and what to do: take a `file` or a `frame`
- * of the camera, with an `adjustment`, or without either tell the network's shape. Each answer has the message's `number`.
+ * A message holds the `url` of a file and the `accelerator`, the same in all, and what to do: take a `file` or a
+ * `frame` of the camera, with an `adjustment`, or without either tell the network's shape. Each answer has the
+ * message's `number`.
  */
 async function handle({ number, file, frame, adjustment, url, accelerator }) {
   const answer = (message, transfer = []) => self.postMessage({ number, ...message }, transfer);

@@ -220,11 +220,15 @@ test("a camera that is allowed after the page was hidden goes off at once", asyn
 });
 
 test("the other camera is taken, and the first goes off", async () => {
-  const two = await startChromium("--use-fake-ui-for-media-stream", "--use-fake-device-for-media-stream=device-count=2");
+  const two = await startChromium(
+    "--use-fake-ui-for-media-stream",
+    "--use-fake-device-for-media-stream=device-count=2",
+  );
   const page = await open({ from: two });
   await start(page);
   await keepTrack(page);
-  const id = () => page.evaluate(() => document.getElementById("film").srcObject.getVideoTracks()[0].getSettings().deviceId);
+  const id = () =>
+    page.evaluate(() => document.getElementById("film").srcObject.getVideoTracks()[0].getSettings().deviceId);
   const first = await id();
   await page.click("#turn");
   await page.waitForFunction(() => globalThis.track.readyState === "ended");
@@ -252,7 +256,11 @@ test("choosing a photo stops the camera", async () => {
 for (const [what, args, message] of [
   ["no camera", ["--use-fake-ui-for-media-stream"], /^No camera was found\. Connect one, or choose a photo\.$/],
   ["a camera that is not allowed", CAMERAS.slice(1), /^The camera was not allowed\. Allow it for this page/],
-  ["a page without HTTPS", ["--host-resolver-rules=MAP computer.test 127.0.0.1"], /^Browsers give a camera to pages with HTTPS/],
+  [
+    "a page without HTTPS",
+    ["--host-resolver-rules=MAP computer.test 127.0.0.1"],
+    /^Browsers give a camera to pages with HTTPS/,
+  ],
 ]) {
   test(`${what}: one line, and the page goes on`, async () => {
     const other = await startChromium(...args);
@@ -273,7 +281,12 @@ for (const [what, args, message] of [
 }
 
 test("it fits a phone of 360 pixels", async () => {
-  const page = await open({ viewport: { width: 360, height: 740 }, isMobile: true, hasTouch: true, deviceScaleFactor: 2 });
+  const page = await open({
+    viewport: { width: 360, height: 740 },
+    isMobile: true,
+    hasTouch: true,
+    deviceScaleFactor: 2,
+  });
   await page.getByText("Paint", { exact: true }).click();
   await start(page);
   await page.waitForTimeout(300); // it scrolls to the picture

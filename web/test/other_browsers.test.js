@@ -161,7 +161,8 @@ for (const [id, start] of [
       assert.match(await run(), /^260 × 202 in /);
     });
 
-    test("it shows a camera live, and switches it off", { skip: id === "webkit" && "its cameras cannot be feigned" }, async () => {
+    const skip = id === "webkit" && "its cameras cannot be feigned";
+    test("it shows a camera live, and switches it off", { skip }, async () => {
       await page.go(demo.address);
       await page.until(() => document.querySelector("#model option"));
       await page.click("#empty [data-starts=live]");

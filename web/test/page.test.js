@@ -445,7 +445,10 @@ test("a file is named by its size, not by a speed that is not so everywhere", as
   const page = await open();
   const names = await page.locator("#precision option").allTextContents();
   assert.match(names[0], /^8 bit, small \(0\.\d MB\)$/);
-  assert.deepEqual(names.filter((name) => /fast/.test(name)), []);
+  assert.deepEqual(
+    names.filter((name) => /fast/.test(name)),
+    [],
+  );
 });
 
 test("WebGPU gives the same, and what it cannot run goes to the CPU", async () => {

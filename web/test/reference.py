@@ -10,7 +10,8 @@ import numpy as np
 import skimage.data
 from PIL import Image
 
-from keras_psr.images.photo import read_photo, write_photo
+from keras_psr.images.decoding import read_photo
+from keras_psr.images.encoding import save_photo
 from keras_psr.images.pixels import resize_bicubic
 from keras_psr.images.tiling import Geometry, _mirrored, spans, upscale_in_tiles
 from keras_psr.inference.litert import LiteRTNetwork
@@ -84,13 +85,13 @@ def floats(model: str, picture: str, out: str) -> None:
 
 def upscaled(model: str, picture: str, out: str) -> None:
     """Writes what `keras-psr upscale` writes."""
-    write_photo(Path(out), upscale_photo(load(model), read_photo(Path(picture))))
+    save_photo(Path(out), upscale_photo(load(model), read_photo(Path(picture))))
 
 
 def painted(model: str, picture: str, strength: str, out: str) -> None:
     """Writes what `keras-psr stylize --strength --preserve-colors` writes."""
     photo = upscale_photo(load(model), read_photo(Path(picture)), strength=float(strength), preserve_colors=True)
-    write_photo(Path(out), photo)
+    save_photo(Path(out), photo)
 
 
 def tiles(out: str) -> None:
@@ -108,12 +109,5 @@ def tiles(out: str) -> None:
 
 
 if __name__ == "__main__":
-    functions = {
-        "painted": painted,
-        "pictures": pictures,
-        "models": models,
-        "floats": floats,
-        "upscaled": upscaled,
-        "tiles": tiles,
-    }
-    functions[sys.argv[1]](*sys.argv[2:])
+    functions = (painted, pictures, models, floats, upscaled, tiles)
+    {function.__name__: function for function in functions}[sys.argv[1]](*sys.argv[2:])

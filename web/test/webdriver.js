@@ -111,7 +111,7 @@ async function openMarionette(port) {
   let [received, number] = [Buffer.alloc(0), 0];
   socket.on("data", (data) => {
     received = Buffer.concat([received, data]);
-    for (let message; (message = take()); ) {
+    for (let message; (message = take());) {
       if (!Array.isArray(message)) continue; // the greeting
       const [, number, error, result] = message;
       const [resolve, reject] = waiting.get(number);

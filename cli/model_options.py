@@ -1,4 +1,4 @@
-"""What several commands need: plain lines on stderr, and the model that a user means."""
+"""The options that name a model and what computes it, and the model that they mean."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -8,7 +8,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from keras_psr.cli.result_size import size_options
-from keras_psr.cli.terminal import say as say
+from keras_psr.cli.terminal import say
 from keras_psr.constants import SCALES, SUPER_RESOLUTION
 from keras_psr.errors import ConfigError, ModelError
 from keras_psr.tasks.report import REPORTS
@@ -40,6 +40,20 @@ def complete_models(*, task: str | None = None, variants: bool = True) -> Comple
     return complete
 
 
+class NetworkScale(click.Choice[Any]):
+    """The scales of shipped networks; for others, tells how to reach them."""
+
+    def convert(self, value: Any, parameter: click.Parameter | None, context: click.Context | None) -> Any:
+        """Reads a scale, or refuses it with the remedy."""
+        try:
+            return super().convert(value, parameter, context)
+        except click.BadParameter as error:
+            hint = ""
+            if context and any(option.name == "output_scale" for option in context.command.params):
+                hint = " For another size of the result, use --output-scale, --width or --height."
+            raise click.BadParameter(error.message + hint, context, parameter) from None
+
+
 model_option = click.option(
     *("-m", "-n", "--model"),
     metavar="MODEL",
@@ -49,7 +63,7 @@ model_option = click.option(
 )
 scale_option = click.option(
     *("-s", "--scale"),
-    type=click.Choice(SCALES),
+    type=NetworkScale(SCALES),
     help=f"Upscaling factor of the network.  [default: the model's; {DEFAULT_SCALE} without --model]",
 )
 

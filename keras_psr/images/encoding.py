@@ -1,0 +1,352 @@
+"""Pictures to files: what each format holds, and writing it whole or not at all."""
+
+import os
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from PIL import ExifTags, Image
+
+from keras_psr.errors import ConfigError, ImageFileError
+from keras_psr.images import metadata, png, tiff
+from keras_psr.images.atomic import write_whole
+from keras_psr.images.photo import Photo
+from keras_psr.images.pixels import lay_over_white, to_8_bits
+from keras_psr.images.profiles import convert_to_srgb, find_fault
+
+_JPEG: dict[str, Any] = {"format": "JPEG", "quality": 95, "subsampling": 0}
+SAVE_OPTIONS: dict[str, dict[str, Any]] = {
+    ".bmp": {"format": "BMP"},
+    ".jfif": _JPEG,
+    ".jpe": _JPEG,
+    ".jpeg": _JPEG,
+    ".jpg": _JPEG,
+    ".png": {"format": "PNG"},
+    ".tif": {"format": "TIFF"},
+    ".tiff": {"format": "TIFF"},
+    ".webp": {"format": "WEBP", "lossless": True},
+}
+"""Pillow's options by ending, in lower case, of all formats that are written."""
+
+WITH_QUALITY = (".jfif", ".jpe", ".jpeg", ".jpg", ".webp")
+
+LONGEST_SIDE = {"JPEG": 65_500, "WEBP": 16_383, "PNG": 2**31 - 1, "TIFF": 2**31 - 1, "BMP": 2**31 - 1}
+"""Pixels of the longer side at most; of JPEG that is libjpeg's limit."""
+
+_MARKER = 65_533
+"""Bytes of one marker of a JPEG."""
+
+_STANDARD_COLOUR = {
+    b"sRGB": None,
+    b"gAMA": (45455).to_bytes(4, "big"),
+    b"cHRM": b"".join(n.to_bytes(4, "big") for n in (31270, 32900, 64000, 33000, 30000, 60000, 15000, 6000)),
+}
+"""PNG's chunks, with the content in which they say no more than that colours are sRGB; None for any."""
+
+
+def check_format(path: Path, height: int = 1, width: int = 1, *, is_deep: bool = False, channels: int = 4) -> None:
+    """Refuses what cannot be written, before it is computed.
+
+    Args:
+        path: Where to.
+        height: Rows of the picture, in pixels.
+        width: Columns, in pixels.
+        is_deep: Whether it has 16 bits.
+        channels: 1 to 4.
+
+    Raises:
+        ConfigError: No format has the path's ending, or it holds no picture of that size.
+    """
+    suffix = path.suffix.lower()
+    if suffix not in SAVE_OPTIONS:
+        raise ConfigError(f"cannot write {path}: expected an ending of {', '.join(SAVE_OPTIONS)}.")
+    name = SAVE_OPTIONS[suffix]["format"]
+    longest = LONGEST_SIDE[name]
+    if max(height, width) > longest:
+        raise ConfigError(
+            f"cannot write {path}: {name} holds at most {longest} pixels a side, and the picture would have "
+            f"{width}x{height}. Write a .png or .tif, or cut it into parts."
+        )
+    size = height * width * channels * (2 if is_deep and name == "TIFF" else 1)
+    if name in ("TIFF", "BMP") and size > tiff.MAX_BYTES:
+        raise ConfigError(
+            f"cannot write {path}: {name} holds 4 GB, and {width}x{height} pixels may need {size / 1e9:.1f} GB. "
+            "Write a .png."
+        )
+
+
+def write_image(path: str | os.PathLike[str], image: np.ndarray) -> None:
+    """Write an array as a picture in the format of the path's ending; either the whole file appears or none.
+
+    Missing folders are created. JPEG has quality 95 and full colour resolution; WebP is lossless.
+
+    Args:
+        path: Where to; an existing file is replaced. Endings: .bmp, .jfif, .jpe, .jpeg, .jpg, .png, .tif, .tiff, .webp.
+        image: uint8; RGB (height, width, 3), grey (height, width), or RGBA (height, width, 4), which JPEG and
+            BMP do not hold. uint16 likewise, which PNG and TIFF hold.
+
+    Raises:
+        ConfigError: Unknown ending, or an array that is no picture of that format.
+        ImageFileError: The file cannot be written.
+
+    Example:
+        >>> keras_psr.write_image("big.png", keras_psr.load("x4")(keras_psr.read_rgb("photo.jpg")))
+    """
+    path = Path(path)
+    check_format(path)
+    name = SAVE_OPTIONS[path.suffix.lower()]["format"]
+    is_deep = image.dtype == np.uint16
+    if image.dtype not in (np.uint8, np.uint16) or image.shape[2:] not in ((), (3,), (4,)) or image.ndim < 2:
+        raise ConfigError(
+            "image must be uint8 of shape (height, width), (height, width, 3) or (height, width, 4), or uint16 for PNG "
+            f"and TIFF, received {image.dtype} of shape {image.shape}; round with pixels.to_uint8."
+        )
+    if not image.size:
+        raise ConfigError(f"image must hold pixels, received shape {image.shape}.")
+    if is_deep and name not in ("PNG", "TIFF"):
+        raise ConfigError(f"cannot write {path}: {name} holds no 16 bits; use .png or .tif, or pixels.to_8_bits.")
+    if name in ("BMP", "JPEG") and image.shape[2:] == (4,):
+        raise ConfigError(f"cannot write {path}: {name} holds no transparency; use .png or three channels.")
+    has_alpha = image.shape[2:] == (4,)
+    save_photo(path, Photo(image[..., :3], image[..., 3]) if has_alpha else Photo(image))
+
+
+def save_photo(path: Path, photo: Photo, quality: int | None = None) -> None:
+    """Writes a photograph, with what belongs to it, in the format of the path's ending; the whole file appears or none.
+
+    Args:
+        path: Where to; an existing file is replaced, missing folders are created.
+        photo: The photograph; what the format cannot hold is left out as by `fit_to_format`, which tells it in notes.
+        quality: Of JPEG and WebP, 1 to 100; None for JPEG at 95 and lossless WebP. JPEG keeps full colour resolution.
+
+    Raises:
+        ConfigError: The ending is unknown, or the picture is too large for the format.
+        ImageFileError: The file cannot be written.
+    """
+    suffix = path.suffix.lower()
+    check_format(path, *photo.pixels.shape[:2], is_deep=photo.pixels.dtype == np.uint16)
+    photo = fit_to_format(photo, suffix)
+    with _naming_errors(path), write_whole(path) as unfinished:
+        if suffix == ".png":
+            with open(unfinished, "wb") as file:
+                _encode_png(file, photo)
+        elif SAVE_OPTIONS[suffix]["format"] == "TIFF":
+            with open(unfinished, "wb") as file:
+                _encode_tiff(file, photo)
+        else:
+            _encode_with_pillow(unfinished, photo, suffix, quality)
+
+
+@contextmanager
+def _naming_errors(path: Path) -> Iterator[None]:
+    """Makes of whatever is raised while a file is written an ImageFileError of one line that names it.
+
+    Raises:
+        ImageFileError: Anything was raised, except for lack of memory.
+    """
+    try:
+        yield
+    except MemoryError:
+        raise
+    except OSError as error:
+        reason = " ".join(str(error.strerror or error).split())
+        raise ImageFileError(f"cannot write {path} ({reason}); check the folder.") from error
+    except Exception as error:  # encoders raise nearly anything
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise ImageFileError(f"cannot write {path} ({reason}); try another format.") from error
+
+
+# === What formats hold ===
+
+
+def fit_to_format(photo: Photo, suffix: str) -> Photo:
+    """Takes away what a format cannot hold, adapts metadata to the size of the picture, and adds a note for each loss.
+
+    Args:
+        photo: The photograph.
+        suffix: Ending of the file, such as `.jpg`.
+
+    Returns:
+        A photograph that `save_photo` writes as it is.
+    """
+    name = SAVE_OPTIONS[suffix.lower()]["format"]
+    photo = _fit_metadata(_fit_pixels(_fit_size(photo), name), name)
+    return _fit_jpeg(photo) if name == "JPEG" else photo
+
+
+def _fit_size(photo: Photo) -> Photo:
+    """Metadata that are true of the picture's own size."""
+    new = photo.pixels.shape[:2]
+    old, notes, exif, xmp, dpi = photo.measured or new, list(photo.notes), photo.exif, photo.xmp, photo.dpi
+    if dpi is not None and old != new and metadata.is_of_microscope(exif):
+        dpi = (dpi[0] * new[1] / old[1], dpi[1] * new[0] / old[0])
+    if exif is not None:
+        exif, more = metadata.resize_exif(exif, old, new)
+        notes += more
+    if xmp is not None:
+        xmp = metadata.resize_xmp(xmp, old, new)
+        notes += ["damaged XMP left out"] if xmp is None else []
+    measured = None if photo.measured is None else new
+    return replace(photo, exif=exif, xmp=xmp, dpi=dpi, notes=tuple(notes), measured=measured)
+
+
+def _fit_pixels(photo: Photo, name: str) -> Photo:
+    """Pixels of a depth and kind that the format holds."""
+    pixels, alpha, profile, notes = photo.pixels, photo.alpha, photo.icc_profile, list(photo.notes)
+    if pixels.dtype == np.uint16 and name in ("JPEG", "WEBP", "BMP"):
+        pixels = to_8_bits(pixels)
+        alpha = None if alpha is None else to_8_bits(alpha)
+        notes.append(f"16 bits rounded to 8 for {name}")
+    if alpha is not None and name in ("JPEG", "BMP"):
+        pixels, alpha = lay_over_white(pixels, alpha), None
+        notes.append(f"transparency laid over white for {name}")
+    if profile is not None:
+        fault = find_fault(profile, "GRAY" if pixels.ndim == 2 else "RGB")
+        if fault:
+            profile = None
+            notes.append(f"{fault} left out")
+    if profile is not None and name == "WEBP" and pixels.ndim == 2:  # which has no grey
+        try:
+            converted, profile = convert_to_srgb(Image.fromarray(pixels), profile)
+            pixels = np.array(converted)
+        except Exception:  # LittleCMS finds faults that the header does not show
+            profile = None
+            notes.append("damaged colour profile left out")
+    return replace(photo, pixels=pixels, alpha=alpha, icc_profile=profile, notes=tuple(notes))
+
+
+def _fit_metadata(photo: Photo, name: str) -> Photo:
+    """Metadata that the format holds; one note tells what it does not."""
+    kept = {"icc_profile": name != "BMP", "exif": name != "BMP", "xmp": name != "BMP"}
+    kept |= {"iptc": name in ("JPEG", "PNG", "TIFF"), "texts": name == "PNG", "colour": name == "PNG"}
+    names = {"icc_profile": "colour profile", "exif": "EXIF data", "xmp": "XMP", "iptc": "IPTC", "texts": "texts"}
+    lost = [words for field, words in names.items() if not kept[field] and getattr(photo, field)]
+    texts = photo.texts if kept["texts"] else ()
+    if name == "JPEG" and photo.texts:
+        texts = tuple(pair for pair in photo.texts if pair[0] == "Comment")[:1]
+        if len(texts) == len(photo.texts):
+            lost.remove("texts")
+    special = [chunk for chunk, content in photo.colour if _STANDARD_COLOUR.get(chunk, b"") not in (None, content)]
+    if not kept["colour"] and special and not photo.icc_profile:
+        lost.append(f"colours as PNG describes them ({b', '.join(special).decode()})")
+    notes = (*photo.notes, f"{name} holds no {' or '.join(lost)}") if lost else photo.notes
+    changes: dict[str, Any] = {field: None for field in ("icc_profile", "exif", "xmp", "iptc") if not kept[field]}
+    return replace(photo, notes=notes, texts=texts, colour=photo.colour if kept["colour"] else (), **changes)
+
+
+_SHED = (ExifTags.Base.MakerNote, ExifTags.Base.UserComment)
+
+
+def _fit_jpeg(photo: Photo) -> Photo:
+    """Metadata that go into JPEG's markers, which have 64 KB each."""
+    exif, notes, changes = photo.exif, list(photo.notes), dict[str, Any]()
+    while exif is not None and len(exif.tobytes()) > _MARKER:
+        exif, what = _shed_largest(exif)
+        notes.append(f"{what} left out, as JPEG holds 64 KB of EXIF data")
+    for name, words, limit in (("xmp", "XMP", _MARKER - 29), ("iptc", "IPTC", _MARKER - 28)):
+        if len(getattr(photo, name) or b"") > limit:
+            changes[name] = None
+            notes.append(f"{words} left out, as JPEG holds 64 KB of it")
+    if any(len(text.encode("utf-8", "replace")) > _MARKER for _, text in photo.texts):
+        changes["texts"] = ()
+        notes.append("comment left out, as JPEG holds 64 KB of it")
+    return replace(photo, exif=exif, notes=tuple(notes), **changes)
+
+
+def _shed_largest(exif: Image.Exif) -> tuple[Image.Exif | None, str]:
+    """EXIF data without the maker note; if there is none, without the largest entry; and what that was."""
+    copy = metadata.copy_exif(exif)
+    details = copy.get(ExifTags.IFD.Exif, {})
+    if ExifTags.Base.MakerNote in details:
+        del details[ExifTags.Base.MakerNote]
+        return copy, "maker note"
+    places: list[tuple[Any, int]] = [(copy, tag) for tag, value in copy.items() if not isinstance(value, dict)]
+    places += [(folder, tag) for folder in copy.values() if isinstance(folder, dict) for tag in folder]
+    if not places:
+        return None, "EXIF data"
+    folder, tag = max(places, key=lambda place: _weigh(place[0][place[1]]))
+    del folder[tag]
+    return copy, f"EXIF entry {ExifTags.TAGS.get(tag, hex(tag))}"
+
+
+def _weigh(value: Any) -> int:
+    return len(value) * (1 if isinstance(value, bytes | str) else 8) if hasattr(value, "__len__") else 8
+
+
+# === Encoders ===
+
+
+def _encode_png(file: IO[bytes], photo: Photo) -> None:
+    before = list(photo.colour)
+    if photo.icc_profile:
+        before = [(name, content) for name, content in before if name != b"sRGB"]
+        before.append((b"iCCP", b"ICC Profile\0\0" + zlib.compress(photo.icc_profile)))
+    if photo.dpi:
+        dots = [min(round(number / 0.0254), 2**31 - 1) for number in photo.dpi]
+        before.append((b"pHYs", b"".join(number.to_bytes(4, "big") for number in dots) + b"\1"))
+    if photo.exif is not None:
+        before.append((b"eXIf", photo.exif.tobytes().removeprefix(b"Exif\0\0")))
+    if photo.xmp:
+        before.append((b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + photo.xmp))
+    texts = [png.text_chunk(keyword, text) for keyword, text in photo.texts]
+    if photo.iptc:
+        texts.append(
+            png.text_chunk("Raw profile type iptc", metadata.raw_profile("iptc", metadata.wrap_iptc(photo.iptc)))
+        )
+    png.write_png(file, photo.pixels, photo.alpha, [*before, *texts])
+
+
+def _encode_tiff(file: IO[bytes], photo: Photo) -> None:
+    tags: dict[int, Any] = dict((photo.exif or {}).items())
+    types = {}
+    if photo.dpi:
+        tags |= {282: photo.dpi[0], 283: photo.dpi[1], 296: 2}
+    for tag, content, kind in ((34675, photo.icc_profile, 7), (700, photo.xmp, 1), (33723, photo.iptc, 7)):
+        if content:
+            tags[tag], types[tag] = content, kind
+    tiff.write_tiff(file, photo.pixels, photo.alpha, tags, types)
+
+
+def _encode_with_pillow(path: Path, photo: Photo, suffix: str, quality: int | None) -> None:
+    """JPEG, WebP and BMP."""
+    options: dict[str, Any] = dict(SAVE_OPTIONS[suffix])
+    if suffix in WITH_QUALITY and quality is not None:
+        options |= {"quality": quality, "lossless": False}
+    exif = _with_resolution(photo) if options["format"] == "WEBP" else photo.exif
+    if exif is not None:
+        options["exif"] = exif.tobytes()
+    options |= {"icc_profile": photo.icc_profile} if photo.icc_profile else {}
+    options |= {"dpi": photo.dpi} if photo.dpi else {}
+    if options["format"] == "JPEG":
+        options["extra"] = _jpeg_markers(photo)
+        options |= {"comment": photo.texts[0][1].encode("utf-8", "replace")} if photo.texts else {}
+    elif photo.xmp:
+        options["xmp"] = photo.xmp
+    levels = photo.pixels if photo.alpha is None else np.dstack([photo.pixels, photo.alpha])
+    Image.fromarray(np.ascontiguousarray(levels)).save(path, **options)
+
+
+def _with_resolution(photo: Photo) -> Image.Exif | None:
+    """EXIF data with the resolution, which stands nowhere else in a WebP."""
+    if not photo.dpi:
+        return photo.exif
+    exif = metadata.copy_exif(photo.exif)
+    exif[ExifTags.Base.XResolution], exif[ExifTags.Base.YResolution] = photo.dpi
+    exif[ExifTags.Base.ResolutionUnit] = 2
+    return exif
+
+
+def _jpeg_markers(photo: Photo) -> bytes:
+    """XMP and IPTC as JPEG's markers, which Pillow 10 does not write."""
+    markers = b""
+    if photo.xmp:
+        content = b"http://ns.adobe.com/xap/1.0/\0" + photo.xmp
+        markers += b"\xff\xe1" + (len(content) + 2).to_bytes(2, "big") + content
+    if photo.iptc:
+        content = b"Photoshop 3.0\0" + metadata.wrap_iptc(photo.iptc)
+        markers += b"\xff\xed" + (len(content) + 2).to_bytes(2, "big") + content
+    return markers
