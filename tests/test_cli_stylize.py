@@ -125,7 +125,8 @@ def test_a_network_of_the_other_task_is_refused(run, photo, tiny_run, style_run)
     result = run("upscale", "photo.png", "--model", style_run)
     assert result.exit_code == 1
     assert result.stderr == (
-        f"Error: {style_run} transfers a style and is not for super-resolution. Use keras-psr stylize --model {style_run}.\n"
+        f"Error: {style_run} transfers a style and is not for super-resolution. "
+        f"Use keras-psr stylize --model {style_run}.\n"
     )
     result = run("upscale", "photo.png", "--model", style_run, "--scale", 4)
     assert result.exit_code == 1 and "--scale 4 does not fit the model" in result.stderr

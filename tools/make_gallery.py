@@ -16,6 +16,7 @@ import skimage.data
 from PIL import Image
 
 import keras_psr
+from keras_psr.constants import SUPER_RESOLUTION
 from keras_psr.data.degradation import degrade
 from keras_psr.images.pixels import crop_to_multiple, make_low_res, resize_bicubic
 from keras_psr.images.sheets import comparison_sheet
@@ -35,7 +36,7 @@ def group_models(cards: dict[str, dict[str, Any]]) -> dict[tuple[int, str], list
     """The names of the super-resolution models by scale and by what they were fitted to: `bicubic` or `photo`."""
     groups: dict[tuple[int, str], list[str]] = defaultdict(list)
     for name, card in cards.items():
-        if card["task"] == "super-resolution":
+        if card["task"] == SUPER_RESOLUTION:
             groups[card["scale"], card["fit"]["config"].get("degradation", "bicubic")].append(name)
     for (scale, degradation), names in groups.items():
         if degradation == "photo":  # beside the model that does not know such pictures

@@ -12,6 +12,7 @@ import skimage.data
 from PIL import Image
 
 import keras_psr
+from keras_psr.constants import STYLE_TRANSFER
 from keras_psr.images.pixels import resize_bicubic
 from keras_psr.inference.registry import shipped_models
 
@@ -29,7 +30,7 @@ def main() -> None:
     sample = resize_bicubic(skimage.data.chelsea()[:, :450], HEIGHT, WIDTH)
     save(sample, PUBLIC / "sample.jpg", quality=92)
     for name, card in shipped_models().items():
-        if card["task"] == "style transfer":
+        if card["task"] == STYLE_TRANSFER:
             painted = keras_psr.load(name)(sample)
             save(painted[TOP : TOP + SIDE, LEFT : LEFT + SIDE], PUBLIC / "styles" / f"{name}.jpg", quality=82)
 

@@ -13,6 +13,7 @@ import skimage.data
 from PIL import Image
 
 import keras_psr
+from keras_psr.constants import STYLE_TRANSFER
 from keras_psr.images.sheets import comparison_sheet
 from keras_psr.inference.registry import shipped_models
 from keras_psr.tasks.style_transfer.evaluation import square
@@ -33,5 +34,5 @@ def main(models: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    shipped = [name for name, card in shipped_models().items() if card["task"] == "style transfer"]
+    shipped = [name for name, card in shipped_models().items() if card["task"] == STYLE_TRANSFER]
     main(sys.argv[1:] or shipped)

@@ -293,7 +293,9 @@ class StyleConfig(FitConfig):
     phase_weight: float = 0.01
     total_variation_weight: float = 1e-4
     style: str = setting(
-        "Fit a style transfer, to this painting; on the command line also to each picture in a folder, one by one.", ""
+        "Fit a style transfer to this painting instead; keras-psr fit also takes a folder, and fits to each picture in "
+        "it.",
+        "",
     )
     style_size: int = setting(
         "Longer side to which the painting is reduced, in pixels (the paper's code: 256 or 384).", 384

@@ -1,3 +1,4 @@
+import json
 import zipfile
 from pathlib import Path
 
@@ -6,7 +7,9 @@ import numpy as np
 import pytest
 
 from keras_psr.errors import ConfigError, ModelError
+from keras_psr.inference.tflite_metadata import read_metadata, with_metadata
 from keras_psr.inference.upscaler import Upscaler, load, load_network
+from keras_psr.networks.style_transfer import build_style_network
 from keras_psr.networks.super_resolution import build_network
 
 
@@ -162,3 +165,33 @@ def test_it_says_what_it_is(random_network, export_tflite):
         "call it with uint8 or uint16 pixels (height, width[, 3])>"
     )
     assert ": super-resolution, scale 4; " in repr(Upscaler(random_network))
+
+
+@pytest.mark.parametrize(
+    ("file", "record", "task"),
+    [
+        ("card.json", {"task": "style transfer"}, "style transfer"),
+        ("config.json", {"config": {"task": "style transfer"}}, "style transfer"),
+        ("config.json", {"config": {"steps": 3}}, "super-resolution"),
+        ("config.json", {"config": {"task": "denoising"}}, "super-resolution"),
+        ("card.json", [], "super-resolution"),
+        ("notes.txt", {}, "super-resolution"),
+    ],
+)
+def test_the_task_is_the_one_named_beside_a_network_or_else_what_its_scale_suggests(saved, file, record, task):
+    (saved[1].parent / file).write_text(json.dumps(record))
+    assert load(saved[1]).task == task
+
+
+def test_a_network_that_does_not_enlarge_transfers_a_style_unless_it_says_something_else():
+    network = build_style_network(num_filters=2, num_residual_blocks=1)
+    assert Upscaler(network).task == "style transfer"
+    assert Upscaler(network, task="super-resolution").task == "super-resolution"
+
+
+def test_the_task_of_a_tflite_file_is_what_it_says(export_tflite, tmp_path):
+    path = export_tflite("float32")
+    metadata = read_metadata(path)
+    for stated, task in (("style transfer", "style transfer"), (None, "super-resolution")):
+        (tmp_path / "other.tflite").write_bytes(with_metadata(path.read_bytes(), {**metadata, "task": stated}))
+        assert load(tmp_path / "other.tflite").task == task
