@@ -752,7 +752,7 @@ def test_batch_norm_statistics_are_saved(photographs, tmp_path):
 
 
 def test_the_learning_rate_falls_along_a_cosine_to_zero(photographs):
-    trainer, _ = fitted_trainer(photographs, steps=100, learning_rate=0.01, feature_weight=0.0)
+    trainer, _ = fitted_trainer(photographs, steps=100, warmup_steps=0, learning_rate=0.01, feature_weight=0.0)
     rates = []
     for step in (0, 25, 50, 100):
         trainer.optimizer.iterations.assign(step)
