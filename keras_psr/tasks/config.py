@@ -144,7 +144,7 @@ class FitConfig:
                 or the settings are not of this class's task.
         """
         task = name_task(settings)
-        config_class = CONFIGS.get(task)
+        config_class = CONFIGS.get(str(task))
         if config_class is None:
             raise ConfigError(f"task must be one of {', '.join(CONFIGS)}. Received: {task!r}.")
         if not issubclass(config_class, cls):
