@@ -205,10 +205,14 @@ def evaluate(
     """
     settings = {**settings, "style": style} if style else settings
     if not settings:
-        raise ConfigError(f"--style must be the painting of {upscaler.network.name}, beside which none is named.")
+        raise ConfigError(
+            "--style must be the painting that the network was fitted to. Nothing beside the network names it."
+        )
     config = StyleConfig.from_json(settings)
     if not Path(config.style).is_file():
-        raise ConfigError(f"--style must be the painting of {upscaler.network.name}. There is no file {config.style}.")
+        raise ConfigError(
+            f"--style must be the painting that the network was fitted to. There is no file {config.style}."
+        )
     objective = build_objective(config)
     return evaluate_style(upscaler, objective, data, iterations=iterations or 0, on_step=on_picture)
 

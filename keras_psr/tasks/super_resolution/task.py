@@ -109,9 +109,7 @@ def evaluate(
         DataError: No picture can be used.
     """
     if style or iterations is not None:
-        raise ConfigError(
-            f"--style and --iterations are for style networks. {upscaler.network.name} enlarges {upscaler.scale} times."
-        )
+        raise ConfigError(f"--style and --iterations are for style networks. This one enlarges {upscaler.scale} times.")
     return evaluation.evaluate(upscaler, data, on_picture=on_picture)
 
 
