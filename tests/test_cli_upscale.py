@@ -645,7 +645,7 @@ def test_16_bits_are_refused_by_a_quantized_model_in_one_line(runner, export_tfl
     result = runner.invoke(main, ["upscale", "deep.png", "--model", str(export_tflite("int8")), "--device", "cpu"])
     assert result.exit_code == 1
     assert result.stderr == (
-        "Error: deep.png: image has 16 bits for each channel, but the model is quantized to 8. "
+        "Error: deep.png: image has 16 bits per channel, but the model is quantized to 8. "
         "Use its float32 or float16 file.\n"
     )
 

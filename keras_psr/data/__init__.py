@@ -1,1 +1,1 @@
-"""From sources of photographs to training samples."""
+"""Training samples from sources of photographs."""
