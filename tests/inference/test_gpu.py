@@ -9,9 +9,9 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from keras_psr import gpu as gpu_module
 from keras_psr.cli.main import main
 from keras_psr.errors import ConfigError
+from keras_psr.inference import gpu as gpu_module
 from keras_psr.inference.gpu import GpuError, GpuNetwork
 from keras_psr.inference.litert import LiteRTNetwork, TileInterpreter
 from keras_psr.inference.upscaler import load
