@@ -459,8 +459,8 @@ def test_a_slash_at_the_end_means_a_folder(light, photo, tmp_path):
 @pytest.mark.parametrize(
     ("size", "file_format", "message"),
     [
-        ((16376, 1), "jpg", "JPEG holds at most 65500 pixels a side, and the picture would have 65504x4"),
-        ((1, 4096), "webp", "WEBP holds at most 16383 pixels a side, and the picture would have 4x16384"),
+        ((16376, 1), "jpg", "JPEG is limited to 65500 pixels per side, and the picture would have 65504x4"),
+        ((1, 4096), "webp", "WEBP is limited to 16383 pixels per side, and the picture would have 4x16384"),
     ],
 )
 def test_a_size_beyond_the_format_is_refused_before_it_is_computed(
@@ -591,7 +591,7 @@ def test_formats(light, tmp_path, file_format):
     result = light("clear.png", "--format", file_format)
     assert result.exit_code == 0, result.stderr
     holds_alpha = file_format not in ("jpg", "bmp")
-    assert ("transparency laid over white" in result.stderr) != holds_alpha
+    assert ("transparency blended with white" in result.stderr) != holds_alpha
     with Image.open(tmp_path / f"clear_x4.{file_format}") as image:
         assert image.mode == ("RGBA" if holds_alpha else "RGB") and image.size == (20, 16)
 
