@@ -1,4 +1,4 @@
-"""Proof that a `.tflite` file does what its network does, on pictures that it was not calibrated on."""
+"""Verifies that a `.tflite` file gives the same pictures as its network, on pictures not used for calibration."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -29,25 +29,25 @@ def verify(
     tile: int,
     on_picture: Callable[[str, int, int], None] = lambda name, done, total: None,
 ) -> dict[str, dict[str, Any]]:
-    """Runs models with LiteRT against the Keras network, tile by tile, on reduced pictures.
+    """Compares super-resolution models in LiteRT with the Keras network, tile by tile, on shrunk pictures.
 
     Args:
         network: The Keras network.
         models: TFLite flatbuffers by variant.
-        pictures: Originals; each is reduced by the scale and enlarged again.
-        geometry: Of the network.
+        pictures: Originals; each is shrunk by the scale and enlarged again.
+        geometry: The network's geometry.
         tile: Side of the tiles, in low-resolution pixels.
-        on_picture: Called before each picture with its name, how many are done, and how many there are.
+        on_picture: Called before each picture with its name, the number of finished pictures, and the total.
 
     Returns:
-        By variant, JSON-ready: `psnr_y_drop` in dB and `ssim_y_drop`, against the originals, means over pictures;
-        `feature_distance_change`, relative; `max_difference` and `mean_difference` from the Keras network's clipped
-        output, in grey levels; `bytes`; `latency_ms` by number of threads; `xnnpack_share` of the operators,
-        `xnnpack_partitions` and `operators_outside_xnnpack` with the reasons.
+        Dictionaries for JSON, by variant: `psnr_y_drop` in dB and `ssim_y_drop`, the losses against the originals,
+        averaged over pictures; `feature_distance_change`, relative; `max_difference` and `mean_difference` from the
+        Keras network's clipped output, in grey levels; `bytes`; `latency_ms` by number of threads; `xnnpack_share` of
+        the operators, `xnnpack_partitions`, and `operators_outside_xnnpack` with the reasons.
 
     Raises:
         DataError: There is no picture.
-        ConfigError: A picture is too small to be scored, or the tile is all halo.
+        ConfigError: A picture is too small to be scored, or the tile is not larger than its halo.
         ModelError: A model cannot be run.
     """
     runners = _runners(network, models, pictures)
@@ -78,24 +78,24 @@ def verify_style(
     tile: int,
     on_picture: Callable[[str, int, int], None] = lambda name, done, total: None,
 ) -> dict[str, dict[str, Any]]:
-    """Runs models of a style with LiteRT against the Keras network, tile by tile: there is no original to compare with.
+    """Compares style transfer models in LiteRT with the Keras network, tile by tile, because there are no originals.
 
     Args:
         network: The Keras network.
         models: TFLite flatbuffers by variant.
-        pictures: Photographs to paint.
-        geometry: Of the network, with a scale of 1.
+        pictures: Photos to paint.
+        geometry: The network's geometry, with a scale of 1.
         tile: Side of the tiles, in pixels.
         on_picture: As for `verify`.
 
     Returns:
-        As `verify`, but for what it compares with originals: in place of that, `psnr` in dB over all channels and
-        `ssim_y`, both of the rounded picture against the network's, means over pictures. Files without any difference
-        count 100 dB.
+        The results of `verify`, except that `psnr` in dB over all channels and `ssim_y` replace the comparisons with
+        originals. Both compare the rounded picture with the network's, averaged over pictures. Equal pictures count as
+        100 dB.
 
     Raises:
         DataError: There is no picture.
-        ConfigError: A picture is too small to be scored, or the tile is all halo.
+        ConfigError: A picture is too small to be scored, or the tile is not larger than its halo.
         ModelError: A model cannot be run.
     """
     runners = _runners(network, models, pictures)
@@ -122,7 +122,7 @@ def verify_style(
 def _runners(
     network: keras.Model, models: Mapping[str, bytes], pictures: Sequence[Picture]
 ) -> dict[str, Callable[[np.ndarray], np.ndarray]]:
-    """The network, as `keras`, and the models as functions of tiles."""
+    """Returns the network, as `keras`, and the models as functions of tiles."""
     if not pictures:
         raise DataError("--verify: there is no picture. Give another source.")
 
@@ -133,7 +133,7 @@ def _runners(
 
 
 def _measure_files(models: Mapping[str, bytes]) -> dict[str, dict[str, Any]]:
-    """What does not depend on pictures: size, latency and what XNNPACK takes, by variant."""
+    """Returns, by variant, the results that do not depend on pictures: size, latency and XNNPACK's share."""
     report: dict[str, dict[str, Any]] = {name: {"bytes": len(content)} for name, content in models.items()}
     for number in THREADS:
         for name, seconds in measure_latency(models, number).items():
@@ -147,7 +147,7 @@ def _measure_files(models: Mapping[str, bytes]) -> dict[str, dict[str, Any]]:
 
 
 def _difference(output: np.ndarray, expected: np.ndarray) -> np.ndarray:
-    """The largest and the mean absolute difference."""
+    """Returns the largest and the mean absolute difference."""
     difference = np.abs(output.astype(np.float32) - expected)
     return np.array([difference.max(), difference.mean(dtype=np.float64)])
 

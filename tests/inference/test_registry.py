@@ -153,7 +153,7 @@ def test_a_name_like_no_other_gets_the_list_alone():
 
 def test_what_only_keras_runs_is_no_tflite(tmp_path):
     (tmp_path / "model.keras").write_bytes(b"")
-    with pytest.raises(ModelError, match=r"is no \.tflite file\. Make one: keras-psr export .* --tflite"):
+    with pytest.raises(ModelError, match=r"is not a \.tflite file\. Make one: keras-psr export .* --tflite"):
         find_tflite(tmp_path)
 
 
