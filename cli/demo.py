@@ -45,7 +45,13 @@ SMALLEST_FIRST = ("int8", "dynamic", "float16", "float32")
     help="The shipped model to select first; or a .tflite file of your own, or a folder of them, to show instead.  "
     "[default: x4]",
 )
-@click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="0 for any free port.")
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=8000,
+    show_default=True,
+    help="Port to serve on; 0 for any free port.",
+)
 @click.option(
     "--out",
     type=click.Path(path_type=Path, file_okay=False),

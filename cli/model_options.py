@@ -93,7 +93,7 @@ def result_options(command: Command) -> Command:
             type=click.FloatRange(0, 1),
             default=1.0,
             show_default=True,
-            help="Share of the network in the result; the rest is the input, enlarged by bicubic.",
+            help="Share of the network in the result; the rest is the input, enlarged bicubically.",
         ),
     ]
     for option in reversed(options):
