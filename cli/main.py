@@ -15,7 +15,7 @@ from keras_psr.installation import explain
 
 COMMANDS = {
     "fit": "Fit a network to photographs.",
-    "upscale": "Upscale pictures with a fitted network.",
+    "upscale": "Upscale pictures with a trained network.",
     "stylize": "Paint pictures in a style.",
     "evaluate": "Score a network, and bicubic, on a folder of pictures.",
     "export": "Write a network as verified .tflite files or a SavedModel.",
@@ -23,18 +23,18 @@ COMMANDS = {
     "demo": "Show the models in the browser.",
     "models": "List the shipped models, or show one's card.",
 }
-"""What `--help` lists; command NAME is the click command `NAME` of `keras_psr.cli.NAME`."""
+"""The commands that `--help` lists. NAME is the click command `NAME` in the module `keras_psr.cli.NAME`."""
 
 
 class LazyGroup(click.Group):
-    """A click group that imports a command only when it is called, and ends every error in one line."""
+    """A click group that imports a command only when it is called, and turns every error into one line."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """Names in the order of the work, not of the alphabet."""
+        """Returns the commands' names in the order of a workflow, not in alphabetical order."""
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Import and return the command, or None if there is none of this name."""
+        """Imports and returns a command; returns None if there is none of this name."""
         if cmd_name not in COMMANDS:
             return None
         return getattr(import_module(f"keras_psr.cli.{cmd_name}"), cmd_name)
@@ -42,7 +42,7 @@ class LazyGroup(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Find the command that the user typed; suggest near spellings, or list them all."""
+        """Finds the command that the user typed. The error for an unknown one suggests a name, or lists all."""
         if args[0] not in COMMANDS and not ctx.resilient_parsing:  # resilient: shell completion
             near = get_close_matches(args[0], COMMANDS, n=1)
             hint = f"Did you mean {near[0]!r}?" if near else f"The commands are: {', '.join(COMMANDS)}."
@@ -50,17 +50,17 @@ class LazyGroup(click.Group):
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the list of commands without importing them."""
+        """Writes the list of commands without importing them."""
         with formatter.section("Commands"):
             formatter.write_dl(list(COMMANDS.items()))
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Accept `--debug` after the command too, where people add it to the line that failed."""
+        """Accepts `--debug` after the command too, because people append it to the line that failed."""
         rest = [arg for arg in args if arg != "--debug"]
         return super().parse_args(ctx, rest if rest == args else ["--debug", *rest])
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the command; exit 1 with one line on an error, 130 on Ctrl-C, traceback only with `--debug`."""
+        """Runs a command. Errors print one line and exit with 1, or 130 on Ctrl-C; `--debug` shows the traceback."""
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:
@@ -86,8 +86,8 @@ def _one_line(error: Exception) -> str:
 def _silence_native_log() -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
-    # TensorFlow's C++ code writes notes to file descriptor 2 whatever the level (tensorflow issue 100442). So
-    # Python keeps the real stderr, and native code gets the null device. A stream put there by a test stays.
+    # TensorFlow's C++ code writes to file descriptor 2 at any log level (tensorflow issue 100442). Therefore Python
+    # keeps the real stderr, and native code gets the null device. A stream that a test has put there stays.
     real = sys.__stderr__
     if real is not None and sys.stderr is real:
         sys.stderr = os.fdopen(os.dup(2), "w", buffering=1, encoding=real.encoding, errors=real.errors)

@@ -17,9 +17,9 @@ CALIBRATION_MIDDLE = 64
 PRINT = (3, 64, 192)
 """Number of tiles that look like print, and their two grey levels.
 
-Photographs have no edges as sharp as those of letters. Without these tiles, `x4` in int8 clipped its responses to
-letters, and text had a PSNR of 32 dB against the network. With them it has 38 dB, while photographs drop from 51 to
-49 dB. More contrast is better for text (45 dB with 32 and 224), but `x2` then loses more than 0.05 dB on photographs.
+Photos have no edges as sharp as those of letters. Without these tiles, `x4` in int8 clipped its responses to
+letters, and text had a PSNR of 32 dB against the network. With them it has 38 dB, while photos drop from 51 to
+49 dB. More contrast is better for text (45 dB with 32 and 224), but `x2` then loses more than 0.05 dB on photos.
 """
 
 

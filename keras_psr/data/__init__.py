@@ -1,1 +1,1 @@
-"""Training samples from sources of photographs."""
+"""Training samples from sources of pictures."""

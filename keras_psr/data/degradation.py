@@ -1,4 +1,4 @@
-"""Degradations of real photographs: blur, sensor noise, JPEG and downscaling, in random order.
+"""Degradations of real photos: blur, sensor noise, JPEG and downscaling, in random order.
 
 Reference:
     Wang et al. 2021, Real-ESRGAN: Training Real-World Blind Super-Resolution with Pure Synthetic Data, section 3, with
@@ -111,7 +111,7 @@ def _make_noise(image: np.ndarray, generator: np.random.Generator) -> np.ndarray
 
 
 def _compress(image: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-    """Compresses with JPEG and decodes. The blocks may begin anywhere, as in a crop of a photograph."""
+    """Compresses with JPEG and decodes. The blocks may begin anywhere, as in a crop of a photo."""
     top, left = generator.integers(JPEG_BLOCK, size=2)
     extended = np.pad(to_uint8(image), [(top, 0), (left, 0), (0, 0)], mode="symmetric")
     file = io.BytesIO()

@@ -66,7 +66,7 @@ class SampleStream:
         degradation: str = "bicubic",
         surround: int = 0,
     ) -> None:
-        """Creates a stream from the pictures that are as large as the crop, and warns once about the others.
+        """Creates a stream from the pictures that are at least as large as the crop, and warns once about the others.
 
         Args:
             pictures: The pictures to crop.

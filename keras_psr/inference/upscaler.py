@@ -106,7 +106,7 @@ class Upscaler:
                 f"Received: {image.dtype} of shape {image.shape}."
             )
         if not image.size:
-            raise ConfigError(f"image must hold pixels. Received: shape {image.shape}.")
+            raise ConfigError(f"image must contain pixels. Received: shape {image.shape}.")
         if not 0 <= strength <= 1:
             raise ConfigError(f"strength must be in [0, 1]. Received: {strength}.")
         if image.dtype == np.uint16 and self.is_quantized:

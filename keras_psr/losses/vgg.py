@@ -133,5 +133,5 @@ def _load_h5(vgg: keras.Model, path: Path) -> None:
     except (OSError, ValueError, KeyError) as error:
         reason = str(error).splitlines()[0]
         raise ModelError(
-            f"{path} does not hold weights of keras.applications.VGG16(include_top=False): {reason}"
+            f"{path} does not contain weights of keras.applications.VGG16(include_top=False): {reason}"
         ) from error

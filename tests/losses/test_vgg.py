@@ -200,7 +200,7 @@ def test_a_file_that_is_not_weights_is_refused(write, tmp_path):
 def test_a_weights_h5_file_of_something_else_is_refused(tmp_path):
     keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)]).save_weights(tmp_path / "dense.weights.h5")
     for name in ("dense.weights.h5", "missing.weights.h5"):
-        with pytest.raises(ModelError, match=rf"{name} does not hold weights of keras\.applications\.VGG16"):
+        with pytest.raises(ModelError, match=rf"{name} does not contain weights of keras\.applications\.VGG16"):
             build_vgg(("relu1_1",), weights=str(tmp_path / name))
 
 
