@@ -100,7 +100,7 @@ def _silence_native_log() -> None:
 @click.version_option(__version__, prog_name="keras-psr")
 @click.option("--debug", is_flag=True, help="Show tracebacks and TensorFlow's log.")
 def main(debug: bool) -> None:
-    """Fit, use and score networks that enlarge photographs 2, 4 or 8 times.
+    """Train, run and evaluate networks that enlarge photos 2, 4 or 8 times, or paint them in a style.
 
     \b
     Examples:

@@ -130,6 +130,9 @@ def check_gpu(content: bytes, *, exact: bool = True) -> dict[str, Any]:
         A dictionary for JSON: `refusals`, from `find_gpu_refusals`; `adapter`, the GPU that ran it, or None; with a
         GPU, `is_hardware`, `max_difference` from the CPU on a tile of noise, in grey levels, and `milliseconds` for
         the tile; without one, the `reason`.
+
+    Example:
+        refusals = check_gpu(Path("x4_float16.tflite").read_bytes(), exact=False)["refusals"]
     """
     refusals = find_gpu_refusals(content)
     report: dict[str, Any] = {"refusals": refusals, "adapter": None}

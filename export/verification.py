@@ -49,6 +49,10 @@ def verify(
         DataError: There is no picture.
         ConfigError: A picture is too small to be scored, or the tile is not larger than its halo.
         ModelError: A model cannot be run.
+
+    Example:
+        models = {"float16": convert(network, "float16", tile=128)}
+        drop = verify(network, models, open_sources(["sample:val"]), geometry, tile=128)["float16"]["psnr_y_drop"]
     """
     runners = _runners(network, models, pictures)
     scale, vgg = geometry.scale, build_vgg((FEATURE_TAP,))

@@ -171,6 +171,9 @@ def crop_to_multiple(image: np.ndarray, multiple: int) -> np.ndarray:
 
     Raises:
         ConfigError: A side of the picture is shorter than `multiple`.
+
+    Example:
+        high_res = crop_to_multiple(keras_psr.read_rgb("photo.png"), 4)
     """
     height, width = image.shape[:2]
     if min(height, width) < multiple:
@@ -334,6 +337,9 @@ def crop_center(image: np.ndarray, size: int) -> np.ndarray:
 
     Returns:
         A view of at most `size` rows and columns.
+
+    Example:
+        detail = crop_center(image, 256)
     """
     top, left = (max(0, side - size) // 2 for side in image.shape[:2])
     return image[top : top + size, left : left + size]

@@ -78,6 +78,10 @@ def tile_starts(size: int, tile: int, geometry: Geometry) -> list[int]:
 
     Raises:
         ConfigError: The tile is not larger than its halo, or not a multiple of the grid.
+
+    Example:
+        >>> tile_starts(100, 48, Geometry(scale=2, halo=8))
+        [0, 32, 64, 68]
     """
     size, step = geometry.whole_blocks(size), geometry.middle(tile)
     return [*range(0, size - step, step), max(0, size - step)]

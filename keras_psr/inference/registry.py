@@ -61,6 +61,9 @@ def find_model(model: str | Path) -> Path:
 
     Raises:
         ModelError: There is no such model, or a shipped file is damaged.
+
+    Example:
+        path = find_model("x4")
     """
     path = Path(model)
     if path.is_dir():
@@ -108,6 +111,9 @@ def find_runnable(model: str | Path) -> Path:
 
     Raises:
         ModelError: There is no such model, or a shipped file is damaged.
+
+    Example:
+        path = find_runnable("x4_int8")
     """
     name, _, variant = str(model).partition("_")
     if not Path(model).exists() and (shipped_folder() / name / CARD_FILE).is_file():
