@@ -1,4 +1,4 @@
-# Each target works from a fresh clone: the first one called makes $(VENV) and installs everything there.
+# Each target works in a fresh clone: the first one makes $(VENV) and installs everything there.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -9,18 +9,18 @@ LIGHT_VENV := build/light-venv
 .PHONY: help install demo web web-test test test-slow test-avx2 lint typing wheel-test arm64-test clean
 
 help:
-	@echo "make install     make $(VENV) and install keras-psr there, editable, with the development tools"
-	@echo "make demo        fit x4-fast to a few photographs, export it to int8, enlarge another one, leave it in demo/"
+	@echo "make install     install keras-psr (editable) and the development tools into $(VENV)"
+	@echo "make demo        fit, export, enlarge and score on a few photographs; results are in demo/"
 	@echo "make web         build the page of keras-psr demo, with Node.js"
-	@echo "make web-test    run the page's tests in Chromium, Firefox and WebKit, those that are here"
+	@echo "make web-test    test the page in Chromium, Firefox and WebKit, as far as they are installed"
 	@echo "make test        run the fast tests"
 	@echo "make test-slow   run the slow tests"
-	@echo "make test-avx2   run the tests that fit networks, as on an x86-64 processor with AVX2 and nothing newer"
-	@echo "make lint        check style and formatting rules with ruff"
+	@echo "make test-avx2   run the tests that fit networks as on an x86-64 processor with nothing newer than AVX2"
+	@echo "make lint        check style and formatting with ruff"
 	@echo "make typing      check types with mypy"
-	@echo "make wheel-test  build the source archive and the wheel, install the wheel elsewhere, whole and light, and try it"
-	@echo "make arm64-test  run shipped models on an emulated ARM64 processor and compare, with qemu-user-static and apt"
-	@echo "make clean       remove everything that these made"
+	@echo "make wheel-test  build the source archive and the wheel, install the wheel in full and light, and test both"
+	@echo "make arm64-test  compare shipped models on an emulated ARM64 processor (needs Debian and qemu-user-static)"
+	@echo "make clean       remove everything that these commands made"
 
 install: $(READY)
 
@@ -32,24 +32,24 @@ $(READY): pyproject.toml setup.py
 	$(BIN)/pip install --quiet -e '.[dev]'
 	touch $@
 
-# Small batches, because VGG16 sees each crop and takes most of the time of such a small network.
+# Batches are small because VGG16, which sees each crop, takes most of the time with such a small network.
 DEMO_FIT := --init x4-fast --architecture fast --num-filters 32 --learning-rate 1e-4 --batch-size 4 --steps 120 --save-every 120
 
-# The photograph that is enlarged is not among those fitted to.
+# The fit does not see the photograph that is enlarged.
 demo: $(READY)
-	@echo "== 1 of 5: Making a small picture of a photograph: some seconds"
+	@echo "== 1 of 5: Reducing a photograph: a few seconds"
 	$(BIN)/python tools/demo.py before demo
 	@echo "== 2 of 5: Fitting x4-fast to five other photographs: about a minute"
 	$(BIN)/keras-psr fit $(DEMO_FIT) --out demo/tuned --overwrite
-	@echo "== 3 of 5: Exporting it to 8 bits and comparing both: half a minute"
+	@echo "== 3 of 5: Exporting the network to int8 and comparing the file with it: half a minute"
 	$(BIN)/keras-psr export demo/tuned --tflite --quantize int8 --out demo --overwrite
-	@echo "== 4 of 5: Enlarging the small picture with the file: some seconds"
+	@echo "== 4 of 5: Enlarging the reduced photograph with the file: a few seconds"
 	$(BIN)/keras-psr upscale demo/low_res.png --model demo/tuned_int8.tflite -o demo/upscaled.png --overwrite
-	@echo "== 5 of 5: Scoring the file and bicubic on the photograph: half a minute"
+	@echo "== 5 of 5: Scoring the file and bicubic against the photograph: half a minute"
 	$(BIN)/keras-psr evaluate --model demo/tuned_int8.tflite --data demo/original.png
 	$(BIN)/python tools/demo.py after demo
 
-# Node.js and what npm fetches are needed for the page only.
+# Only the page needs Node.js and what npm fetches.
 web:
 	@sh web/check_node.sh
 	cd web && npm ci --no-audit --no-fund && npm run build
@@ -61,20 +61,20 @@ web-test: $(READY) web
 test: $(READY)
 	$(BIN)/pytest
 
-# pytest exits 5 when it has no test to run.
+# pytest exits with 5 when no test is selected.
 test-slow: $(READY)
 	$(BIN)/pytest -m slow || [ $$? -eq 5 ]
 
-# TensorFlow computes with oneDNN, which can be held back. Elsewhere (ARM, an older processor) these are the same tests again.
-FITTING := training style_transfer losses optimizer functional vgg networks style_networks cli_fit
+# TensorFlow computes with oneDNN, which this variable limits. On ARM and on older processors it changes nothing.
+FITTING := training losses networks tasks test_cli_fit.py
 test-avx2: $(READY)
-	ONEDNN_MAX_CPU_ISA=AVX2 $(BIN)/pytest $(FITTING:%=tests/test_%.py)
+	ONEDNN_MAX_CPU_ISA=AVX2 $(BIN)/pytest $(addprefix tests/,$(FITTING))
 
 lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-# mypy does not see cli/ and export/ below keras_psr in an editable install, so it reads the tree that a wheel would hold.
+# In an editable installation mypy does not find cli/ and export/ below keras_psr, so it reads the tree of a wheel.
 typing: $(READY)
 	rm -rf build/typing
 	$(BIN)/python setup.py --quiet build_py --build-lib build/typing
@@ -90,11 +90,11 @@ wheel-test: $(READY)
 	$(PYTHON) -m venv $(LIGHT_VENV)
 	$(LIGHT_VENV)/bin/pip install --quiet -r requirements-runtime.txt
 	$(LIGHT_VENV)/bin/pip install --quiet --no-deps dist/*.whl
-	@echo "The light installation takes $$(du -sm $(LIGHT_VENV) | cut -f1) MB, the whole one $$(du -sm $(WHEEL_VENV) | cut -f1) MB."
+	@echo "The light installation takes $$(du -sm $(LIGHT_VENV) | cut -f1) MB, the full one $$(du -sm $(WHEEL_VENV) | cut -f1) MB."
 	$(LIGHT_VENV)/bin/pip install --quiet pytest
 	cd build/empty && $(abspath $(LIGHT_VENV))/bin/pytest $(addprefix $(CURDIR)/tests/test_,light_installation.py packaging.py main.py)
 
-# Everything but the emulator comes into build/arm64 by itself and stays there.
+# Everything except the emulator is fetched into build/arm64 and stays there.
 arm64-test: $(READY)
 	$(BIN)/python tools/arm64.py
 

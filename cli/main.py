@@ -1,4 +1,4 @@
-"""The `keras-psr` command: finds the subcommands, and turns errors into one line and an exit code."""
+"""The `keras-psr` command, which finds the subcommands and turns errors into one line and an exit code."""
 
 import logging
 import os
@@ -15,26 +15,26 @@ from keras_psr.installation import explain
 
 COMMANDS = {
     "fit": "Fit a network to photographs.",
-    "upscale": "Upscale pictures with a trained network.",
-    "stylize": "Paint pictures in a style.",
-    "evaluate": "Score a network, and bicubic, on a folder of pictures.",
-    "export": "Write a network as verified .tflite files or a SavedModel.",
+    "upscale": "Upscale pictures with a fitted network.",
+    "stylize": "Paint pictures like a painting.",
+    "evaluate": "Score a network and bicubic on a folder of pictures.",
+    "export": "Export a network to verified .tflite files or a SavedModel.",
     "benchmark": "Time .tflite files on this machine.",
-    "demo": "Show the models in the browser.",
+    "demo": "Show the models in a browser.",
     "models": "List the shipped models, or show one's card.",
 }
-"""The commands that `--help` lists. NAME is the click command `NAME` in the module `keras_psr.cli.NAME`."""
+"""The commands that `--help` lists. Command NAME is the click command `NAME` in `keras_psr.cli.NAME`."""
 
 
 class LazyGroup(click.Group):
-    """A click group that imports a command only when it is called, and turns every error into one line."""
+    """A click group that imports a command only when it is called, and reports every error in one line."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """Returns the commands' names in the order of a workflow, not in alphabetical order."""
+        """Returns the names in the order of the work, not of the alphabet."""
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Imports and returns a command; returns None if there is none of this name."""
+        """Imports and returns the command of this name, or returns None if there is none."""
         if cmd_name not in COMMANDS:
             return None
         return getattr(import_module(f"keras_psr.cli.{cmd_name}"), cmd_name)
@@ -42,7 +42,7 @@ class LazyGroup(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Finds the command that the user typed. The error for an unknown one suggests a name, or lists all."""
+        """Finds the command that the user typed; on a mistake, suggests a near spelling or lists all commands."""
         if args[0] not in COMMANDS and not ctx.resilient_parsing:  # resilient: shell completion
             near = get_close_matches(args[0], COMMANDS, n=1)
             hint = f"Did you mean {near[0]!r}?" if near else f"The commands are: {', '.join(COMMANDS)}."
@@ -60,7 +60,7 @@ class LazyGroup(click.Group):
         return super().parse_args(ctx, rest if rest == args else ["--debug", *rest])
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Runs a command. Errors print one line and exit with 1, or 130 on Ctrl-C; `--debug` shows the traceback."""
+        """Runs the command; exits with 1 and one line on an error (`--debug`: a traceback), with 130 on Ctrl-C."""
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:
@@ -86,8 +86,8 @@ def _one_line(error: Exception) -> str:
 def _silence_native_log() -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
-    # TensorFlow's C++ code writes to file descriptor 2 at any log level (tensorflow issue 100442). Therefore Python
-    # keeps the real stderr, and native code gets the null device. A stream that a test has put there stays.
+    # TensorFlow's C++ code writes to file descriptor 2 at any log level (tensorflow issue 100442). So Python keeps the
+    # real stderr, and native code gets the null device. A stream that a test has put there stays.
     real = sys.__stderr__
     if real is not None and sys.stderr is real:
         sys.stderr = os.fdopen(os.dup(2), "w", buffering=1, encoding=real.encoding, errors=real.errors)
@@ -100,7 +100,7 @@ def _silence_native_log() -> None:
 @click.version_option(__version__, prog_name="keras-psr")
 @click.option("--debug", is_flag=True, help="Show tracebacks and TensorFlow's log.")
 def main(debug: bool) -> None:
-    """Train, run and evaluate networks that enlarge photos 2, 4 or 8 times, or paint them in a style.
+    """Fit, score and use networks that enlarge photographs 2, 4 or 8 times, or paint them like a painting.
 
     \b
     Examples:
