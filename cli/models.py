@@ -16,14 +16,14 @@ from keras_psr.inference.registry import CARD_FILE, MODEL_FILE, RUN_FILE, find_r
 
 TITLES = {
     "super-resolution": "super-resolution: PSNR of luma in dB (gain over bicubic); higher is better",
-    "style transfer": "style transfer: the training loss; lower is better",
+    "style transfer": "style transfer: the loss that the network was fitted to; lower is better",
 }
 """Titles of the tables, by task."""
 
 LEGENDS = {
-    "objective": "training loss of painted photos that were not used in training",
-    "photograph": "training loss of the same photos, not painted",
-    "lattice ratio": "strength of a grid of four pixels; photos have about 1",
+    "objective": "loss of stylized photographs that the network was not fitted to",
+    "photograph": "loss of the same photographs before stylizing",
+    "lattice ratio": "strength of a grid of four pixels; photographs have about 1",
 }
 """Explanations below a table, by column heading."""
 
@@ -64,7 +64,7 @@ def models(name: str | None, as_json: bool) -> None:
         kinds = "".join(f", NAME_{kind}" for kind in files)
         console.print(f"keras-psr models NAME shows a card. --model takes NAME{kinds}.", highlight=False)
     else:
-        click.echo("This installation has no shipped models. Train one: keras-psr fit --scale 4", err=True)
+        click.echo("This installation has no shipped models. Fit one: keras-psr fit --scale 4", err=True)
 
 
 def find_card(name: str, cards: dict[str, dict[str, Any]]) -> dict[str, Any]:
@@ -138,7 +138,7 @@ def build_notes(cards: dict[str, dict[str, Any]]) -> Table:
 
 
 def describe_purpose(card: dict[str, Any]) -> str:
-    """Returns what a model is for, according to how it was trained."""
+    """Returns what a model is for, according to how it was fitted."""
     if "painting" in card:
         return card["painting"].partition(";")[0]
     if card["fit"]["config"].get("degradation") == "photo":

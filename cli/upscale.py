@@ -39,7 +39,7 @@ def upscale(
     device: str,
     **options: Any,
 ) -> None:
-    """Upscale pictures with a trained network.
+    """Upscale pictures with a fitted network.
 
     INPUT is a picture, a folder, which is searched recursively, or a quoted glob. photo.jpg becomes photo_x4.png next
     to it. In folders and globs, pictures made by keras-psr and names that end in the suffix are left out. - is stdin,

@@ -1,1 +1,1 @@
-"""Exports trained networks to files for other runtimes, with post-training quantization."""
+"""Exports fitted networks to files for other runtimes, with post-training quantization."""

@@ -17,9 +17,9 @@ CALIBRATION_MIDDLE = 64
 PRINT = (3, 64, 192)
 """Number of tiles that look like print, and their two grey levels.
 
-Photos have no edges as sharp as those of letters. Without these tiles, `x4` in int8 clipped its responses to
-letters, and text had a PSNR of 32 dB against the network. With them it has 38 dB, while photos drop from 51 to
-49 dB. More contrast is better for text (45 dB with 32 and 224), but `x2` then loses more than 0.05 dB on photos.
+Photographs have no edges as sharp as those of letters. Without these tiles, `x4` in int8 clipped its responses to
+letters, and text had a PSNR of 32 dB against the network. With them it has 38 dB, while photographs drop from 51 to
+49 dB. More contrast is better for text (45 dB with 32 and 224), but `x2` then loses more than 0.05 dB on photographs.
 """
 
 
@@ -28,8 +28,8 @@ def calibration_tiles(
 ) -> list[np.ndarray]:
     """Cuts calibration tiles out of pictures, always the same ones.
 
-    The tiles look like a network's inputs: each picture is shrunk by the scale, or less if a tile would not fit, and
-    random crops are taken from all pictures equally. A few more crops are reduced to two grey levels, like print
+    The tiles look like a network's inputs: each picture is reduced by the scale, or less if a tile would not fit, and
+    random crops are taken from all pictures equally. A few more crops have only two grey levels, like print
     (`PRINT`). The last tile is a ramp from black to white, so that the input's range is exactly [0, 255].
 
     Args:

@@ -29,12 +29,12 @@ def verify(
     tile: int,
     on_picture: Callable[[str, int, int], None] = lambda name, done, total: None,
 ) -> dict[str, dict[str, Any]]:
-    """Compares super-resolution models in LiteRT with the Keras network, tile by tile, on shrunk pictures.
+    """Compares super-resolution models in LiteRT with the Keras network, tile by tile, on reduced pictures.
 
     Args:
         network: The Keras network.
         models: TFLite flatbuffers by variant.
-        pictures: Originals; each is shrunk by the scale and enlarged again.
+        pictures: Originals; each is reduced by the scale and enlarged again.
         geometry: The network's geometry.
         tile: Side of the tiles, in low-resolution pixels.
         on_picture: Called before each picture with its name, the number of finished pictures, and the total.
@@ -87,7 +87,7 @@ def verify_style(
     Args:
         network: The Keras network.
         models: TFLite flatbuffers by variant.
-        pictures: Photos to paint.
+        pictures: Photographs to paint.
         geometry: The network's geometry, with a scale of 1.
         tile: Side of the tiles, in pixels.
         on_picture: As for `verify`.

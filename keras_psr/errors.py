@@ -33,4 +33,4 @@ class InstallationError(KerasPSRError, ImportError):
 
 
 class TrainingError(KerasPSRError):
-    """Training cannot start or continue."""
+    """A fit cannot start or continue."""

@@ -1,1 +1,1 @@
-"""Training samples from sources of pictures."""
+"""The samples that networks are fitted to, drawn from sources of pictures."""

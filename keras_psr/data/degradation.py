@@ -1,4 +1,4 @@
-"""Degradations of real photos: blur, sensor noise, JPEG and downscaling, in random order.
+"""Degradations of real photographs: blur, sensor noise, JPEG and downscaling, in random order.
 
 Reference:
     Wang et al. 2021, Real-ESRGAN: Training Real-World Blind Super-Resolution with Pure Synthetic Data, section 3, with
@@ -20,7 +20,7 @@ STEP_PROBABILITY = 0.8
 """Probability of each of blur, noise and JPEG. Real-ESRGAN: 0.8 for its second blur; always noise and JPEG."""
 
 BLUR_SIGMA = (0.05, 0.75)
-"""Range of the blur's standard deviation, in low-resolution pixels. Real-ESRGAN: 0.2 to 3 pixels before shrinking."""
+"""Range of the blur's standard deviation, in low-resolution pixels. Real-ESRGAN: 0.2 to 3 pixels before reduction."""
 
 MAX_BLUR_REACH = 3
 """Radius of the widest blur in low-resolution pixels: 4 standard deviations."""
@@ -55,7 +55,7 @@ def degrade(high_res: np.ndarray, scale: int, generator: np.random.Generator) ->
 
     Args:
         high_res: uint8, (height, width, 3).
-        scale: Factor by which both sides shrink; `high_res` is cropped to a multiple of it first.
+        scale: Factor by which both sides are reduced; `high_res` is cropped to a multiple of it first.
         generator: Source of all randomness.
 
     Returns:
@@ -111,7 +111,7 @@ def _make_noise(image: np.ndarray, generator: np.random.Generator) -> np.ndarray
 
 
 def _compress(image: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-    """Compresses with JPEG and decodes. The blocks may begin anywhere, as in a crop of a photo."""
+    """Compresses with JPEG and decodes. The blocks may begin anywhere, as in a crop of a photograph."""
     top, left = generator.integers(JPEG_BLOCK, size=2)
     extended = np.pad(to_uint8(image), [(top, 0), (left, 0), (0, 0)], mode="symmetric")
     file = io.BytesIO()

@@ -1,4 +1,4 @@
-"""The stream of training samples: a pure function of (seed, sample index), so that training can resume and shard."""
+"""The sample stream: a pure function of (seed, sample index), so that a fit can be resumed and sharded."""
 
 import copy
 import logging
@@ -46,7 +46,7 @@ class Sample:
 class SampleStream:
     """An endless stream of random crops of pictures, each with its low-resolution input.
 
-    Each picture is shrunk once, as a whole, and pairs are cut from both versions, so that crops are aligned with the
+    Each picture is reduced once, as a whole, and pairs are cut from both versions, so that crops are aligned with the
     low-resolution pixels. Pictures are drawn in proportion to their area, so that every position in every picture is
     about equally likely.
 

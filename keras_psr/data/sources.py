@@ -14,7 +14,7 @@ from keras_psr.images.finding import find_images
 
 SAMPLE_TRAINING = ("astronaut", "chelsea", "hubble_deep_field", "rocket", "stereo_motorcycle")
 SAMPLE_HELD_OUT = ("coffee",)
-"""Colour photos that come with scikit-image. `sample:val`, the held-out ones, must not be used for training."""
+"""Colour photographs that come with scikit-image. No network is fitted to `sample:val`, the held-out ones."""
 
 TFDS_NOMINAL_SIZE = (480, 640)
 """Assumed (height, width) of a `tfds:` picture, for sampling: its true size is known only after decoding."""

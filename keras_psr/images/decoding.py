@@ -1,4 +1,4 @@
-"""Decodes picture files of every format to pixels and metadata, both for training and for photos."""
+"""Decodes picture files of every format to pixels and metadata, both for fits and for photos."""
 
 import io
 import os

@@ -250,17 +250,17 @@ def match_histogram(image: np.ndarray, reference: np.ndarray) -> np.ndarray:
 
 
 def keep_colors(image: np.ndarray, photograph: np.ndarray) -> np.ndarray:
-    """Combines the luma of a picture with the colours of a photo.
+    """Combines the luma of a picture with the colours of a photograph.
 
     Args:
         image: uint8 or uint16, RGB (height, width, 3), or grey (height, width), which is returned unchanged.
-        photograph: The photo, of the same shape and dtype.
+        photograph: The photograph, of the same shape and dtype.
 
     Returns:
         A picture of the same shape and dtype. Colours too bright to be represented become paler.
 
     Example:
-        painted = keep_colors(keras_psr.load("starry-night")(photo), photo)
+        painted = keep_colors(keras_psr.load("starry-night")(photograph), photograph)
     """
     if image.ndim == 2:
         return image
@@ -286,13 +286,13 @@ def _count_levels(channel: np.ndarray) -> np.ndarray:
 
 
 def make_low_res(high_res: np.ndarray, scale: int, blur_sigma: float = 0.0) -> np.ndarray:
-    """Makes the low-resolution version of a picture: crops it, blurs it if requested, and shrinks it bicubically.
+    """Makes the low-resolution version of a picture: crops it, blurs it if requested, and reduces it bicubically.
 
     Args:
         high_res: uint8, (height, width, 3) or (height, width).
-        scale: Factor by which both sides shrink; `high_res` is cropped to a multiple of it first.
-        blur_sigma: Standard deviation of a Gaussian blur before shrinking, in high-resolution pixels;
-            0 for none. Johnson et al. 2016 train with 1.0; benchmarks use none.
+        scale: Factor by which both sides are reduced; `high_res` is cropped to a multiple of it first.
+        blur_sigma: Standard deviation of a Gaussian blur before the reduction, in high-resolution pixels;
+            0 for none. Johnson et al. 2016 use 1.0; benchmarks use none.
 
     Returns:
         uint8, (height // scale, width // scale[, 3]).

@@ -163,8 +163,8 @@ def write_png(
     """Writes a PNG in strips, which several threads filter and compress.
 
     Each row uses the filter that leaves the smallest differences: left, above or Paeth. A strip is compressed with run
-    lengths and Huffman codes only, which for photos gives smaller files than zlib's level 4 in half the time, unless a
-    sample shows that repeated strings are worth finding, as in drawings and text.
+    lengths and Huffman codes only, which for photographs gives smaller files than zlib's level 4 in half the time,
+    unless a sample shows that repeated strings are worth finding, as in drawings and text.
 
     Args:
         file: The file to write to.

@@ -1,4 +1,4 @@
-"""Keeps the local brightness of enlarged screens: pictures with only two levels, such as dithered photos."""
+"""Keeps the local brightness of enlarged screens: pictures with only two levels, such as dithered photographs."""
 
 import numpy as np
 

@@ -1,4 +1,4 @@
-"""Sheets of labelled pictures side by side, for training previews and the demo."""
+"""Sheets of labelled pictures side by side, for the previews of a fit and the demo."""
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont

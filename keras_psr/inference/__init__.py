@@ -1,1 +1,1 @@
-"""Inference: trained networks applied to arrays and photos."""
+"""Inference: fitted networks applied to arrays and photos."""

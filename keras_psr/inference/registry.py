@@ -138,7 +138,7 @@ def find_tflite(model: str | Path) -> Path:
 
 
 def fit_settings(model: str | Path) -> dict[str, Any]:
-    """Returns the settings that a model was trained with, from its card or its run folder.
+    """Returns the settings that a model was fitted with, from its card or its run folder.
 
     Args:
         model: As for `find_runnable`.

@@ -1,4 +1,4 @@
-"""Trained networks as functions of pictures, for both tasks. Importing this does not import TensorFlow or Keras."""
+"""Fitted networks as functions of pictures, for both tasks. Importing this does not import TensorFlow or Keras."""
 
 import zipfile
 from collections.abc import Callable
@@ -206,7 +206,7 @@ def load(
     device: str = "auto",
     on_device: Callable[[str], None] = lambda line: None,
 ) -> Upscaler:
-    """Loads a trained network.
+    """Loads a fitted network.
 
     Args:
         model: A shipped model's name (`x4`), the name of one of its `.tflite` files (`x4_int8`), a run folder, or a
@@ -236,7 +236,7 @@ def load(
 
 
 def load_keras(model: str | Path, *, device: str = "auto") -> Upscaler:
-    """Loads a trained network as a Keras model, to fine-tune or export it.
+    """Loads a fitted network as a Keras model, to fine-tune or export it.
 
     Args:
         model: A shipped model's name (`x4`), a run folder, or a `.keras` file.

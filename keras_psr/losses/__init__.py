@@ -1,1 +1,1 @@
-"""The losses that networks are trained with."""
+"""The losses that networks are fitted to."""

@@ -40,7 +40,7 @@ class PerceptualLoss:
             vgg_weights: As for `vgg.build_vgg`.
             vgg_pooling: As for `vgg.build_vgg`.
             vgg_dtype: Compute dtype of VGG16; the terms themselves are float32.
-            shift_period: Number of positions, vertically and horizontally, through which the training steps shift
+            shift_period: Number of positions, vertically and horizontally, through which the steps of a fit shift
                 VGG16's pooling grid, so that a network cannot adapt a pattern to one position. 1 does not shift it.
 
         Raises:

@@ -27,7 +27,7 @@ def measure_geometry(network: keras.Model) -> Geometry:
         divisible.
 
     Raises:
-        ModelError: The network is not functional, shrinks pictures, or has a layer of an unknown kind.
+        ModelError: The network is not functional, reduces pictures, or has a layer of an unknown kind.
 
     Example:
         geometry = measure_geometry(build_network("fast", scale=2))

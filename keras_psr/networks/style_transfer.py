@@ -13,10 +13,10 @@ REFLECTION = 40
 """Pixels by which the paper's network pads each side: what its ten unpadded convolutions remove on a grid of 4."""
 
 EXIT_GAIN = 32.0
-"""Grey levels per unit of the exit convolution: with 127.5 Adam's first steps overshoot, with 1 training is slow."""
+"""Grey levels per unit of the exit convolution: with 127.5 Adam's first steps overshoot, with 1 the fit is slow."""
 
 MOMENTUM = 0.98
-"""Momentum of batch norm's moving statistics: with Keras's 0.99 they lag in training runs of a few hundred steps."""
+"""Momentum of batch norm's moving statistics: with Keras's 0.99 they lag in fits of a few hundred steps."""
 
 
 def style(*, num_filters: int = 16, num_residual_blocks: int = 5) -> keras.Model:
@@ -94,7 +94,7 @@ STYLE_ARCHITECTURES: dict[str, Callable[..., keras.Model]] = {"style": style, "j
 def build_style_network(
     architecture: str = "style", *, num_filters: int = 16, num_residual_blocks: int = 5, dtype: str = "float32"
 ) -> keras.Model:
-    """Builds an untrained network for style transfer.
+    """Builds a network for style transfer, not fitted yet.
 
     Args:
         architecture: One of `STYLE_ARCHITECTURES`.

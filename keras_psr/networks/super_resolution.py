@@ -54,7 +54,7 @@ def residual(*, scale: int = 4, num_filters: int = 64, num_residual_blocks: int 
 
     It differs in three ways. It has no batch norm (EDSR). Its transposed convolutions are 4x4, so that the stride
     divides the kernel (LapSRN, Distill). It adds its output to the bilinearly upsampled input (MSRResNet) through a
-    linear exit that starts at zero, so that an untrained network upsamples bilinearly and colours cannot drift far.
+    linear exit that starts at zero, so that a network before its fit upsamples bilinearly and colours cannot drift far.
 
     Args:
         scale: Upscaling factor: 2, 4 or 8.
@@ -117,7 +117,7 @@ def build_network(
     num_residual_blocks: int = 5,
     dtype: str = "float32",
 ) -> keras.Model:
-    """Builds an untrained network for super-resolution.
+    """Builds a network for super-resolution, not fitted yet.
 
     Args:
         architecture: One of `ARCHITECTURES`.
