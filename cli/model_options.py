@@ -1,4 +1,4 @@
-"""The options that choose a model and the device it runs on, and loading the chosen model."""
+"""The options that choose a model and the device that it runs on, and the functions that load the model."""
 
 from collections.abc import Callable
 from pathlib import Path

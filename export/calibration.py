@@ -1,4 +1,4 @@
-"""The tiles that calibrate a quantized network: on them the ranges of its responses are measured."""
+"""The tiles for calibration, on which the ranges of a quantized network's responses are measured."""
 
 from collections.abc import Sequence
 

@@ -16,7 +16,7 @@ from keras_psr.networks.receptive_field import measure_geometry
 
 VARIANTS = ("float32", "float16", "dynamic", "int8", "int16x8")
 CALIBRATED = ("int8", "int16x8")
-"""Variants whose activations are quantized, with ranges measured on calibration tiles."""
+"""Variants whose responses are quantized, with ranges measured on calibration tiles."""
 
 RESCALING = ("ADD", "SUB", "MUL", "CONV_2D")
 """Operators whose output can have any scale."""

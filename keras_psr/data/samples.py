@@ -16,7 +16,7 @@ from keras_psr.errors import ConfigError, DataError, ImageFileError
 from keras_psr.images.pixels import crop_to_multiple, make_low_res
 
 CACHE_BYTES = 2 * 1024**3
-"""Memory for decoded pictures and their low-resolution versions; others are decoded again each time."""
+"""Bytes of decoded pictures and their low-resolution versions in memory; others are decoded again each time."""
 
 MAX_DRAWS = 1000
 """Number of draws for one sample after which all pictures count as unusable."""

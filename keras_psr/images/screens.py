@@ -5,7 +5,7 @@ import numpy as np
 from keras_psr.images.pixels import resize_bicubic, round_to
 
 CELL = 4
-"""Side of a cell of a screen, in pixels; the eye sees only a cell's mean."""
+"""Side of a cell of a screen, in pixels. The eye sees only a cell's mean."""
 
 STEPS = 6
 """Number of correction steps; after six, the means of cells differ by less than one level."""

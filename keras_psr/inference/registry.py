@@ -18,7 +18,7 @@ RUNS_FOLDER = "runs"
 """The folder in which `keras-psr fit` creates run folders."""
 
 DEFAULT_VARIANT = "float32"
-"""The variant that a shipped model's name alone means: its pixels are exactly the Keras network's."""
+"""The variant that a shipped model's name alone means: its pixels are the Keras network's own."""
 
 
 def shipped_folder() -> Path:

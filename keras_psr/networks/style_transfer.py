@@ -16,7 +16,7 @@ EXIT_GAIN = 32.0
 """Grey levels per unit of the exit convolution: with 127.5 Adam's first steps overshoot, with 1 the fit is slow."""
 
 MOMENTUM = 0.98
-"""Momentum of batch norm's moving statistics: with Keras's 0.99 they lag in fits of a few hundred steps."""
+"""Momentum of batch norm's moving statistics: with Keras's 0.99 they lag in fits of about 100 steps."""
 
 
 def style(*, num_filters: int = 16, num_residual_blocks: int = 5) -> keras.Model:
