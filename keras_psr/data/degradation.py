@@ -35,7 +35,7 @@ GREY_NOISE_PROBABILITY = 0.4
 """Probability that noise is the same in all channels. Real-ESRGAN: 0.4."""
 
 NOISE_SIGMA = (1, 10)
-"""Range of the noise's standard deviation in grey levels. Real-ESRGAN: 1 to 30; above 10 is night noise, which phones remove."""
+"""Range of standard deviations in grey levels. Real-ESRGAN: 1 to 30; above 10 is night noise, which phones remove."""
 
 SHOT_NOISE = (0.05, 0.6)
 """Range of standard deviation / sqrt(grey level), so at most 9.6 for white. Real-ESRGAN: 0.05 to 3."""
