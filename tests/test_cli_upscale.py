@@ -426,7 +426,7 @@ def test_debug_shows_the_traceback_and_goes_on(runner, photo, export_tflite, tmp
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("-o", "x.gif"), "expected one of .bmp, .jpeg, .jpg, .png, .tif, .tiff, .webp"),
+        (("-o", "x.gif"), "expected one of .bmp, .jfif, .jpe, .jpeg, .jpg, .png, .tif, .tiff, .webp"),
         (("-o", "x.avif"), "expected one of .bmp"),
         (("-o", "out.v2"), "If it is a folder, write out.v2/."),
         (("-o", "photo.png/out"), "-o photo.png/out cannot be written: photo.png is a file"),
