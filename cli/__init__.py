@@ -1,1 +1,1 @@
-"""The command line: `main.py` finds the commands, each of which has a module of its own name."""
+"""The command line: `main.py` finds the commands, each in a module of the same name."""

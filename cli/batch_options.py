@@ -1,4 +1,4 @@
-"""What can be asked for of a batch of pictures, and what is refused before any of them is looked at."""
+"""The options for a batch of pictures, and the checks before any picture is read."""
 
 import os
 import sys
@@ -13,14 +13,14 @@ import click
 FORMATS = ("png", "jpg", "webp", "tif", "bmp")
 
 STREAM = "-"
-"""Stands for stdin as an input, for stdout as the output."""
+"""Means stdin as an input, and stdout as the output."""
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
 @dataclass(frozen=True, kw_only=True)
 class Batch:
-    """What is asked for of all pictures: the options of `batch_options`, by their names."""
+    """The values of the options of `batch_options`, by name."""
 
     inputs: tuple[str, ...]
     more_inputs: tuple[str, ...]
@@ -43,17 +43,17 @@ class Batch:
 
     @property
     def to_stdout(self) -> bool:
-        """Whether the result goes to stdout: by `-o -`, or of a picture from stdin without `-o`."""
+        """Whether the result goes to stdout: with `-o -`, or for a picture from stdin without `-o`."""
         return self.output == STREAM or self.output is None and self.all_inputs == (STREAM,)
 
     @property
     def streams(self) -> bool:
-        """Whether stdin or stdout takes part."""
+        """Whether stdin or stdout is used for pictures."""
         return self.to_stdout or STREAM in self.all_inputs
 
     @cached_property
     def folder(self) -> Path | None:
-        """The folder of `-o`: one that exists, or a name that ends in a slash or has no ending."""
+        """The folder of `-o`: one that exists, or a path that ends in a slash or has no ending."""
         if self.output is None or self.to_stdout:
             return None
         is_folder = self.output.endswith(tuple(filter(None, (os.sep, os.altsep)))) or Path(self.output).is_dir()
@@ -65,29 +65,29 @@ class Batch:
         return None if self.output is None or self.to_stdout or self.folder else Path(self.output)
 
     def check(self) -> None:
-        """Refuses options that exclude each other, and what could never be written.
+        """Checks that the options do not exclude each other, and that the output can be written.
 
         Raises:
-            click.UsageError: Says which, and what is accepted.
+            click.UsageError: An option cannot be used; the message says which, and what is accepted.
         """
         self._check_inputs()
         if self.skip_existing and self.overwrite:
             raise click.UsageError("--skip-existing and --overwrite exclude each other.")
         if self.file_format and self.file:
             raise click.UsageError(
-                f"--format {self.file_format} does not go with -o {self.output}, whose ending tells the format."
+                f"--format {self.file_format} does not go with -o {self.output}, whose ending sets the format."
             )
         if self.to_stdout and self.report == STREAM:
             raise click.UsageError("The picture and --json - cannot both go to stdout. Give a file for one of them.")
         if self.to_stdout and not self.dry_run and sys.stdout.isatty():
-            raise click.UsageError("stdout is a terminal, which shows no pictures. Redirect it, or give -o FILE.")
+            raise click.UsageError("stdout is a terminal, which cannot show pictures. Redirect it, or give -o FILE.")
         self._check_output()
 
     def _check_inputs(self) -> None:
         if not self.all_inputs:
             raise click.UsageError("Missing argument 'INPUT...': a picture, a folder, a quoted glob, or - for stdin.")
         if STREAM in self.all_inputs and len(self.all_inputs) > 1:
-            raise click.UsageError("- means the one picture that comes from stdin. Leave the other inputs out.")
+            raise click.UsageError("- means one picture from stdin. Leave the other inputs out.")
 
     def _check_output(self) -> None:
         from keras_psr.images.encoding import SAVE_OPTIONS
@@ -109,7 +109,7 @@ class Batch:
 
 
 def find_obstacle(folder: Path) -> str | None:
-    """Why no file can be written into a folder, which need not exist yet; None if nothing is in the way."""
+    """Returns why no file can be written into a folder, which need not exist yet; None if one can."""
     while not folder.exists() and folder != folder.parent:
         folder = folder.parent
     if not folder.is_dir():
@@ -139,35 +139,35 @@ def batch_options(suffix: str, file_format: str) -> Callable[[Command], Command]
             "-o",
             "--output",
             type=click.Path(allow_dash=True),
-            help="Folder to write to, where the trees of folders are mirrored; for one picture a file, or - for "
-            "stdout. A slash at the end always means a folder.  [default: beside each picture]",
+            help="Folder to write to, which mirrors the folders of the inputs; for one picture a file, or - for "
+            "stdout. A slash at the end always means a folder.  [default: next to each picture]",
         ),
-        click.option("--suffix", metavar="TEXT", help=f"Ends the names of what is written.  [default: {suffix}]"),
+        click.option("--suffix", metavar="TEXT", help=f"Suffix of the names of results.  [default: {suffix}]"),
         click.option(
             "-f",
             "--format",
             "file_format",
             type=click.Choice(FORMATS),
-            help=f"Format of what is written.  [default: {file_format}]",
+            help=f"Format of the results.  [default: {file_format}]",
         ),
         click.option(
             "--quality",
             type=click.IntRange(1, 100),
             help="Quality of JPEG and WebP.  [default: 95 for JPEG, lossless for WebP]",
         ),
-        click.option("--skip-existing", is_flag=True, help="Leave out pictures whose result exists."),
-        click.option("--overwrite", is_flag=True, help="Replace files that exist."),
+        click.option("--skip-existing", is_flag=True, help="Skip pictures whose result exists."),
+        click.option("--overwrite", is_flag=True, help="Replace existing files."),
         click.option(
-            "--include-results", is_flag=True, help="Of folders and globs, take pictures that keras-psr made as well."
+            "--include-results", is_flag=True, help="Include pictures made by keras-psr in folders and globs."
         ),
-        click.option("--dry-run", is_flag=True, help="Say what would be written, and write nothing."),
+        click.option("--dry-run", is_flag=True, help="List what would be written, but write nothing."),
         click.option(
             "-j",
             "--jobs",
             type=click.IntRange(1),
             default=1,
             show_default=True,
-            help="Pictures in memory at once; more than 1 is faster for small ones.",
+            help="Pictures to process at once; more than 1 is faster for small pictures.",
         ),
         click.option(
             "--max-pixels",
@@ -175,14 +175,14 @@ def batch_options(suffix: str, file_format: str) -> Callable[[Command], Command]
             default=500.0,
             show_default=True,
             metavar="MP",
-            help="Refuse pictures that would become larger than this, in million pixels.",
+            help="Refuse pictures whose result would be larger than this, in megapixels.",
         ),
         click.option(
             "--json",
             "report",
             type=click.Path(allow_dash=True),
             metavar="FILE",
-            help="Write a report as JSON; - is stdout.",
+            help="Write a JSON report; - is stdout.",
         ),
     ]
 

@@ -1,4 +1,4 @@
-"""From the inputs to a list of jobs: which pictures are taken, where results go, and what is refused beforehand."""
+"""Plans a batch: which pictures are processed, where their results go, and which fail in advance."""
 
 import glob
 import warnings
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from keras_psr.images.photo import Photo
 
 STDIN, STDOUT = Path("stdin"), Path("stdout")
-"""What people are shown as the source or the target of a job."""
+"""Shown to users as the source or the target of a job."""
 
 OnPixels = Callable[[int], None]
 
@@ -33,11 +33,11 @@ class Work:
     """What a command does to each picture.
 
     Attributes:
-        verb: Its name, which ends in e: `upscale`.
+        verb: The command's name, which ends in e: `upscale`.
         model: Name of the model or painting, with which results are signed.
-        process: From a photograph, and what to call with numbers of computed pixels, to the result.
-        size: How large the result is.
-        suffix: What ends the names of results.
+        process: A function from a photo, and a callback for the number of computed pixels, to the result.
+        size: Size of the results.
+        suffix: Suffix of the names of results.
         passes: How often each pixel is computed.
     """
 
@@ -54,16 +54,16 @@ class Job:
     """One picture of a batch.
 
     Attributes:
-        source: Its file, as people are shown it.
+        source: The picture's file, as shown to users.
         target: The file to write.
-        file: What is read: the source, or what came from stdin.
-        ending: Of the target, which tells its format.
+        file: The file to read: the source, or a copy of stdin.
+        ending: Ending of the target, which sets its format.
         size: Height and width of the result, in pixels; None until the header has been read.
-        network_pixels: Pixels that are computed for it.
+        network_pixels: Number of pixels that the network computes.
         status: `planned`, `written`, `skipped` or `failed`.
         error: Why it failed, in one line.
         notes: What could not be kept.
-        seconds: From reading to renaming the written file.
+        seconds: Time from reading the picture to renaming the written file.
     """
 
     source: Path
@@ -78,28 +78,28 @@ class Job:
     seconds: float = 0.0
 
     def fail(self, error: Exception) -> None:
-        """Marks it as failed, in a line that names the file."""
+        """Marks the job as failed, with an error of one line that names the file."""
         text = " ".join(str(error).split())
         if isinstance(error, MemoryError):
             text = "there is not enough memory for it. Use fewer --jobs, or cut it into parts."
         elif not isinstance(error, KerasPSRError):
             text = (
-                f"{type(error).__name__}: {text} (unexpected). Save it anew with another program, or run with --debug."
+                f"{type(error).__name__}: {text} (unexpected). Save it again with another program, or run with --debug."
             )
         text = text.replace(str(self.file), str(self.source))
         self.status, self.error = "failed", text if str(self.source) in text else f"{self.source}: {text}"
 
     def leave(self) -> None:
-        """Marks it as left to another run."""
-        self.status, self.notes = "skipped", ["another run writes it"]
+        """Marks the job as left to another run."""
+        self.status, self.notes = "skipped", ["another run is writing it"]
 
     def describe(self) -> str:
-        """A line for people."""
+        """Returns a line that describes the job to users."""
         height, width = self.size or (0, 0)
         return f"{self.source} -> {self.target} ({'; '.join([f'{width}x{height}', *self.notes])})"
 
     def to_json(self) -> dict[str, Any]:
-        """JSON-ready."""
+        """Returns the job as a dictionary for JSON."""
         height, width = self.size or (None, None)
         return {
             "input": str(self.source),
@@ -115,13 +115,13 @@ class Job:
 
 @dataclass
 class Inputs:
-    """What the inputs of a batch give.
+    """The pictures found for the inputs of a batch.
 
     Attributes:
-        roots: For each picture, in order, the folder that is mirrored.
-        named: Pictures that were named as such, and are taken whatever they are.
-        failures: Why inputs gave no picture.
-        left_out: Numbers of files in folders that are no pictures, by ending.
+        roots: Maps each picture, in order, to the folder that the output mirrors.
+        named: Pictures that were named individually, which are always processed.
+        failures: Messages about inputs without pictures.
+        left_out: Number of files in folders that are not pictures, by ending.
     """
 
     roots: dict[Path, Path] = field(default_factory=dict)
@@ -131,7 +131,7 @@ class Inputs:
 
 
 def find_inputs(inputs: Sequence[str]) -> Inputs:
-    """Finds the pictures of all inputs but stdin."""
+    """Finds the pictures of all inputs except stdin."""
     from keras_psr.images.finding import find_images_and_others
 
     found = Inputs()
@@ -150,20 +150,20 @@ def find_inputs(inputs: Sequence[str]) -> Inputs:
 
 
 def plain_part(pattern: Path) -> Path:
-    """The folder of a glob before its first wildcard."""
+    """Returns the part of a glob before its first wildcard."""
     return Path(*takewhile(lambda part: not glob.has_magic(part), pattern.parts))
 
 
 def choose(found: Inputs, batch: Batch, suffix: str) -> tuple[list[Path], list[str]]:
-    """Leaves out what lies in the output folder, and results of keras-psr, unless it was named.
+    """Leaves out pictures in the output folder and results of keras-psr, unless they were named individually.
 
     Args:
-        found: The pictures.
+        found: The pictures that were found.
         batch: The options.
-        suffix: What the names of results end with.
+        suffix: Suffix of the names of results.
 
     Returns:
-        The pictures to work on, and for people what was left out of folders and globs, by reason.
+        The pictures to process, and descriptions of what was left out of folders and globs, one per reason.
     """
     from keras_psr.images.finding import describe_endings
 
@@ -186,7 +186,7 @@ def choose(found: Inputs, batch: Batch, suffix: str) -> tuple[list[Path], list[s
 
 
 def lies_in(path: Path, folder: Path) -> bool:
-    """Whether a file or folder lies inside a folder, at whatever depth."""
+    """Returns whether a file or folder lies inside a folder, at any depth."""
     return _resolve(folder) in [_resolve(path.parent), *_resolve(path.parent).parents]
 
 
@@ -196,10 +196,10 @@ def _resolve(path: Path) -> Path:
 
 
 def make_plan(chosen: Sequence[Path], found: Inputs, batch: Batch, suffix: str) -> list[Job]:
-    """A job for each picture.
+    """Returns a job for each picture.
 
     Raises:
-        click.UsageError: There are several pictures, and one place for the result.
+        click.UsageError: There are several pictures, but the output is a single file.
     """
     ending = f".{batch.file_format or 'png'}"
     one = STDOUT if batch.to_stdout else batch.file
@@ -215,14 +215,14 @@ def make_plan(chosen: Sequence[Path], found: Inputs, batch: Batch, suffix: str) 
 
 
 def plan_stdin(file: Path, batch: Batch, suffix: str) -> list[Job]:
-    """The job of a picture that came from stdin and was put into a file."""
+    """Returns the job for a picture from stdin, which has been copied to a file."""
     ending = f".{batch.file_format or 'png'}"
     target = STDOUT if batch.to_stdout else batch.file or (batch.folder or Path()) / f"{STDIN}{suffix}{ending}"
     return [Job(STDIN, target, file, target.suffix.lower() or ending)]
 
 
 def check_plan(plan: Sequence[Job], work: Work, batch: Batch) -> None:
-    """Reads the headers, and marks what is skipped or fails: no picture, too large, or its target is in the way."""
+    """Reads the headers of all pictures, and marks the jobs that are skipped or fail in advance."""
     targets: dict[Path, Path] = {}
     obstacles, shared = cache(find_obstacle), cache(is_shared)
     with trusted_headers():
@@ -230,14 +230,14 @@ def check_plan(plan: Sequence[Job], work: Work, batch: Batch) -> None:
             try:
                 if job.target in targets:
                     raise ConfigError(
-                        f"{job.source}: {job.target} is written for {targets[job.target]} already. "
+                        f"{job.source}: {job.target} is already written for {targets[job.target]}. "
                         "Give another -o or --suffix."
                     )
                 targets[job.target] = job.source
                 check_target(job, work.model, batch, obstacles, shared)
                 if job.status == "planned":
                     measure(job, work, batch.max_pixels)
-            except Exception as error:  # whatever a library raises on one picture is no reason to leave the others
+            except Exception as error:  # whatever a library raises for one picture must not stop the others
                 job.fail(error)
 
 
@@ -248,10 +248,10 @@ def check_target(
     find_obstacle: Callable[[Path], str | None],
     is_shared: Callable[[Path], bool],
 ) -> None:
-    """Marks a job as skipped if its result exists, or another run that does the same work has just written it.
+    """Marks a job as skipped if its result exists, or if another run with the same work has just written it.
 
     Raises:
-        ConfigError: The result exists, or cannot be written there.
+        ConfigError: The target exists and may not be replaced, or cannot be written.
     """
     if job.target == STDOUT:
         return
@@ -269,11 +269,11 @@ def check_target(
 
 
 def measure(job: Job, work: Work, max_pixels: float) -> None:
-    """Notes how large the result will be, and what must be computed for it.
+    """Records in the job how large the result will be, and how many pixels the network must compute.
 
     Raises:
-        ConfigError: It is too large for its format or for `max_pixels`.
-        ImageFileError: It is no picture.
+        ConfigError: The result is too large for its format or for `max_pixels`.
+        ImageFileError: The file is not a picture.
     """
     from keras_psr.images.decoding import image_size
     from keras_psr.images.encoding import check_format
@@ -290,14 +290,14 @@ def measure(job: Job, work: Work, max_pixels: float) -> None:
     pixels = max(job.size[0] * job.size[1], computed)
     if pixels > max_pixels * 1e6:
         raise ConfigError(
-            f"{job.source} would become {job.size[1]}x{job.size[0]}, {pixels / 1e6:.1f} million pixels. If you "
+            f"{job.source} would become {job.size[1]}x{job.size[0]}, {pixels / 1e6:.1f} megapixels. If you "
             f"trust it and have {pixels * 8 / 1e9:.1f} GB of memory, raise --max-pixels {max_pixels:g}."
         )
 
 
 @contextmanager
 def trusted_headers() -> Iterator[None]:
-    """Turns off Pillow's own limit, for sizes are compared with --max-pixels, and its warnings of odd metadata."""
+    """Turns off Pillow's size limit, because --max-pixels replaces it, and its warnings about odd metadata."""
     from PIL import Image
 
     limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None

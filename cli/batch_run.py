@@ -1,4 +1,4 @@
-"""Pictures in, pictures out: how `upscale` and `stylize` work through a plan, and end."""
+"""Runs a plan: `upscale` and `stylize` process a batch of pictures here, with progress and a report."""
 
 import json
 import os
@@ -35,15 +35,15 @@ from keras_psr.cli.terminal import say, shown
 from keras_psr.errors import KerasPSRError
 
 WRITING_SHARE = 0.25
-"""Part of the bar that stands for writing a picture, over the part for computing it."""
+"""Share of the progress bar for writing a picture, relative to the share for computing it."""
 
 
 def work_through(batch: Batch, load: Callable[[], Work]) -> None:
-    """Does a command's work on all pictures, and ends with exit code 1 if any failed.
+    """Does a command's work on all pictures, and exits with code 1 if any failed.
 
     Args:
         batch: The options.
-        load: Gives the work, once there is a picture.
+        load: A function that returns the work; called once there is a picture.
 
     Raises:
         click.UsageError: Options exclude each other, or the output cannot be written.
@@ -76,7 +76,7 @@ def work_through(batch: Batch, load: Callable[[], Work]) -> None:
 
 @contextmanager
 def scratch_folder(batch: Batch) -> Iterator[Path]:
-    """A folder for what comes from stdin or goes to stdout; without either, none is made."""
+    """Provides a temporary folder for pictures from stdin or to stdout, if there are any."""
     if not batch.streams:
         yield Path()
         return
@@ -85,16 +85,16 @@ def scratch_folder(batch: Batch) -> Iterator[Path]:
 
 
 def find_suffix(batch: Batch, work: Work) -> str:
-    """What the names of results end with."""
+    """Returns the suffix of the names of results."""
     return work.suffix if batch.suffix is None else batch.suffix
 
 
 def plan_files(found: Inputs, batch: Batch, work: Work) -> list[Job]:
-    """The jobs for pictures that were found, and a line on what was left out.
+    """Returns the jobs for the pictures that were found, and prints a line about those left out.
 
     Raises:
-        click.UsageError: There are several pictures, and one place for the result.
-        KerasPSRError: All were left out.
+        click.UsageError: There are several pictures, but the output is a single file.
+        KerasPSRError: All pictures were left out.
     """
     suffix = find_suffix(batch, work)
     chosen, left_out = choose(found, batch, suffix)
@@ -106,7 +106,7 @@ def plan_files(found: Inputs, batch: Batch, work: Work) -> list[Job]:
 
 
 def run(plan: Sequence[Job], work: Work, batch: Batch, scratch: Path) -> None:
-    """Does what is planned, several pictures at once; Ctrl-C ends it after the tiles and files under way."""
+    """Processes the planned jobs, several at once. Ctrl-C ends it after the current tiles and files."""
     waiting: queue.SimpleQueue[Job] = queue.SimpleQueue()
     finished: queue.SimpleQueue[Job] = queue.SimpleQueue()
     planned = [job for job in plan if job.status == "planned"]
@@ -134,7 +134,7 @@ def run(plan: Sequence[Job], work: Work, batch: Batch, scratch: Path) -> None:
                 except ClaimedError:
                     if job not in tried:
                         tried.append(job)
-                        waiting.put(job)  # once more after all others: the other run may have been killed
+                        waiting.put(job)  # try again after all others, because the other run may have been killed
                         continue
                     job.leave()
                     advance(planned_work(job))
@@ -142,7 +142,7 @@ def run(plan: Sequence[Job], work: Work, batch: Batch, scratch: Path) -> None:
                     return
                 finished.put(job)
 
-        # Threads of a pool would be waited for at exit, however long the file is that they are writing.
+        # Python waits for a pool's threads at exit, however long they take to write a file. It does not wait for these.
         threads = [threading.Thread(target=work_off, daemon=True) for _ in range(min(batch.jobs, len(planned)))]
         for thread in threads:
             thread.start()
@@ -161,7 +161,7 @@ def run(plan: Sequence[Job], work: Work, batch: Batch, scratch: Path) -> None:
 
 
 def wait_for(finished: "queue.SimpleQueue[Job]") -> Job:
-    """The next job that is done. It wakes up now and then, because on Windows Ctrl-C does not end a wait."""
+    """Returns the next finished job. It wakes up regularly, because on Windows Ctrl-C does not interrupt a wait."""
     while True:
         try:
             return finished.get(timeout=0.5)
@@ -172,13 +172,13 @@ def wait_for(finished: "queue.SimpleQueue[Job]") -> Job:
 def process_file(
     job: Job, work: Work, batch: Batch, claims: Claims, scratch: Path, advance: Callable[[float], None], debug: bool
 ) -> None:
-    """Reads, processes and writes one picture, and notes in the job how that went.
+    """Reads, processes and writes one picture, and records the outcome in the job.
 
-    Whatever a library raises belongs to the picture, and the others go on.
+    Any exception that a library raises marks only this picture as failed.
 
     Raises:
-        ClaimedError: Another run works on it, or has written it since this one began.
-        KeyboardInterrupt: The run is to end.
+        ClaimedError: Another run is working on the picture, or has written it since this run began.
+        KeyboardInterrupt: The run should end.
     """
     start, done = time.perf_counter(), 0.0
 
@@ -191,7 +191,7 @@ def process_file(
         place = scratch / f"stdout{job.ending}" if job.target == STDOUT else job.target
         with claims.claim(place) as part:
             if place.exists() and not batch.overwrite:
-                raise ClaimedError  # another run has written it since this one began
+                raise ClaimedError  # another run has written it since this run began
             write_result(job, work, batch.quality, part, count)
             deliver(job, part, place, overwrite=batch.overwrite)
     except ClaimedError:
@@ -205,7 +205,7 @@ def process_file(
 
 
 def write_result(job: Job, work: Work, quality: int | None, part: Path, count: Callable[[float], None]) -> None:
-    """Computes a result and writes it to a file of any name."""
+    """Computes a result and writes it to `part`."""
     from keras_psr.images.decoding import read_photo
     from keras_psr.images.encoding import fit_to_format, save_photo
 
@@ -224,10 +224,10 @@ def write_result(job: Job, work: Work, quality: int | None, part: Path, count: C
 
 
 def deliver(job: Job, part: Path, place: Path, *, overwrite: bool) -> None:
-    """Gives a finished file its name, or writes it to stdout.
+    """Renames a finished file to its final name, or writes it to stdout.
 
     Raises:
-        ClaimedError: Somebody else has written a file of the name.
+        ClaimedError: Another run has written a file of that name.
         OSError: The file cannot be renamed.
     """
     if job.target == STDOUT:
@@ -242,18 +242,18 @@ def deliver(job: Job, part: Path, place: Path, *, overwrite: bool) -> None:
 
 
 def planned_work(job: Job) -> float:
-    """What the bar counts of a job: the pixels that are computed, and a share for writing."""
+    """Returns what the progress bar counts for a job: the pixels to compute, and a share for writing."""
     return job.network_pixels * (1 + WRITING_SHARE)
 
 
 class BatchBar:
-    """One bar over all tiles of all pictures, and their files; without a terminal it does nothing."""
+    """One progress bar for the tiles and files of all pictures. Without a terminal it does nothing."""
 
     def __init__(self, jobs: Sequence[Job]) -> None:
-        """Makes a bar that is not shown yet.
+        """Creates a bar that is not shown yet.
 
         Args:
-            jobs: What is planned.
+            jobs: The planned jobs.
         """
         from rich.console import Console
         from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
@@ -272,18 +272,18 @@ class BatchBar:
         self._task = self.progress.add_task("", total=sum(planned_work(job) for job in jobs), pictures=0, rate=0.0)
 
     def advance(self, pixels: float) -> None:
-        """Counts computed pixels, or what stands for writing."""
+        """Advances the bar by a number of computed pixels, or by the share for writing."""
         self.progress.update(self._task, advance=pixels, rate=(self.progress.tasks[0].speed or 0) / 1e6)
 
     def count(self) -> None:
-        """Counts a picture."""
+        """Counts a finished picture."""
         self._pictures += 1
         self.progress.update(self._task, pictures=self._pictures)
 
 
 @contextmanager
 def show_progress(jobs: Sequence[Job]) -> Iterator[BatchBar]:
-    """Shows a bar until the end of the block."""
+    """Shows a progress bar inside the context."""
     bar = BatchBar(jobs)
     if bar.progress.disable:
         yield bar
@@ -293,18 +293,18 @@ def show_progress(jobs: Sequence[Job]) -> Iterator[BatchBar]:
 
 
 def write_report(failures: Sequence[str], plan: Sequence[Job], batch: Batch) -> list[str]:
-    """Writes the report that `--json` asks for.
+    """Writes the report of `--json`, if requested.
 
     Args:
-        failures: Of inputs that gave no picture.
-        plan: All jobs, done or not.
+        failures: Messages about inputs without pictures.
+        plan: All jobs, finished or not.
         batch: The options.
 
     Returns:
-        All failures, of inputs and of pictures.
+        The messages about all failures, of inputs and of pictures.
 
     Raises:
-        KerasPSRError: The file cannot be written.
+        KerasPSRError: The report cannot be written.
     """
     from keras_psr.images.atomic import write_whole
 
@@ -326,7 +326,12 @@ def write_report(failures: Sequence[str], plan: Sequence[Job], batch: Batch) -> 
 
 
 def end(failures: Sequence[str], plan: Sequence[Job], batch: Batch, done: str = "done") -> None:
-    """Writes the report, and ends with exit code 1 if anything failed: in one line, or in a summary that names all."""
+    """Writes the report, prints a summary, and exits with code 1 if anything failed.
+
+    Raises:
+        KerasPSRError: The only picture failed.
+        click.exceptions.Exit: Some of several pictures failed; the summary names each.
+    """
     failures = write_report(failures, plan, batch)
     written = sum(job.status == "written" for job in plan)
     skipped = [job for job in plan if job.status == "skipped"]
@@ -334,9 +339,9 @@ def end(failures: Sequence[str], plan: Sequence[Job], batch: Batch, done: str = 
     if len(failures) == 1 and all(job.status == "failed" for job in plan):
         raise KerasPSRError(failures[0])
     if len(skipped) > elsewhere:
-        say(f"{len(skipped) - elsewhere} skipped, for their results exist.")
+        say(f"{len(skipped) - elsewhere} skipped, because their results exist.")
     if elsewhere:
-        say(f"{elsewhere} left to another run, which writes them or has just done so.")
+        say(f"{elsewhere} left to another run, which is writing them or has just done so.")
     if failures:
         say("\n  ".join([f"{written} {done}, {len(failures)} failed:", *failures]))
         raise click.exceptions.Exit(1)

@@ -1,4 +1,4 @@
-"""`keras-psr benchmark`: how fast `.tflite` files run on this machine."""
+"""The `keras-psr benchmark` command, which times `.tflite` files on this machine."""
 
 import json
 from pathlib import Path
@@ -13,13 +13,13 @@ from keras_psr.cli.terminal import say
 
 
 def parse_threads(context: click.Context, parameter: click.Parameter, value: str) -> list[int]:
-    """Reads `1,2` as [1, 2]."""
+    """Parses text such as `1,2` into a list such as [1, 2]."""
     try:
         threads = list(dict.fromkeys(int(number) for number in value.split(",")))
     except ValueError:
         threads = []
     if not threads or min(threads) < 1:
-        raise click.BadParameter(f"expected numbers from 1 on with commas between, as in 1,2. Received: {value!r}.")
+        raise click.BadParameter(f"expected positive numbers separated by commas, as in 1,2. Received: {value!r}.")
     return threads
 
 
@@ -35,10 +35,10 @@ def parse_threads(context: click.Context, parameter: click.Parameter, value: str
     help="Write everything as JSON; - for stdout.",
 )
 def benchmark(files: tuple[str, ...], threads: list[int], device: str, json_file: IO[str] | None) -> None:
-    """Time .tflite files with LiteRT: latency of a tile, megapixels of output a second, memory.
+    """Time .tflite files with LiteRT: latency of a tile, megapixels of output per second, memory.
 
-    MODEL is a .tflite file, or the name of a shipped one: x4, x4_int8. They are run in turns after a warm-up, so that
-    other load on the machine strikes all alike.
+    MODEL is a .tflite file, or the name of a shipped one: x4, x4_int8. The files run in turns after a warm-up, so that
+    other load on the machine affects all of them equally.
 
     \b
     Examples:
@@ -60,7 +60,7 @@ def benchmark(files: tuple[str, ...], threads: list[int], device: str, json_file
 
 
 def build_table(result: dict[str, Any]) -> Table:
-    """A row for each file and number of threads, and for the GPU; long names are folded, numbers never cut."""
+    """Builds a table with a row per file and number of threads, and per file on the GPU; long names are wrapped."""
     table = Table(box=None, padding=(0, 2, 0, 0))
     table.add_column("\nfile", overflow="fold")
     for heading in ("\non", "median\nms", "p95\nms", "\nMP/s", "peak\nMB", "XNNPACK\npartitions"):
@@ -78,12 +78,12 @@ def build_table(result: dict[str, Any]) -> Table:
 
 
 def describe_times(times: dict[str, Any]) -> tuple[str, str, str]:
-    """Milliseconds in the middle and near the end of the distribution, and megapixels a second."""
+    """Returns the median and the 95th percentile in milliseconds, and megapixels per second, as text."""
     return f"{times['median_ms']:.1f}", f"{times['p95_ms']:.1f}", f"{times['megapixels_per_second']:.2f}"
 
 
 def describe_comparisons(result: dict[str, Any]) -> list[str]:
-    """A plain line for each pair of int8 and float32, which says so when int8 is not the faster one."""
+    """Returns a sentence for each pair of int8 and float32 files, which warns if int8 is not faster."""
     lines = []
     for pair in result["comparisons"]:
         threads = f"{pair['threads']} thread{'s' if pair['threads'] > 1 else ''}"

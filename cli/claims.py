@@ -1,4 +1,4 @@
-"""Names of results, each claimed by one run while it works on the picture, and what runs leave when they are killed."""
+"""Claims, by which several runs share the pictures of a batch, and the cleanup after killed runs."""
 
 import hashlib
 import os
@@ -14,7 +14,7 @@ from filelock import FileLock, Timeout
 from keras_psr.images.atomic import UNFINISHED
 
 LOCK = ".lock"
-"""Ends the name of the file whose lock is the claim. The operating system frees the lock when the process ends."""
+"""Ending of the file whose lock is the claim. The operating system releases the lock when the process ends."""
 
 
 class ClaimedError(Exception):
@@ -24,37 +24,37 @@ class ClaimedError(Exception):
 class Claims:
     """The claims of one run.
 
-    Each is a locked file `.part.KEY.lock` beside the result, where KEY stands for the result's name; the result is
-    written to `.part.KEY.TOKEN.png`, a name that no other run has, and renamed. Locks are no more than a way to share
-    the work: without them, as on file systems that have none, two runs would compute a picture twice, and the file
-    would still be whole.
+    A claim is a locked file `.part.KEY.lock` next to the result, where KEY is a hash of the result's name. The result
+    is written to `.part.KEY.TOKEN.png`, a name that no other run uses, and then renamed. Locks only divide the work:
+    on file systems without locks, two runs may compute the same picture, but the file is still complete.
     """
 
     def __init__(self) -> None:
-        """Begins without claims."""
+        """Creates the object without any claims."""
         self._held: dict[str, tuple[Path, FileLock | None]] = {}
         self._guard = threading.Lock()
 
     @contextmanager
     def claim(self, target: Path) -> Iterator[Path]:
-        """Claims a result, and takes away what killed runs left of it.
+        """Claims a result inside the context, and removes the parts of it that killed runs left.
 
         Args:
-            target: The file to write; missing folders are made.
+            target: The file to write; missing folders are created.
 
         Yields:
-            A file of the same folder and ending to write to, and to rename; it is removed at the end if it is there.
+            A path with the same folder and ending, to write to and then rename; it is removed at the end if it still
+            exists.
 
         Raises:
-            ClaimedError: Another run has claimed it.
-            OSError: The folder cannot be made.
+            ClaimedError: Another run has claimed the result.
+            OSError: The folder cannot be created.
         """
         target.parent.mkdir(parents=True, exist_ok=True)
         lock_file = target.with_name(f"{UNFINISHED}{_key(target)}{LOCK}")
         lock = _try_lock(lock_file)
         if lock:
             _remove_parts(lock_file, "")
-            with suppress(OSError):  # by `write_whole` alone; the name may be too long
+            with suppress(OSError):  # a part that `write_whole` left; the name may be too long
                 target.with_name(UNFINISHED + target.name).unlink()
         token = secrets.token_hex(4)
         with self._guard:
@@ -65,7 +65,7 @@ class Claims:
             self._free(token)
 
     def abandon(self) -> None:
-        """Frees all claims and removes their parts, for a run that ends before its threads do."""
+        """Releases all claims and removes their parts, if a run ends before its threads do."""
         for token in list(self._held):
             self._free(token)
 
@@ -79,7 +79,7 @@ class Claims:
 
 
 def is_shared(folder: Path) -> bool:
-    """Whether another run works in a folder; looks several times, because between pictures a run has no claim."""
+    """Returns whether another run works in a folder. It looks several times, because runs have no claim in between."""
     for _ in range(3):
         for lock_file in list(folder.glob(f"{UNFINISHED}*{LOCK}")):
             try:
@@ -93,7 +93,7 @@ def is_shared(folder: Path) -> bool:
 
 
 def remove_stale_parts(folders: Iterable[Path]) -> None:
-    """Removes what killed runs left in folders, and leaves alone what other runs are working on."""
+    """Removes the parts that killed runs left in folders, but not those of other active runs."""
     for folder in folders:
         for lock_file in list(folder.glob(f"{UNFINISHED}*{LOCK}")):
             with suppress(ClaimedError, OSError):
@@ -104,19 +104,19 @@ def remove_stale_parts(folders: Iterable[Path]) -> None:
 
 
 def _key(target: Path) -> str:
-    """Stands for a name; short, because names that are near the file system's limit must not become longer."""
+    """Returns a short key for a result's name, so that long names do not exceed the file system's limit."""
     return hashlib.sha256(os.fsencode(target.name)).hexdigest()[:16]
 
 
 def _try_lock(lock_file: Path) -> FileLock | None:
-    """The lock; None where the file system has no locks, or another user's file is in the way.
+    """Acquires a lock; returns None if the file system has no locks, or another user's file is in the way.
 
     Raises:
-        ClaimedError: Another run has it.
+        ClaimedError: Another run holds the lock.
     """
     lock = FileLock(lock_file, thread_local=False)
     try:
-        lock.acquire(timeout=0.1, poll_interval=0.02)  # others hold it for a moment to see whether it is held
+        lock.acquire(timeout=0.1, poll_interval=0.02)  # other runs acquire it briefly to test it
     except Timeout:
         raise ClaimedError(str(lock_file)) from None
     except (OSError, NotImplementedError):
@@ -126,13 +126,13 @@ def _try_lock(lock_file: Path) -> FileLock | None:
 
 def _unlock(lock_file: Path, lock: FileLock | None) -> None:
     if lock:
-        with suppress(OSError):  # Windows removes no open file; there, releasing the lock removes it
+        with suppress(OSError):  # Windows does not remove open files; there, releasing the lock removes it
             lock_file.unlink()
         lock.release()
 
 
 def _remove_parts(lock_file: Path, token: str) -> None:
-    """Removes the parts with a token, or all of a name; also those that `atomic.write_whole` makes of them."""
+    """Removes the parts of a claim with a token, or all parts for an empty one, including those of `write_whole`."""
     key = lock_file.name.removeprefix(UNFINISHED).removesuffix(LOCK)
     for part in list(lock_file.parent.glob(f"{UNFINISHED}*{key}.{token}*")):
         if part != lock_file:

@@ -1,4 +1,4 @@
-"""`keras-psr demo`: a page that runs the shipped models in the browser, served here or written as a static site."""
+"""The `keras-psr demo` command, which serves or writes a page that runs the models in the browser."""
 
 import json
 import shlex
@@ -21,7 +21,7 @@ from keras_psr.cli.terminal import say
 from keras_psr.errors import ConfigError, ModelError
 
 HEADERS = {
-    # Both together let a page have threads, which WebAssembly needs to use all cores.
+    # Together, these two allow the page to use threads, which WebAssembly needs to use all cores.
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Embedder-Policy": "require-corp",
     "Content-Security-Policy": "default-src 'self'; script-src 'self' 'wasm-unsafe-eval'; img-src 'self' blob: data:; "
@@ -30,34 +30,40 @@ HEADERS = {
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-cache",
 }
-"""Sent with every file; `--out` writes them as `_headers`, which several web hosts read."""
+"""HTTP headers sent with every file. `--out` writes them to `_headers`, which several web hosts read."""
 
 TYPES = {".js": "text/javascript", ".wasm": "application/wasm", ".tflite": "application/octet-stream"}
 DEFAULT_MODEL = "x4"
 SMALLEST_FIRST = ("int8", "dynamic", "float16", "float32")
-"""The order in which the page offers a model's files; others follow."""
+"""Order in which the page offers a model's files; other variants follow."""
 
 
 @click.command()
 @click.option(
     "--model",
     metavar="MODEL",
-    help="The shipped model that is chosen first; or your own .tflite file, or a folder of them, to show these.  "
+    help="The shipped model to select first; or a .tflite file of your own, or a folder of them, to show instead.  "
     "[default: x4]",
 )
-@click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="0 for any free one.")
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=8000,
+    show_default=True,
+    help="Port to serve on; 0 for any free port.",
+)
 @click.option(
     "--out",
     type=click.Path(path_type=Path, file_okay=False),
-    help="Write a static site into this new folder, and serve nothing.",
+    help="Write a static site to this new folder instead of serving it.",
 )
-@click.option("--lan", is_flag=True, help="Let other devices of the network in; else only this one gets the page.")
+@click.option("--lan", is_flag=True, help="Serve the page to other devices in the network too.")
 def demo(model: str | None, port: int, out: Path | None, lan: bool) -> None:
-    """Show the models in the browser: the page runs them on the device itself, and uploads nothing.
+    """Show the models in the browser. The page runs them on the device itself, and uploads nothing.
 
-    --out writes the page, with all shipped models, for any web host; docs/deploy.md tells which headers it should send.
-    Over plain HTTP, browsers give threads, the GPU and offline use to localhost only: other devices are slower with
-    --lan than with a host that has HTTPS.
+    --out writes the page, with all shipped models, for any web host; docs/deploy.md lists the headers to send. Over
+    plain HTTP, browsers allow threads, the GPU and offline use on localhost only. Other devices are therefore slower
+    with --lan than with a web host that has HTTPS.
 
     \b
     Examples:
@@ -80,11 +86,11 @@ def write_site(folder: Path, model: str | None) -> None:
     """Writes the page, the models and `models.json`, which lists them.
 
     Args:
-        folder: Where to; made if it does not exist.
-        model: The shipped model that is chosen first, or a `.tflite` file or a folder of them to offer instead.
+        folder: Folder to write to; created if missing.
+        model: The shipped model to select first, or a `.tflite` file or a folder of them to offer instead.
 
     Raises:
-        ConfigError: This installation has no page.
+        ConfigError: This installation does not include the page.
         ModelError: There is no such model, or it is damaged.
     """
     page = Path(str(files("keras_psr"))) / "page"
@@ -94,7 +100,7 @@ def write_site(folder: Path, model: str | None) -> None:
     is_own = model is not None and Path(model).exists()
     for path, metadata in find_files(model):
         entry = {key: metadata[key] for key in ("name", "task", "scale")} | {"files": []}
-        picture = f"styles/{metadata['name']}.jpg"  # of what a shipped style makes of a photo
+        picture = f"styles/{metadata['name']}.jpg"  # an example of a shipped style
         if not is_own and (page / picture).is_file():
             entry["picture"] = picture
         file = {"variant": metadata["variant"], "url": f"models/{path.name}", "bytes": path.stat().st_size}
@@ -109,7 +115,7 @@ def write_site(folder: Path, model: str | None) -> None:
 
 
 def how_to_get_the_page() -> str:
-    """What brings the page into this installation, which its installer's `direct_url.json` describes (PEP 610)."""
+    """Returns how to add the page to this installation, whose origin is in its `direct_url.json` (PEP 610)."""
     try:
         origin = json.loads(distribution("keras-psr").read_text("direct_url.json") or "{}")
     except PackageNotFoundError:
@@ -127,10 +133,10 @@ def how_to_get_the_page() -> str:
 
 
 def find_files(model: str | None) -> list[tuple[Path, dict[str, Any]]]:
-    """The `.tflite` files to offer, with their metadata: the user's own, or all shipped ones.
+    """Finds the `.tflite` files to offer, with their metadata: the user's own, or all shipped ones.
 
     Raises:
-        ModelError: There is no such model, or it is damaged or without a fixed tile, or there is none at all.
+        ModelError: There is no such file or model, or it is damaged or has no fixed tile.
     """
     from keras_psr.inference.registry import find_runnable, shipped_folder, shipped_models
     from keras_psr.inference.tflite_metadata import read_metadata
@@ -152,7 +158,9 @@ def find_files(model: str | None) -> list[tuple[Path, dict[str, Any]]]:
     for path, metadata in found:
         missing = [key for key in ("name", "task", "variant", "scale", "tile", "halo") if metadata.get(key) is None]
         if missing:
-            raise ModelError(f"{path} does not say its {', '.join(missing)}. Export it again, without --dynamic-shape.")
+            raise ModelError(
+                f"{path} does not state its {', '.join(missing)}. Export it again, without --dynamic-shape."
+            )
     return sorted(found, key=lambda pair: [*SMALLEST_FIRST, pair[1]["variant"]].index(pair[1]["variant"]))
 
 
@@ -160,36 +168,36 @@ def serve(folder: Path, port: int, lan: bool) -> None:
     """Serves a folder until Ctrl-C.
 
     Args:
-        folder: What `write_site` wrote.
-        port: 0 for any free one.
-        lan: Listen to other devices too.
+        folder: Folder that `write_site` wrote.
+        port: Port to listen on; 0 for any free port.
+        lan: Whether to serve other devices too.
 
     Raises:
-        ConfigError: The port is taken.
+        ConfigError: The port cannot be used.
     """
     try:
         server = ThreadingHTTPServer(("" if lan else "127.0.0.1", port), partial(Handler, directory=str(folder)))
     except OSError as error:
         reason = error.strerror or error
-        raise ConfigError(f"--port {port} cannot be used: {reason}. Give another, or 0 for a free one.") from error
+        raise ConfigError(f"--port {port} cannot be used: {reason}. Give another port, or 0 for a free one.") from error
     with server:
         port = server.server_address[1]
         others = f", for other devices http://{socket.gethostname()}:{port} or this machine's address" if lan else ""
-        say(f"http://localhost:{port}{others} (Ctrl-C ends it)")
+        say(f"http://localhost:{port}{others} (press Ctrl-C to stop)")
         with suppress(KeyboardInterrupt):
             server.serve_forever()
 
 
 class Handler(SimpleHTTPRequestHandler):
-    """Serves files with HEADERS."""
+    """Serves files with `HEADERS`."""
 
     extensions_map = SimpleHTTPRequestHandler.extensions_map | TYPES
 
     def end_headers(self) -> None:
-        """Add HEADERS to every answer."""
+        """Adds `HEADERS` to every response."""
         for name, value in HEADERS.items():
             self.send_header(name, value)
         super().end_headers()
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base class names it so
-        """Say nothing of single requests."""
+        """Suppresses the log of single requests."""

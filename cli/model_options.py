@@ -1,4 +1,4 @@
-"""The options that name a model and what computes it, and the model that they mean."""
+"""The options that choose a model and the device that it runs on, and the functions that load the model."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -23,11 +23,11 @@ Complete = Callable[[click.Context, click.Parameter, str], list[CompletionItem]]
 
 
 def complete_models(*, task: str | None = None, variants: bool = True) -> Complete:
-    """Completes what takes a model in the shell: names of shipped models, run folders, else files.
+    """Returns a shell completion for models: names of shipped models, run folders, else files.
 
     Args:
-        task: Of the models, as their cards say it; None for all.
-        variants: Whether names of `.tflite` files such as `x4_int8` are taken.
+        task: Complete only models whose card states this task; None for all.
+        variants: Whether to include names of `.tflite` files such as `x4_int8`.
     """
 
     def complete(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
@@ -41,10 +41,10 @@ def complete_models(*, task: str | None = None, variants: bool = True) -> Comple
 
 
 class NetworkScale(click.Choice[Any]):
-    """The scales of shipped networks; for others, tells how to reach them."""
+    """The scales of shipped networks. The error for another scale says how to get other sizes."""
 
     def convert(self, value: Any, parameter: click.Parameter | None, context: click.Context | None) -> Any:
-        """Reads a scale, or refuses it with the remedy."""
+        """Parses a scale, or raises an error with the remedy."""
         try:
             return super().convert(value, parameter, context)
         except click.BadParameter as error:
@@ -68,7 +68,7 @@ scale_option = click.option(
 )
 
 threads_option = click.option(
-    "--threads", type=click.IntRange(1), help="Tiles computed at once, by a .tflite.  [default: all cores]"
+    "--threads", type=click.IntRange(1), help="Tiles that a .tflite computes at once.  [default: all cores]"
 )
 
 device_option = click.option(
@@ -76,25 +76,25 @@ device_option = click.option(
     type=click.Choice(("auto", "cpu", "gpu")),
     default="auto",
     show_default=True,
-    help="What computes. auto takes a GPU for a float .tflite where that gives the CPU's pixels and is faster.",
+    help="Device to run on. auto runs a float .tflite on a GPU that gives the CPU's pixels and is faster.",
 )
 
 
 def result_options(command: Command) -> Command:
-    """Adds what `photos.upscale_photo` can do beside the network."""
+    """Adds the options for what `photos.upscale_photo` does in addition to the network."""
     options = [
         size_options,
         click.option(
             "--match-histogram",
             is_flag=True,
-            help="Give the result the input's distribution of levels, by channel.",
+            help="Give each channel of the result the histogram of the input.",
         ),
         click.option(
             "--strength",
             type=click.FloatRange(0, 1),
             default=1.0,
             show_default=True,
-            help="Share of the network in the result; the rest is the input, enlarged by bicubic.",
+            help="Share of the network in the result; the rest is the input, enlarged bicubically.",
         ),
     ]
     for option in reversed(options):
@@ -103,7 +103,7 @@ def result_options(command: Command) -> Command:
 
 
 def name_model(model: str) -> str:
-    """What people call a model: the name of a shipped one, of a run folder, or of a file without its ending."""
+    """Returns a model's short name: that of a shipped model or a run folder, or a file's name without its ending."""
     path = Path(model)
     if path.is_file():
         return path.parent.resolve().name if path.name == "model.keras" else path.stem
@@ -113,20 +113,20 @@ def name_model(model: str) -> str:
 def load_any_model(
     model: str | None, scale: int | None, threads: int | None = None, device: str = "auto"
 ) -> "Upscaler":
-    """Loads the model of `--model` and `--scale`, whatever its task.
+    """Loads the model that `--model` and `--scale` choose, for any task.
 
     Args:
-        model: What `upscaler.load` takes; None for the shipped model of the scale.
-        scale: The scale that the user asked for, if any.
-        threads: Tiles to compute at once; None for one on each core.
-        device: `auto`, `cpu` or `gpu`; a line says what it came to.
+        model: A model as for `upscaler.load`; None for the shipped model of the scale.
+        scale: The requested scale, if any.
+        threads: Tiles to compute at once; None for one per core.
+        device: `auto`, `cpu` or `gpu`; the choice is printed.
 
     Returns:
         The network as a function of pictures.
 
     Raises:
-        ConfigError: The model is of another scale, or there is no GPU.
-        ModelError: It cannot be loaded.
+        ConfigError: The model has another scale, or there is no GPU.
+        ModelError: The model cannot be loaded.
     """
     from keras_psr.inference.upscaler import load
 
@@ -152,8 +152,8 @@ def load_model(
     """Loads a network of one task, as `load_any_model` does.
 
     Raises:
-        ConfigError: The model is of another scale.
-        ModelError: It cannot be loaded, or is of another task.
+        ConfigError: The model has another scale, or there is no GPU.
+        ModelError: The model cannot be loaded, or has another task.
     """
     upscaler = load_any_model(model, scale, threads, device)
     if upscaler.task != task:

@@ -1,4 +1,4 @@
-"""`keras-psr models`: the shipped models and their cards."""
+"""The `keras-psr models` command, which lists the shipped models and shows their cards."""
 
 import json
 from collections.abc import Iterator
@@ -16,14 +16,14 @@ from keras_psr.inference.registry import CARD_FILE, MODEL_FILE, RUN_FILE, find_r
 from keras_psr.tasks.report import REPORTS
 
 LEGENDS = {
-    "objective": "of its paintings of photographs that it was not fitted to",
-    "photograph": "of the same photographs as they are",
-    "lattice ratio": "what repeats every four pixels; photographs have about 1",
+    "objective": "loss of stylized photographs that the network was not fitted to",
+    "photograph": "loss of the same photographs before stylizing",
+    "lattice ratio": "strength of a grid of four pixels; photographs have about 1",
 }
-"""What stands below a table, by heading."""
+"""Explanations below a table, by column heading."""
 
 DETAILS = ("sha256", "protocol", "config", "versions", "machine", "git", "validations")
-"""Entries of a card that are left to --json."""
+"""Entries of a card that only --json shows."""
 
 
 @click.command()
@@ -32,8 +32,8 @@ DETAILS = ("sha256", "protocol", "config", "versions", "machine", "git", "valida
 def models(name: str | None, as_json: bool) -> None:
     """List the shipped models, or show one's card: data, licence, command, scores, and more as JSON.
 
-    MODEL is whatever upscale and stylize take. Of a .tflite file that `keras-psr export` wrote, its metadata are shown:
-    scale, tile, halo, what was measured; of a run folder, its settings and its last validation.
+    MODEL is whatever upscale and stylize accept. For a .tflite file that `keras-psr export` wrote, this shows its
+    metadata: scale, tile, halo, measurements; for a run folder, its settings and its last validation.
 
     \b
     Examples:
@@ -50,7 +50,7 @@ def models(name: str | None, as_json: bool) -> None:
         click.echo(json.dumps(card or cards, indent=2))
     elif name and card:
         console.print(build_card(name, card))
-        console.print("--json shows the rest, where there is more: settings, versions, protocol, checksums.")
+        console.print("--json shows everything, such as settings, versions, protocol and checksums.")
     elif cards:
         for task in sorted({card["task"] for card in cards.values()}, reverse=True):
             of_task = {name: card for name, card in cards.items() if card["task"] == task}
@@ -64,7 +64,7 @@ def models(name: str | None, as_json: bool) -> None:
 
 
 def find_card(name: str, cards: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    """A shipped model's card, the metadata of a `.tflite` file, or what a run folder says of itself.
+    """Returns a shipped model's card, the metadata of a `.tflite` file, or the description of a run folder.
 
     Raises:
         ModelError: There is no such model.
@@ -82,10 +82,10 @@ def find_card(name: str, cards: dict[str, dict[str, Any]]) -> dict[str, Any]:
 
 
 def describe_network(path: Path) -> dict[str, Any]:
-    """What a `.keras` file, and the run folder or card beside it, say.
+    """Describes a `.keras` file, from the file itself and the card or run folder that it belongs to.
 
     Raises:
-        ModelError: It is no `.keras` file.
+        ModelError: The file is not a `.keras` file.
     """
     card = path.parent / CARD_FILE
     if card.is_file():
@@ -106,7 +106,7 @@ def describe_network(path: Path) -> dict[str, Any]:
 
 
 def build_table(cards: dict[str, dict[str, Any]]) -> Table:
-    """The models of a task: a row for each, a column for each of their scores."""
+    """Builds a table of a task's models, with a row per model and a column per score."""
     scores = {name: describe_scores(card["scores"]) for name, card in cards.items()}
     measured = list(dict.fromkeys(heading for row in scores.values() for heading in row))
     table = Table(box=None, padding=(0, 2, 0, 0))
@@ -119,7 +119,7 @@ def build_table(cards: dict[str, dict[str, Any]]) -> Table:
 
 
 def build_notes(cards: dict[str, dict[str, Any]]) -> Table:
-    """What stands below a table: what each model is for, and what its columns mean."""
+    """Builds the notes below a table: what each model is for, and what the columns mean."""
     models_for: dict[str, list[str]] = {}
     for name, card in cards.items():
         models_for.setdefault(describe_purpose(card), []).append(name)
@@ -134,7 +134,7 @@ def build_notes(cards: dict[str, dict[str, Any]]) -> Table:
 
 
 def describe_purpose(card: dict[str, Any]) -> str:
-    """What a model is for, from what it was fitted to."""
+    """Returns what a model is for, according to how it was fitted."""
     if "painting" in card:
         return card["painting"].partition(";")[0]
     if card["fit"]["config"].get("degradation") == "photo":
@@ -145,9 +145,10 @@ def describe_purpose(card: dict[str, Any]) -> str:
 
 
 def describe_scores(scores: dict[str, Any]) -> dict[str, str]:
-    """What a card's scores come to, by heading.
+    """Returns a card's scores as text, by column heading.
 
-    Of super-resolution the PSNR on each set and the gain over bicubic, as in `30.85 (+2.42)`; of styles the numbers.
+    For super-resolution this is the PSNR on each data set with the gain over bicubic, as in `30.85 (+2.42)`; for style
+    transfer, the numbers.
     """
     described = {}
     for name, score in scores.items():
@@ -160,7 +161,7 @@ def describe_scores(scores: dict[str, Any]) -> dict[str, str]:
 
 
 def build_card(name: str, card: dict[str, Any]) -> Table:
-    """What a card says, but for `DETAILS`: a row for each entry."""
+    """Builds a table of a card's entries, without `DETAILS`."""
     table = Table(title=name, title_justify="left", show_header=False, box=None, padding=(0, 2, 0, 0))
     table.add_column(max_width=24, overflow="fold")
     table.add_column(overflow="fold")
@@ -171,7 +172,7 @@ def build_card(name: str, card: dict[str, Any]) -> Table:
 
 
 def describe_entry(path: str, value: Any) -> Iterator[tuple[str, str]]:
-    """Rows of name and text: what is plain inside an entry on one row, what is nested on rows of its own."""
+    """Yields rows of name and text for an entry: plain values share one row, and nested ones get their own."""
     if not isinstance(value, dict):
         yield path, ", ".join(map(str, value)) if isinstance(value, list) else str(value)
         return

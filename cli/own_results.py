@@ -1,4 +1,4 @@
-"""Signs the pictures that keras-psr makes, and tells them from those that it is to work on."""
+"""Signs the pictures that keras-psr makes, so that they can be told from its inputs."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from keras_psr.images.photo import Photo
 
 SIGNATURE = "keras-psr"
-"""Begins the EXIF entry of what was made by a model of ours."""
+"""First word of the EXIF entry in pictures made by keras-psr."""
 
 UNSIGNED = (".bmp",)
 """Endings of formats without EXIF data."""
@@ -17,15 +17,15 @@ UNSIGNED = (".bmp",)
 def sign(photo: "Photo", model: str, ending: str) -> "Photo":
     """Adds an EXIF entry that names the model.
 
-    It is `Software`; where a camera or an editor stands there, that is kept, and the entry is `ProcessingSoftware`.
+    The entry is `Software`, or `ProcessingSoftware` if `Software` already names a camera or an editor.
 
     Args:
-        photo: As it will be written.
+        photo: The photo as it will be written.
         model: Name of the model or painting.
-        ending: Of the file, such as `.png`.
+        ending: Ending of the file, such as `.png`.
 
     Returns:
-        The photograph with the entry, where its format holds one.
+        The photo with the entry, if its format can store one.
     """
     from PIL import ExifTags, Image
 
@@ -41,7 +41,7 @@ def sign(photo: "Photo", model: str, ending: str) -> "Photo":
 
 
 def is_signed(path: Path, model: str = "") -> bool:
-    """Whether a picture's EXIF data say that a model of ours made it, or a certain one; False of what is no picture."""
+    """Returns whether EXIF data says that keras-psr, or a certain model of it, made a file; False for other files."""
     from PIL import ExifTags
 
     from keras_psr.errors import ImageFileError

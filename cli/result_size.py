@@ -1,4 +1,4 @@
-"""How large a result is to be: a factor, or a size in pixels."""
+"""The size of results: a factor, or a size in pixels."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,14 +15,14 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 @dataclass(frozen=True)
 class ResultSize:
-    """What was asked for; without anything, results are as large as the network makes them.
+    """The requested size of results; by default, the size that the network gives.
 
     Attributes:
-        scale: Of the network.
-        output_scale: Factor of the sides.
-        width: Width in pixels; with a height, both are the box into which the result fits.
+        scale: Scale of the network.
+        output_scale: Factor by which both sides grow.
+        width: Width in pixels. With a height, the result fits into both.
         height: Height in pixels.
-        max_side: Most that the longer side may have, in pixels.
+        max_side: Maximum length of the longer side, in pixels.
     """
 
     scale: int
@@ -32,10 +32,10 @@ class ResultSize:
     max_side: int | None = None
 
     def factor(self, height: int, width: int) -> float:
-        """The factor of a picture's sides.
+        """Returns the factor by which both sides of a picture grow.
 
         Raises:
-            ConfigError: It is beyond what `photos.upscale_photo` does.
+            ConfigError: The factor is above `LARGEST_FACTOR`.
         """
         bounds = [wanted / side for wanted, side in ((self.width, width), (self.height, height)) if wanted]
         factor = min(bounds) if bounds else self.output_scale or self.scale
@@ -50,7 +50,7 @@ class ResultSize:
 
     @property
     def suffix(self) -> str:
-        """What tells the size in the names of results: x4, w1920, h1080, 1920x1080, max3840."""
+        """The size as used in the names of results: x4, w1920, h1080, 1920x1080, max3840."""
         if self.width and self.height:
             return f"{self.width}x{self.height}"
         named = {"w": self.width, "h": self.height, "max": self.max_side}
@@ -65,13 +65,13 @@ def size_options(command: Command) -> Command:
             "--output-scale",
             type=click.FloatRange(0, LARGEST_FACTOR, min_open=True),
             metavar="X",
-            help="Resize the network's result to X times the size of the input, by antialiased bicubic.",
+            help="Resize the network's result to X times the input's size, bicubically with antialiasing.",
         ),
         click.option(
             "--width", type=side, metavar="PIXELS", help="Make the result this wide; with --height, fit it into both."
         ),
         click.option("--height", type=side, metavar="PIXELS", help="Make the result this high."),
-        click.option("--max-side", type=side, metavar="PIXELS", help="Reduce a result whose longer side is longer."),
+        click.option("--max-side", type=side, metavar="PIXELS", help="Shrink results whose longer side exceeds this."),
     ]
     for option in reversed(options):
         command = option(command)
@@ -79,13 +79,13 @@ def size_options(command: Command) -> Command:
 
 
 def read_size(options: dict[str, Any]) -> Callable[[int], ResultSize]:
-    """Takes the options of `size_options` out of a command's options.
+    """Removes the options of `size_options` from a command's options, and reads them.
 
     Returns:
-        The size, as a function of the network's scale.
+        A function from the network's scale to the size of results.
 
     Raises:
-        click.UsageError: They exclude each other.
+        click.UsageError: The options exclude each other.
     """
     wanted = {name: options.pop(name) for name in ("output_scale", "width", "height", "max_side")}
     given = [f"--{name.replace('_', '-')}" for name, value in wanted.items() if value]

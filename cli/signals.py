@@ -1,4 +1,4 @@
-"""Ending in time on Ctrl-C, SIGTERM and SIGHUP, also while native code computes."""
+"""Ends promptly on Ctrl-C, SIGTERM and SIGHUP, even while native code is running."""
 
 import ctypes
 import os
@@ -15,22 +15,22 @@ import click
 from keras_psr.cli.terminal import say
 
 PATIENCE = 2.0
-"""Seconds that what is under way has to end, before it is left unfinished."""
+"""Seconds that work in progress has to finish before it is abandoned."""
 
 Result = TypeVar("Result")
 
 
 class Terminated(KeyboardInterrupt):
-    """A signal other than Ctrl-C's asked the process to end."""
+    """A signal other than that of Ctrl-C asked the process to end."""
 
     def __init__(self, number: int) -> None:
-        """Keeps the signal's number."""
+        """Stores the signal's number."""
         self.number = number
 
 
 @contextmanager
 def heeded_signals() -> Iterator[None]:
-    """Makes SIGTERM and SIGHUP end a block as Ctrl-C does, unless they are ignored, as SIGHUP is below nohup."""
+    """Makes SIGTERM and SIGHUP end the context as Ctrl-C does, unless they are ignored, as SIGHUP is under nohup."""
     numbers = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
     if threading.current_thread() is not threading.main_thread():
         numbers = []
@@ -53,16 +53,16 @@ def heeded_signals() -> Iterator[None]:
 
 
 def run_interruptibly(function: Callable[[], Result]) -> Result:
-    """Calls a function whose native code does not listen to Ctrl-C, in a thread of its own.
+    """Calls a function in a separate thread, because its native code does not react to Ctrl-C.
 
     On Ctrl-C the thread is asked to end, which it does as soon as it is back in Python. If that takes longer than
-    `PATIENCE`, the process ends without it.
+    `PATIENCE`, the process exits without waiting.
 
     Args:
-        function: What to call.
+        function: The function to call.
 
     Returns:
-        What it returns. What it raises is raised here.
+        The function's result. Its exceptions are raised here.
     """
     results: list[Result] = []
     errors: list[BaseException] = []
@@ -77,7 +77,7 @@ def run_interruptibly(function: Callable[[], Result]) -> Result:
     thread.start()
     try:
         while thread.is_alive():
-            thread.join(0.2)  # on Windows, Ctrl-C does not end a longer wait
+            thread.join(0.2)  # on Windows, Ctrl-C does not interrupt a longer wait
     except KeyboardInterrupt:
         ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident or 0), ctypes.py_object(SystemExit))
         thread.join(PATIENCE)

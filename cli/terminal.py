@@ -1,4 +1,4 @@
-"""Lines for people, on stderr, which a live bar does not garble."""
+"""Prints messages to stderr without garbling a progress bar."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +13,7 @@ _live: list["Progress"] = []
 
 
 def say(line: str) -> None:
-    """Writes a line for people, on stderr: above the bar, if one is shown."""
+    """Prints a message to stderr, above the progress bar if one is shown."""
     if _live:
         _live[-1].console.print(line, markup=False, highlight=False, emoji=False, soft_wrap=True)
     else:
@@ -22,7 +22,7 @@ def say(line: str) -> None:
 
 @contextmanager
 def shown(bar: "Progress") -> Iterator[None]:
-    """Shows a bar, below whatever `say` writes."""
+    """Shows a progress bar inside the context, below the messages of `say`."""
     with bar:
         _live.append(bar)
         try:

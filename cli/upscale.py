@@ -1,4 +1,4 @@
-"""`keras-psr upscale`: pictures in, enlarged pictures out."""
+"""The `keras-psr upscale` command, which enlarges pictures."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -41,12 +41,12 @@ def upscale(
 ) -> None:
     """Upscale pictures with a fitted network.
 
-    INPUT is a picture, a folder, which is searched recursively, or a quoted glob. photo.jpg becomes photo_x4.png beside
-    it. In folders and globs, pictures that keras-psr made are left out, and those whose names end in the suffix. - is
-    stdin, whose result goes to stdout unless -o says else.
+    INPUT is a picture, a folder, which is searched recursively, or a quoted glob. photo.jpg becomes photo_x4.png next
+    to it. In folders and globs, pictures made by keras-psr and names that end in the suffix are left out. - is stdin,
+    whose result goes to stdout unless -o says otherwise.
 
-    Transparency, grey, 16 bits, colour profile, EXIF data and resolution are kept where the format holds them; pictures
-    are turned upright. An interrupted run leaves no half files: go on with --skip-existing.
+    Transparency, grey, 16 bits, colour profile, EXIF data and resolution are kept if the format can store them.
+    Pictures are turned upright. An interrupted run leaves no incomplete files: continue it with --skip-existing.
 
     \b
     Examples:

@@ -1,1 +1,1 @@
-"""From a fitted network to the files that other runtimes read."""
+"""Exports fitted networks to files for other runtimes, with post-training quantization."""

@@ -1,4 +1,4 @@
-"""How fast `.tflite` files run here: latency, throughput and memory."""
+"""Measures the latency, throughput and memory of `.tflite` files on this machine."""
 
 import subprocess
 import sys
@@ -15,26 +15,29 @@ from keras_psr.inference.litert import TileInterpreter, is_exact, no_gpu
 from keras_psr.inference.tflite_metadata import read_metadata
 
 WARM_UP = 3
-"""Runs before timing starts: the first ones allocate, pack weights and wake the CPU."""
+"""Number of runs before timing starts: the first ones allocate memory, pack weights and wake the CPU."""
 
 SECONDS = 2.0
-"""Timed for each model and number of threads, in at least `MIN_RUNS` and at most `MAX_RUNS` runs."""
+"""Seconds of timing per model and number of threads, in at least `MIN_RUNS` and at most `MAX_RUNS` runs."""
 
 MIN_RUNS, MAX_RUNS = 5, 200
 
 OPEN_SIDE = 128
-"""Side of the picture that models with an open size are given, in pixels."""
+"""Side of the input for models with an open size, in pixels."""
 
 
 def measure_latency(models: Mapping[str, bytes], num_threads: int) -> dict[str, np.ndarray]:
-    """Times models in turns, so that whatever else the machine does strikes all of them alike.
+    """Times models on the CPU in turns, so that other load on the machine affects all of them equally.
 
     Args:
         models: TFLite flatbuffers by name.
-        num_threads: Threads to compute with.
+        num_threads: Number of threads.
 
     Returns:
-        Seconds of each run on one tile of noise, by name.
+        The seconds of each run on one tile of noise, by name.
+
+    Example:
+        seconds = measure_latency({"x4": Path("x4_float32.tflite").read_bytes()}, num_threads=2)
     """
     interpreters = {name: TileInterpreter(content, num_threads=num_threads) for name, content in models.items()}
     for interpreter in interpreters.values():
@@ -43,7 +46,7 @@ def measure_latency(models: Mapping[str, bytes], num_threads: int) -> dict[str, 
 
 
 def time_in_turns(networks: Mapping[str, TileInterpreter | GpuNetwork]) -> dict[str, np.ndarray]:
-    """Seconds of each run of each network, by name; the runs of one alternate with those of the others."""
+    """Returns the seconds of each run of each network, by name. The networks run in turns."""
     for network in networks.values():
         for _ in range(WARM_UP - 1):
             network.time()
@@ -62,24 +65,27 @@ def benchmark(
     device: str = "cpu",
     on_step: Callable[[str], None] = lambda description: None,
 ) -> dict[str, Any]:
-    """Measures files side by side.
+    """Benchmarks `.tflite` files side by side.
 
     Args:
-        paths: `.tflite` files.
-        threads: Numbers of threads of the CPU, each measured.
-        device: `cpu`; `gpu` for a GPU alone, which may be a software adapter; or `auto` for both, if the GPU is real.
+        paths: The `.tflite` files.
+        threads: Numbers of CPU threads to measure.
+        device: `cpu`; `gpu` for the GPU only, which may be a software adapter; or `auto` for both, if the GPU is real.
         on_step: Called with a description before each step.
 
     Returns:
-        JSON-ready: `files`, a list of {`file`, `bytes`, `xnnpack_partitions`, `operators_outside_xnnpack`,
+        A dictionary for JSON: `files`, a list of {`file`, `bytes`, `xnnpack_partitions`, `operators_outside_xnnpack`,
         `output_pixels`, `peak_memory_mb` on the CPU, `threads`: {number: {`median_ms`, `p95_ms`,
         `megapixels_per_second`}}, `gpu`: None or the same three and its `adapter`}; and `comparisons`, a list of
-        {`float32`, `int8`, `threads`, `ratio`}: median latency of an int8 file over that of the float32 file of the
-        same network and tile.
+        {`float32`, `int8`, `threads`, `ratio`}, where the ratio is the median latency of an int8 file divided by that
+        of the float32 file of the same network and tile.
 
     Raises:
         ModelError: A file cannot be read or run.
-        ConfigError: `device` is `gpu`, and there is none.
+        ConfigError: `device` is `gpu`, and no GPU can run the files.
+
+    Example:
+        result = benchmark([Path("x4_float32.tflite"), Path("x4_int8.tflite")], threads=(1, 4))
     """
     contents = {str(path): _read(path) for path in paths}
     files: list[dict[str, Any]] = []
@@ -115,10 +121,10 @@ def benchmark(
 
 
 def _open_gpus(contents: Mapping[str, bytes], device: str) -> dict[str, GpuNetwork]:
-    """The files on a GPU, by name.
+    """Loads files on the GPU, by name.
 
     Raises:
-        ConfigError: `device` is `gpu`, and a file does not run on one.
+        ConfigError: `device` is `gpu`, and the GPU cannot run a file.
     """
     gpus = {}
     for name, content in contents.items():
@@ -143,7 +149,7 @@ def _summarize(seconds: np.ndarray, output_pixels: int) -> dict[str, float]:
 
 
 def _compare(files: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Latency of int8 over float32, for the pairs that stem from one network at one tile."""
+    """Divides the latency of int8 by that of float32 for each pair of files with the same network and tile."""
     kinds: dict[tuple[str, int], dict[str, dict[str, Any]]] = {}
     for row in files:
         metadata = _metadata(row["file"])
@@ -163,7 +169,7 @@ def _compare(files: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _metadata(path: str) -> dict[str, Any]:
-    """A file's metadata; empty if keras-psr did not make it."""
+    """Returns a file's metadata; empty if keras-psr did not make the file."""
     try:
         return read_metadata(path)
     except ModelError:
@@ -183,7 +189,7 @@ def _read(path: Path) -> bytes:
 
 
 def _measure_memory(path: str) -> float:
-    """Most memory, in MB of 10^6 bytes, that a fresh Python process holds while it runs the file with one thread."""
+    """Returns the peak memory, in MB of 10^6 bytes, of a new Python process that runs the file with one thread."""
     command = [sys.executable, "-m", __name__, path]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     if result.returncode:
@@ -192,14 +198,14 @@ def _measure_memory(path: str) -> float:
 
 
 def _print_own_memory(path: str) -> None:
-    """What the child process of `_measure_memory` does."""
+    """Runs a file and prints the peak memory of this process, which `_measure_memory` starts."""
     upscaler = TileInterpreter(Path(path).read_bytes())
     upscaler(_noise(upscaler))
     sys.stdout.write(str(_peak_memory() / 1e6))
 
 
 def _peak_memory() -> int:
-    """Most bytes that this process held. On Linux `getrusage` would count the parent that it was forked from."""
+    """Returns the peak memory of this process in bytes. On Linux, `getrusage` would include the parent process."""
     status = Path("/proc/self/status")
     if status.exists():
         return 1024 * int(status.read_text().split("VmHWM:")[1].split()[0])

@@ -1,4 +1,4 @@
-"""The tiles on which the ranges of a quantized network are measured."""
+"""The tiles for calibration, on which the ranges of a quantized network's responses are measured."""
 
 from collections.abc import Sequence
 
@@ -17,32 +17,35 @@ CALIBRATION_MIDDLE = 64
 PRINT = (3, 64, 192)
 """Number of tiles that look like print, and their two grey levels.
 
-Edges as sharp as those of letters are missing in photographs. Without these tiles `x4` clipped what it makes of them:
-text had 32 dB of PSNR against the network. With them it has 38 dB, for which photographs go from 51 to 49 dB. More
-contrast is better for text (45 dB with 32 and 224), but then `x2` loses more than 0.05 dB on photographs.
+Photographs have no edges as sharp as those of letters. Without these tiles, `x4` in int8 clipped its responses to
+letters, and text had a PSNR of 32 dB against the network. With them it has 38 dB, while photographs drop from 51 to
+49 dB. More contrast is better for text (45 dB with 32 and 224), but `x2` then loses more than 0.05 dB on photographs.
 """
 
 
 def calibration_tiles(
     pictures: Sequence[Picture], *, scale: int, tile: int, count: int = NUM_TILES
 ) -> list[np.ndarray]:
-    """Cuts tiles out of pictures, the same ones each time.
+    """Cuts calibration tiles out of pictures, always the same ones.
 
-    The tiles look like what networks are given: each picture is reduced by the scale, or by as much of it as leaves a
-    tile, and crops are spread over it, as many from each picture. A few more are crops in two grey levels, like print
-    (`PRINT`); the last is a ramp from black to white, so that the input's range is exactly [0, 255].
+    The tiles look like a network's inputs: each picture is reduced by the scale, or less if a tile would not fit, and
+    random crops are taken from all pictures equally. A few more crops have only two grey levels, like print
+    (`PRINT`). The last tile is a ramp from black to white, so that the input's range is exactly [0, 255].
 
     Args:
-        pictures: Where tiles come from.
+        pictures: The pictures to cut from.
         scale: Upscaling factor of the network.
         tile: Side of a tile, in pixels.
-        count: Tiles from pictures.
+        count: Number of crops.
 
     Returns:
         `count` + `PRINT[0]` + 1 uint8 RGB pictures (tile, tile, 3).
 
     Raises:
         DataError: No picture is as large as a tile.
+
+    Example:
+        tiles = calibration_tiles(open_sources(["sample"]), scale=4, tile=96)
     """
 
     def reduce(picture: Picture) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""A network to TFLite flatbuffers: float32, float16, dynamic-range int8, full int8, int16x8."""
+"""Converts networks to TFLite flatbuffers: float32, float16, dynamic-range int8, full int8 and int16x8."""
 
 import tempfile
 from collections.abc import Callable, Sequence
@@ -16,32 +16,35 @@ from keras_psr.networks.receptive_field import measure_geometry
 
 VARIANTS = ("float32", "float16", "dynamic", "int8", "int16x8")
 CALIBRATED = ("int8", "int16x8")
-"""Variants whose activations are quantized, by ranges measured on calibration tiles."""
+"""Variants whose responses are quantized, with ranges measured on calibration tiles."""
 
 RESCALING = ("ADD", "SUB", "MUL", "CONV_2D")
-"""Operators that can give their result at any scale."""
+"""Operators whose output can have any scale."""
 
 MOVING = ("DEPTH_TO_SPACE", "STRIDED_SLICE", "SLICE")
-"""Operators that only move pixels, and give them at the scale at which they get them."""
+"""Operators that only move pixels, so that their output has the scale of their input."""
 
 
 def convert(network: keras.Model, variant: str, tile: int | None, calibration: Sequence[np.ndarray] = ()) -> bytes:
-    """Converts a network.
+    """Converts a network to a TFLite flatbuffer.
 
     Args:
-        network: A functional model from (batch, height, width, 3) to an enlarged picture, RGB in [0, 255].
+        network: A functional model from (batch, height, width, 3) to an enlarged or painted picture, RGB in [0, 255].
         variant: One of `VARIANTS`.
-        tile: Rows and columns of the input; None leaves them open.
-        calibration: For `CALIBRATED` variants square uint8 tiles (side, side, 3), the last of which holds both 0 and
-            255 (`calibration_tiles`). Their side may be smaller than `tile`, which is much faster.
+        tile: Height and width of the input; None leaves them open.
+        calibration: For `CALIBRATED` variants, square uint8 tiles (side, side, 3), the last of which contains both 0
+            and 255 (`calibration_tiles`). Their side may be smaller than `tile`, which is much faster.
 
     Returns:
         A TFLite flatbuffer of builtin operators, with the signature `serving_default` from `image` to `image`: uint8
         with scale 1 and zero point 0 for `int8`, float32 in [0, 255] for the others.
 
     Raises:
-        ConfigError: The variant is unknown, or has no tile or calibration that it needs.
+        ConfigError: The variant is unknown, or lacks the tile or the calibration tiles that it needs.
         ModelError: The network cannot be converted to builtin operators.
+
+    Example:
+        content = convert(network, "float16", tile=128)
     """
     if variant not in VARIANTS:
         raise ConfigError(f"quantize must be one of {', '.join(VARIANTS)}. Received: {variant!r}.")
@@ -56,7 +59,7 @@ def convert(network: keras.Model, variant: str, tile: int | None, calibration: S
 
 
 def _convert(network: keras.Model, variant: str, tile: int | None, calibration: Sequence[np.ndarray]) -> bytes:
-    """Runs TensorFlow's converter; a calibrated variant gets the calibration tiles' size."""
+    """Runs TensorFlow's converter. The input of a calibrated variant has the size of its calibration tiles."""
     side = calibration[0].shape[0] if variant in CALIBRATED else tile
     function = export_function(network, side, clip=variant != "int8")
     with tempfile.TemporaryDirectory() as folder:
@@ -69,7 +72,7 @@ def _convert(network: keras.Model, variant: str, tile: int | None, calibration: 
             converter.representative_dataset = lambda: ([image[None].astype(np.float32)] for image in calibration)
         try:
             return converter.convert()
-        except Exception as error:  # the converter raises many kinds, with pages of text
+        except Exception as error:  # the converter raises many kinds, with long texts
             reason = str(error).strip().splitlines()[0]
             raise ModelError(f"The network cannot be converted to {variant} with TFLite builtins: {reason}") from error
 
@@ -77,23 +80,23 @@ def _convert(network: keras.Model, variant: str, tile: int | None, calibration: 
 def export_function(
     network: keras.Model, tile: int | None, *, clip: bool = True
 ) -> tf.types.experimental.GenericFunction:
-    """Returns the network as a TensorFlow function that is ready to be converted.
+    """Returns the network as a TensorFlow function to convert.
 
-    A function of tiles gives the middle of a tile, without its halo, and computes only what that needs: convolutions
-    are not padded, and what a layer gives beyond that is never made. So its pixels are those of a picture of which the
-    tile is a part, and nothing is computed that would be cut off.
+    With a fixed tile, the function returns the middle of the tile, without its halo, and computes only what the middle
+    depends on: convolutions are not padded, and nothing is computed only to be cropped. Its pixels are therefore the
+    same as those of a larger picture around the tile.
 
     Args:
         network: A functional model from (batch, height, width, 3) to an enlarged picture.
-        tile: Rows and columns of the input, in pixels, more than twice the halo; None leaves them open.
-        clip: Clip to [0, 255]. Off for int8, where the range of the output's type does that.
+        tile: Height and width of the input, in pixels, more than twice the halo; None leaves them open.
+        clip: Whether to clip to [0, 255]. int8 does not need it, because the range of the output's type clips.
 
     Returns:
-        A function of `image`, float32 (1, tile, tile, 3), that returns {"image": float32 (1, side, side, 3)}, its side
-        scale * (tile - 2 * halo); of an open size, scale times the input's sides.
+        A function of `image`, float32 (1, tile, tile, 3), that returns {"image": float32 (1, side, side, 3)} with
+        side = scale * (tile - 2 * halo), or scale times the input's sides if they are open.
 
     Raises:
-        ConfigError: The tile is all halo, or not a multiple of the grid.
+        ConfigError: The tile is not larger than its halo, or not a multiple of the grid.
         ModelError: The network has a layer of an unknown kind.
     """
     tile_graph = TileGraph(network, measure_geometry(network), tile) if tile else None
@@ -101,24 +104,27 @@ def export_function(
     @tf.function(input_signature=[tf.TensorSpec((1, tile, tile, 3), tf.float32, name="image")], autograph=False)
     def upscale(image: tf.Tensor) -> dict[str, tf.Tensor]:
         output = tile_graph(image) if tile_graph else apply_rearranged(network, image)
-        # RELU fuses into the addition before it, where a MAXIMUM would not.
+        # RELU fuses into the addition before it; MAXIMUM would not.
         return {"image": tf.minimum(tf.nn.relu(output), 255.0) if clip else output}
 
     return upscale
 
 
 def with_quantization_of(content: bytes, measured: bytes) -> bytes:
-    """Gives a quantized model the scales of another one of the same network, whose tile has another size.
+    """Copies the scales of a quantized model to a model of the same network with another tile size.
 
-    TensorFlow calibrates with its slow kernels, for which small tiles are enough. But the size of a model's tile cannot
-    be changed later.
+    Small tiles are enough for calibration, for which TensorFlow uses slow kernels, but a model's tile size cannot be
+    changed afterwards.
 
     Args:
-        content: The model with the right size.
-        measured: The model with the right scales, and so the right weights.
+        content: The model with the right tile size.
+        measured: The model with the right scales, and therefore the right weights.
 
     Returns:
         The first model with the scales and weights of the second.
+
+    Raises:
+        ModelError: The models have different graphs.
     """
     target, source = unpack(content), unpack(measured)
     pairs = list(zip(target.subgraphs[0].tensors, source.subgraphs[0].tensors, strict=True))
@@ -132,27 +138,31 @@ def with_quantization_of(content: bytes, measured: bytes) -> bytes:
 
 
 def refuse_others_than_builtins(content: bytes) -> None:
-    """Raises ModelError if a model has an operator that phones may lack, and names it."""
+    """Checks that a model has only builtin operators, because phones may lack others.
+
+    Raises:
+        ModelError: The model has other operators, which the message names.
+    """
     others = sorted({name for name, builtin in list_operators(content) if not builtin})
     if others:
-        raise ModelError(f"The model has operators that are no TFLite builtins: {', '.join(others)}.")
+        raise ModelError(f"The model has operators that are not TFLite builtins: {', '.join(others)}.")
 
 
 def with_raw_bytes(content: bytes) -> bytes:
-    """Makes raw RGB bytes the input and output of a fully quantized model: uint8, scale exactly 1, zero point 0.
+    """Makes the input and output of a fully quantized model raw RGB bytes: uint8, scale exactly 1, zero point 0.
 
-    The output's range was measured on an unclipped output and is a little too wide. The operator that gives it computes
-    its factors from the scales that the file states, so stating [0, 255] is enough, and clips on the way. Operators
+    The output's range was measured on an unclipped output and is slightly too wide. The operator that computes it
+    derives its factors from the scales in the file, so it is enough to state [0, 255], which also clips. Operators
     after it may only move pixels.
 
     Args:
         content: A flatbuffer whose input and output are uint8.
 
     Returns:
-        The same with another scale of the output.
+        The flatbuffer with the new output scale.
 
     Raises:
-        ModelError: The input has another scale, or the output comes from an operator whose scale is not free.
+        ModelError: The input has another scale, or the output comes from an operator whose scale cannot be chosen.
     """
     model = unpack(content)
     graph = model.subgraphs[0]
@@ -169,7 +179,7 @@ def with_raw_bytes(content: bytes) -> bytes:
         quantization.min = quantization.max = None
     first = graph.tensors[graph.inputs[0]].quantization
     if list(first.scale) != [1] or list(first.zeroPoint) != [0]:
-        raise ModelError(f"The input's scale is {first.scale}, not 1: no calibration tile holds both 0 and 255.")
+        raise ModelError(f"The input's scale is {first.scale}, not 1: no calibration tile contains both 0 and 255.")
     return pack(model)
 
 

@@ -1,4 +1,4 @@
-"""What runs where: a model's operators, XNNPACK's partitions, and what a GPU would refuse."""
+"""Finds out which of a model's operators XNNPACK and GPUs can run."""
 
 import contextlib
 import io
@@ -22,17 +22,17 @@ GPU_OPERATORS = frozenset(
     "MAX_POOL_2D MINIMUM MUL PAD PADV2 PRELU QUANTIZE RELU RELU6 RELU_N1_TO_1 RESHAPE RESIZE_BILINEAR "
     "RESIZE_NEAREST_NEIGHBOR SLICE SPACE_TO_DEPTH STRIDED_SLICE SUB TANH TRANSPOSE TRANSPOSE_CONV".split()
 )
-"""Those of the operators in tensorflow/lite/tools/versioning/gpu_compatibility.cc that networks here can hold."""
+"""The operators in tensorflow/lite/tools/versioning/gpu_compatibility.cc that our networks can contain."""
 
 
 @dataclass(frozen=True)
 class Delegation:
-    """How XNNPACK, LiteRT's default on CPUs, takes a model.
+    """How much of a model XNNPACK, LiteRT's default on CPUs, runs.
 
     Attributes:
-        partitions: Parts of the graph that it runs; 1 with nothing outside is best.
-        share: Operators that it runs, over all; constants that are only unpacked are not counted.
-        outside: Operators that it leaves to LiteRT's own kernels, and why, such as {"2 QUANTIZE": "..."}.
+        partitions: Number of parts of the graph that it runs; 1 with nothing outside is best.
+        share: Share of the operators that it runs, not counting those that only unpack constants.
+        outside: Operators left to LiteRT's own kernels, with the reason, such as {"2 QUANTIZE": "..."}.
     """
 
     partitions: int
@@ -41,10 +41,10 @@ class Delegation:
 
 
 def list_operators(content: bytes) -> list[tuple[str, bool]]:
-    """The operators of a model, in order of execution, each with whether it is a TFLite builtin.
+    """Lists the operators of a model in order of execution, each with whether it is a TFLite builtin.
 
     Raises:
-        ModelError: It is not a TFLite model.
+        ModelError: `content` is not a TFLite model.
     """
     model = read_flatbuffer(content)
     codes = [model.OperatorCodes(index) for index in range(model.OperatorCodesLength())]
@@ -60,22 +60,25 @@ def list_operators(content: bytes) -> list[tuple[str, bool]]:
 
 
 def operator_name(model: Any, operator: Any) -> str:
-    """The builtin name of an operator of an unpacked model."""
+    """Returns the builtin name of an operator of an unpacked model."""
     code = model.operatorCodes[operator.opcodeIndex]
     return BUILTIN_NAMES[max(code.builtinCode, code.deprecatedBuiltinCode)]
 
 
 def measure_xnnpack(content: bytes) -> Delegation:
-    """Lets LiteRT hand a model to XNNPACK and looks at what it did.
+    """Measures how much of a model LiteRT delegates to XNNPACK.
 
-    LiteRT lists the delegate's partitions as operators beside those they replace. What a partition replaces is found
-    by following its outputs back to its inputs.
+    LiteRT lists the delegate's partitions together with the operators that they replace. These are found by following
+    a partition's outputs back to its inputs.
 
     Args:
         content: A TFLite flatbuffer.
 
     Returns:
-        The partitions, and what is outside them.
+        The number of partitions, and the operators outside them.
+
+    Example:
+        share = measure_xnnpack(Path("x4_int8.tflite").read_bytes()).share
     """
     nodes = TileInterpreter(content).describe_operators()
     partitions = [node for node in nodes if node["op_name"] == "DELEGATE"]
@@ -107,26 +110,29 @@ def measure_xnnpack(content: bytes) -> Delegation:
 
 
 def _reason(node: dict[str, Any]) -> str:
-    """Why XNNPACK does not take an operator, as far as its tensors tell."""
+    """Returns why XNNPACK does not run an operator, as far as its tensors show."""
     types = {*node["operand_types"], *node["result_types"]}
     if np.int16 in types:
         return "XNNPACK has no int16 arithmetic"
     if node["op_name"] == "QUANTIZE" and np.uint8 in types:
         return "XNNPACK does not convert between uint8 and int8, which costs LiteRT next to nothing"
-    return "XNNPACK does not know it, or needs sizes that are known in advance"
+    return "XNNPACK does not support it, or needs sizes that are known in advance"
 
 
 def check_gpu(content: bytes, *, exact: bool = True) -> dict[str, Any]:
-    """What GPUs make of a model: by the rules for its operators, and by running it where there is a GPU.
+    """Checks whether GPUs can run a model, by the rules for its operators and by running it if there is a GPU.
 
     Args:
         content: A TFLite flatbuffer.
         exact: As for `GpuNetwork`.
 
     Returns:
-        JSON-ready: `refusals`, what `find_gpu_refusals` gives; `adapter`, the GPU that ran it, or None; of that
-        `is_hardware`, `max_difference` from the CPU on a tile of noise, in grey levels, and `milliseconds` for the
-        tile; without one `reason`.
+        A dictionary for JSON: `refusals`, from `find_gpu_refusals`; `adapter`, the GPU that ran it, or None; with a
+        GPU, `is_hardware`, `max_difference` from the CPU on a tile of noise, in grey levels, and `milliseconds` for
+        the tile; without one, the `reason`.
+
+    Example:
+        refusals = check_gpu(Path("x4_float16.tflite").read_bytes(), exact=False)["refusals"]
     """
     refusals = find_gpu_refusals(content)
     report: dict[str, Any] = {"refusals": refusals, "adapter": None}
@@ -152,16 +158,16 @@ def check_gpu(content: bytes, *, exact: bool = True) -> dict[str, Any]:
 
 
 def find_gpu_refusals(content: bytes) -> list[str]:
-    """What a GPU delegate would refuse, by TensorFlow's analyzer and by `GPU_OPERATORS`.
+    """Finds operators that a GPU delegate would refuse, with TensorFlow's analyzer and `GPU_OPERATORS`.
 
-    The analyzer of TensorFlow 2.21 finds everything compatible, SEGMENT_SUM too: its rules are left out of that build.
-    So the rules that matter here are also checked by this function.
+    The analyzer of TensorFlow 2.21 calls everything compatible, even SEGMENT_SUM, because its rules are left out of
+    that build. Therefore this function also checks the rules that matter here.
 
     Args:
         content: A TFLite flatbuffer.
 
     Returns:
-        One line for each refusal, such as "2 GATHER: not supported"; none if the whole model runs on a GPU.
+        One line per refusal, such as "2 GATHER: not supported"; empty if the whole model can run on a GPU.
     """
     import tensorflow as tf
 

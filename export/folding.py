@@ -1,4 +1,4 @@
-"""What follows a convolution, or comes before it, folded into its weights."""
+"""Folds linear layers before and after a convolution into its weights."""
 
 from collections import defaultdict
 
@@ -11,7 +11,7 @@ from keras_psr.networks.layer_kinds import Kind, find_rule, unknown_layer
 from keras_psr.networks.receptive_field import walk_layers
 
 Uses = dict[int, list[tuple[keras.Layer | None, keras.KerasTensor]]]
-"""Maps each tensor's id to the layers that read it, each with its output; None is the network's end."""
+"""Maps each tensor's id to its consumers, each with its output tensor. The consumer None is the network's output."""
 
 Chains = dict[keras.Layer, list[keras.Layer]]
 """Maps each convolution to the layers after it that are folded into it."""
@@ -31,7 +31,7 @@ def find_uses(network: keras.Model) -> Uses:
 
 
 def find_foldable(uses: Uses, network: keras.Model) -> Chains:
-    """Returns for each convolution the linear layers, then activations, that follow it without a branch between."""
+    """Maps each convolution to the linear layers, then activations, that follow it without a branch."""
     chains: Chains = {}
     for layer, _, output in walk_layers(network):
         if find_rule(layer).kind not in (Kind.CONVOLUTION, Kind.TRANSPOSED_CONVOLUTION):
@@ -50,7 +50,7 @@ def find_foldable(uses: Uses, network: keras.Model) -> Chains:
 
 
 def find_rescalings(chains: Chains, uses: Uses, network: keras.Model) -> dict[keras.Layer, layers.Rescaling]:
-    """Maps convolutions to the rescaling before them, where only convolutions read it and no chain holds it already."""
+    """Maps convolutions to the rescaling before them if only convolutions read it and no chain contains it."""
     done = {layer for chain in chains.values() for layer in chain}
     rescalings: dict[keras.Layer, layers.Rescaling] = {}
     for layer, _, output in walk_layers(network):
@@ -69,7 +69,7 @@ def folded_weights(
     """Returns a convolution's kernel and bias with the linear layers after it and the rescaling before it folded in."""
     if layer.data_format != "channels_last" or getattr(layer, "groups", 1) != 1:
         raise unknown_layer(layer)
-    with tf.init_scope():  # read now, to become constants
+    with tf.init_scope():  # reads the values now, so that they become constants
         kernel = np.asarray(layer.kernel, np.float32)
         bias = np.asarray(layer.bias, np.float32) if layer.use_bias else np.zeros(layer.filters, np.float32)
     if rescaling:
@@ -84,7 +84,7 @@ def folded_weights(
 
 
 def gain_and_shift(layer: layers.BatchNormalization | layers.Rescaling) -> Weights:
-    """Returns gain and shift of a fitted batch norm, for each channel, or of a rescaling, for all: x * gain + shift."""
+    """Returns gain and shift (x * gain + shift) of a batch norm, per channel, or of a rescaling, for all channels."""
     if isinstance(layer, layers.Rescaling):
         return np.asarray(layer.scale, np.float32), np.asarray(layer.offset, np.float32)
     with tf.init_scope():

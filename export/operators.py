@@ -1,4 +1,4 @@
-"""The operators that take the place of a network's layers, with the weights that give the same pixels."""
+"""The operators that replace a network's layers, with weights that give the same pixels."""
 
 import math
 from typing import TypeGuard
@@ -13,7 +13,7 @@ from keras_psr.networks.layer_kinds import Kind, find_rule, side, unknown_layer
 from keras_psr.networks.receptive_field import pixel_densities
 
 CHANNEL_GROUP = 16
-"""XNNPACK computes the channels of a convolution in groups of 8 to 32: three cost as much as sixteen on most CPUs."""
+"""Channels that XNNPACK computes at the cost of three on most CPUs, because it works in groups of 8 to 32."""
 
 
 def find_multiples(network: keras.Model) -> dict[int, int]:
@@ -24,7 +24,7 @@ def find_multiples(network: keras.Model) -> dict[int, int]:
 
 
 def is_plain(layer: keras.Layer | None) -> TypeGuard[layers.Conv2D]:
-    """Returns whether a layer is a convolution whose output pixels each lie in the middle of what they see."""
+    """Returns whether a layer is a convolution whose output pixels lie in the centre of their receptive fields."""
     return (
         isinstance(layer, layers.Conv2D)
         and side(layer, "strides") == side(layer, "dilation_rate") == 1
@@ -34,7 +34,7 @@ def is_plain(layer: keras.Layer | None) -> TypeGuard[layers.Conv2D]:
 
 
 def largest_block(layer: layers.Conv2D, multiple: int) -> int:
-    """Returns the side of blocks of pixels to compute at once, in pictures whose sides are multiples of `multiple`."""
+    """Returns the side of blocks of pixels to compute at once, for pictures whose sides are multiples of `multiple`."""
     largest = math.isqrt(CHANNEL_GROUP // layer.filters) if is_plain(layer) else 1
     return max((size for size in range(2, largest + 1) if multiple % size == 0), default=1)
 
@@ -47,7 +47,7 @@ def convolve(
     block: int = 1,
     padding: str = "VALID",
 ) -> tf.Tensor:
-    """Applies a layer's convolution with other weights, and the activations after it, which fuse with it."""
+    """Applies a layer's convolution with the given weights, and the activations after it, which fuse with it."""
     is_transposed = isinstance(layer, layers.Conv2DTranspose)
     stride, dilation = (1, 1) if is_transposed else (block * side(layer, "strides"), side(layer, "dilation_rate"))
     x = layer.activation(tf.nn.conv2d(x, weights[0], stride, padding, dilations=dilation) + weights[1])
@@ -65,21 +65,21 @@ def convolve_in_blocks(
     padding: str = "VALID",
     rescaling: layers.Rescaling | None = None,
 ) -> tf.Tensor:
-    """Computes a convolution for blocks of pixels at once, with what is folded into it."""
+    """Computes a convolution for blocks of pixels at once, including the layers folded into it."""
     weights = in_blocks(folded_weights(layer, followers, rescaling), block)
     return depth_to_space(convolve(layer, followers, x, weights, block, padding), block)
 
 
 def in_blocks(weights: Weights, block: int) -> Weights:
-    """Returns the weights that give, at stride `block`, the block of output pixels as channels.
+    """Returns weights that compute, at stride `block`, a block of output pixels as channels.
 
     Args:
-        weights: Of a kernel whose size is odd, at stride 1, or any if `block` is 1.
+        weights: Weights of a convolution with an odd kernel size and stride 1, or of any convolution if `block` is 1.
         block: Side of the block, in pixels.
 
     Returns:
-        A kernel (size + block - 1, size + block - 1, inputs, block * block * outputs), each pixel's at its own offset,
-        and as many times the bias.
+        A kernel (size + block - 1, size + block - 1, inputs, block * block * outputs), which contains the original
+        kernel at the offset of each pixel, and the repeated bias.
     """
     kernel, bias = weights
     size, _, inputs, outputs = kernel.shape
@@ -91,10 +91,10 @@ def in_blocks(weights: Weights, block: int) -> Weights:
 
 
 def transposed_weights(layer: layers.Conv2DTranspose, followers: list[keras.Layer]) -> Weights:
-    """Returns a transposed convolution's weights as those of a convolution on the coarse grid, its phases as channels.
+    """Returns weights of a convolution on the coarse grid that computes a transposed convolution's phases as channels.
 
-    Pixel t of the full output sums input m times the kernel at t - m * stride. With t = j * stride + a this is, for
-    each phase a, a convolution of the input with every stride-th element of the kernel.
+    Pixel t of the full output is the sum over m of input m times the kernel at t - m * stride. With t = j * stride + a,
+    this is, for each phase a, a convolution of the input with every stride-th element of the kernel.
     """
     kernel, bias = folded_weights(layer, followers)
     size, stride = side(layer, "kernel_size"), side(layer, "strides")
@@ -109,19 +109,19 @@ def transposed_weights(layer: layers.Conv2DTranspose, followers: list[keras.Laye
 
 
 def depth_to_space(x: tf.Tensor, block: int) -> tf.Tensor:
-    """Lays out blocks of pixels that lie in channels."""
+    """Rearranges channels into blocks of pixels."""
     return tf.nn.depth_to_space(x, block) if block > 1 else x
 
 
 def enlarge(layer: layers.UpSampling2D, x: tf.Tensor) -> tf.Tensor:
-    """Applies Keras's UpSampling2D, which itself does not take an open size inside a function."""
+    """Applies Keras's UpSampling2D, which does not itself support open sizes inside a function."""
     sides = [known or tf.shape(x)[axis] for axis, known in enumerate(x.shape)][1:3]
     factor = side(layer, "size")
     return tf.image.resize(x, [length * factor for length in sides], method=layer.interpolation)
 
 
 def apply_pointwise(layer: keras.Layer, values: list[tf.Tensor]) -> tf.Tensor:
-    """Applies a layer whose output pixels each depend on the input pixels at their own place."""
+    """Applies a layer whose output pixels depend only on the input pixels at the same position."""
     if isinstance(layer, layers.BatchNormalization):
         gain, shift = gain_and_shift(layer)
         return values[0] * gain + shift

@@ -1,4 +1,4 @@
-"""A network as a TensorFlow SavedModel, which neither Keras nor keras-psr is needed to load."""
+"""Exports a network as a TensorFlow SavedModel, which loads without Keras and keras-psr."""
 
 import shutil
 import tempfile
@@ -15,17 +15,20 @@ SAVED_MODEL_FILE = "saved_model.pb"
 
 
 def save_saved_model(network: keras.Model, folder: Path) -> None:
-    """Writes a SavedModel with two signatures; both take `image` and return `image`, of any size.
+    """Writes a SavedModel with two signatures, both from `image` to `image` of any size.
 
     `serving_default` takes and returns float32 RGB in [0, 255], (batch, height, width, 3); `uint8` takes and returns
     uint8, rounded half to even.
 
     Args:
-        network: A functional model from (batch, height, width, 3) to an enlarged picture.
-        folder: Where to; made if it is missing. A SavedModel in it is replaced once the new one is complete.
+        network: A functional model from (batch, height, width, 3) to an enlarged or painted picture.
+        folder: Folder to write to; created if missing. A SavedModel in it is replaced once the new one is complete.
 
     Raises:
-        ModelError: It cannot be written.
+        ModelError: The SavedModel cannot be written.
+
+    Example:
+        save_saved_model(load_keras("x4").network, Path("x4_saved_model"))
     """
     shape, geometry = (None, None, None, 3), measure_geometry(network)
     scale = geometry.scale
@@ -58,5 +61,5 @@ def save_saved_model(network: keras.Model, folder: Path) -> None:
 
 
 def _filled(length: tf.Tensor, grid: int) -> tf.Tensor:
-    """The places along a side that is made a multiple of `grid` by repeating the last pixel."""
+    """Returns the positions along a side that is extended to a multiple of `grid` by repeating the last pixel."""
     return tf.minimum(tf.range(length + -length % grid), length - 1)

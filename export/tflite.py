@@ -1,4 +1,4 @@
-"""From a network to verified `.tflite` files with a report: convert, verify, and write what passed."""
+"""Exports a network as verified `.tflite` files with a report: converts, verifies, and writes the files that passed."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -22,10 +22,10 @@ from keras_psr.networks.receptive_field import measure_geometry
 from keras_psr.tasks.registry import TASKS
 
 DEFAULT_MIDDLE = {1: 256, 2: 192, 4: 96, 8: 48}
-"""Side of a tile without its halo, in input pixels, by scale, 1 for styles.
+"""Side of a tile without its halo, in input pixels, by scale; 1 is style transfer.
 
-Large beside the halo, small beside a phone's memory: at x4, 128 instead of 96 would save a tenth of the time for large
-pictures and cost 110 MB more in the browser (float32).
+It is large compared with the halo, and small compared with a phone's memory: at x4, 128 instead of 96 would save a
+tenth of the time for large pictures, but cost 110 MB more in the browser (float32).
 """
 
 REPORT_FILE = "report.json"
@@ -49,33 +49,37 @@ def export_tflite(
     overwrite: bool = False,
     on_step: Callable[[str], None] = lambda description: None,
 ) -> dict[str, Any]:
-    """Writes NAME_VARIANT.tflite for each variant, and report.json; a file that lost too much becomes `.rejected`.
+    """Writes NAME_VARIANT.tflite for each variant, and report.json. A file that lost too much becomes `.rejected`.
 
     Args:
-        network: A functional model from (batch, height, width, 3) to an enlarged picture, RGB in [0, 255].
-        variants: Among `conversion.VARIANTS`.
-        out: Folder, made if it is missing.
-        name: What file names begin with.
+        network: A functional model from (batch, height, width, 3) to an enlarged or painted picture, RGB in [0, 255].
+        variants: Variants to write, from `conversion.VARIANTS`.
+        out: Folder to write to; created if missing.
+        name: Prefix of the file names.
         model_sha256: Checksum of the `.keras` file, for the metadata.
         task: Name of the network's task; None for the one that its scale suggests.
-        licence: Of the weights, for the metadata; None if nobody stated it.
-        tile: Side of the input, in pixels; `DEFAULT_MIDDLE` of the scale and the halo around it by default.
-        dynamic_shape: Leave the input's size open; `tile` is then that of the verification.
-        calibration: Sources of pictures for the ranges of quantized activations.
-        verification: Sources of pictures to measure on.
-        max_drop: Most that a file may lose, in dB of PSNR on Y; for styles `style_transfer.task.MIN_PSNR` counts.
-        check_gpu: Also run each file on the GPU, if there is one, and look for operators that GPUs refuse.
-        overwrite: Replace files that exist.
+        licence: Licence of the weights, for the metadata; None if unknown.
+        tile: Side of the input, in pixels; by default `DEFAULT_MIDDLE` of the scale plus the halo on both sides.
+        dynamic_shape: Whether to leave the input's size open; `tile` then applies to verification only.
+        calibration: Sources of pictures for calibration.
+        verification: Sources of pictures for verification.
+        max_drop: Largest accepted loss of PSNR on Y, in dB; for style transfer `MIN_PSNR` of its task applies.
+        check_gpu: Whether to run each file on the GPU too, if there is one, and to find operators that GPUs refuse.
+        overwrite: Whether to replace existing files.
         on_step: Called with a description before each step.
 
     Returns:
-        The report, as written: the metadata that all files share, and `files`, {variant: what `verify` measured, with
-        `file` and `accepted`, and `gpu`, what `delegates.check_gpu` gives, if asked for}.
+        The report, as written: the metadata that all files share, and `files`, {variant: the results of `verify`, with
+        `file` and `accepted`, and with the `gpu` results of `delegates.check_gpu` if requested}.
 
     Raises:
         ConfigError: A file exists, or an argument is not accepted.
-        DataError: There are no pictures to calibrate or verify on.
+        DataError: There are no pictures for calibration or verification.
         ModelError: The network cannot be converted, or a file cannot be written.
+
+    Example:
+        network = load_keras("runs/x4").network
+        report = export_tflite(network, ["float32", "int8"], Path("phone"), name="x4", model_sha256=checksum)
     """
     targets = {variant: out / f"{name}_{variant}.tflite" for variant in variants}
     refuse_existing([*targets.values(), out / REPORT_FILE], overwrite=overwrite)
@@ -136,17 +140,17 @@ def export_tflite(
 
 
 def refuse_existing(paths: Sequence[Path], *, overwrite: bool) -> None:
-    """Raises ConfigError if a file is in the way."""
+    """Raises ConfigError if a file exists that may not be overwritten."""
     existing = [str(path) for path in paths if path.exists()]
     if existing and not overwrite:
         raise ConfigError(f"--out: {', '.join(existing)} exists. Use --overwrite, or another folder.")
 
 
 def write_file(path: Path, content: bytes) -> None:
-    """Writes a file whole or not at all.
+    """Writes a file, which appears complete or not at all.
 
     Raises:
-        ModelError: It cannot be written.
+        ModelError: The file cannot be written.
     """
     try:
         with write_whole(path) as unfinished:

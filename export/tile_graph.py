@@ -1,4 +1,4 @@
-"""The tile graph: a network that gives the middle of a tile, whose layers compute what that depends on and no more."""
+"""The tile graph: a network rearranged so that it computes only the middle of a tile and what that depends on."""
 
 import math
 from dataclasses import dataclass
@@ -28,11 +28,11 @@ from keras_psr.networks.receptive_field import pixels_read, walk_layers
 
 @dataclass(frozen=True)
 class Part:
-    """Some rows, and the same columns, of a layer's output.
+    """A square part of a layer's output.
 
     Attributes:
-        pixels: (batch, rows, columns, channels).
-        first: The place of the first row and column in the whole output.
+        pixels: The part, (batch, rows, columns, channels).
+        first: Position of its first row, and first column, in the whole output.
     """
 
     pixels: tf.Tensor
@@ -40,22 +40,23 @@ class Part:
 
 
 class TileGraph:
-    """The layers of a network, applied to a tile.
+    """A network's layers, applied to a tile.
 
-    No layer sees a border. So the rescaling of the input can be folded into the convolution after it; and a convolution
-    to few channels after a transposed one reads its phases as they are, so that only its few channels are laid out.
+    No layer reaches a border. Therefore the rescaling of the input can be folded into the convolution after it, and a
+    convolution to few channels after a transposed convolution can read the phases directly, so that only its own few
+    channels have to be rearranged.
     """
 
     def __init__(self, network: keras.Model, geometry: Geometry, tile: int) -> None:
-        """Finds out what is needed of each layer.
+        """Determines which pixels of each layer's output are needed.
 
         Args:
             network: A functional model from (batch, height, width, 3) to an enlarged picture.
-            geometry: Of the network.
+            geometry: The network's geometry.
             tile: Side of the tile, in input pixels.
 
         Raises:
-            ConfigError: The tile is all halo, or not a multiple of the grid.
+            ConfigError: The tile is not larger than its halo, or not a multiple of the grid.
             ModelError: The network has a layer of an unknown kind.
         """
         uses, first = find_uses(network), geometry.halo * geometry.scale
@@ -92,7 +93,7 @@ class TileGraph:
                 return self._apply_transposed(layer, given[0], wanted)
             case Kind.UPSAMPLING:
                 return Part(enlarge(layer, _cut(given[0], read)), read[0] * side(layer, "size"))
-            case Kind.BORDER:  # what is wanted lies inside: only places move
+            case Kind.BORDER:  # the needed pixels lie inside, so that only their positions change
                 return Part(given[0].pixels, given[0].first + wanted[0] - read[0])
             case _:
                 return Part(apply_pointwise(layer, [_cut(part, read) for part in given]), wanted[0])
@@ -105,7 +106,7 @@ class TileGraph:
         return Part(convolve_in_blocks(layer, self._folded[layer], x, block, rescaling=rescaling), wanted[0])
 
     def _apply_transposed(self, layer: layers.Conv2DTranspose, given: Part, wanted: Interval) -> Part:
-        """Returns its pixels, or their phases for the convolution that reads these."""
+        """Returns the layer's pixels, or their phases if a convolution reads these."""
         stride = side(layer, "strides")
         first, last = _cells(layer, wanted)
         weights = transposed_weights(layer, self._folded[layer])
@@ -116,11 +117,11 @@ class TileGraph:
         return Part(depth_to_space(phases, stride), first * stride - transposed_crop(layer))
 
     def _apply_to_phases(self, layer: layers.Conv2D, given: Part, wanted: Interval) -> Part:
-        """Computes a convolution after a transposed one from the phases, where it is a smaller one."""
+        """Computes a convolution after a transposed convolution from its phases, as a smaller convolution."""
         writer = self._writers[layer]
         stride = side(writer, "strides")
         kernel, bias = in_blocks(folded_weights(layer, self._folded[layer]), stride)
-        # The window of a block starts `reach` pixels before it, so at the first phase of a cell.
+        # The window of a block starts `reach` pixels before the block, that is, at the first phase of a cell.
         cells = kernel.shape[0] // stride
         kernel = kernel.reshape(cells, stride, cells, stride, kernel.shape[2], -1)
         kernel = kernel.transpose(0, 2, 1, 3, 4, 5).reshape(cells, cells, given.pixels.shape[-1], -1)
@@ -130,7 +131,7 @@ class TileGraph:
 
 
 def _cut(part: Part, pixels: Interval) -> tf.Tensor:
-    """Returns an interval of rows and columns, with zeros beyond the part, on which nothing depends that is wanted."""
+    """Returns an interval of rows and columns, with zeros beyond the part; no needed pixel depends on the zeros."""
     length = part.pixels.shape[1]
     first, end = pixels[0] - part.first, pixels[1] + 1 - part.first
     inside = slice(max(first, 0), min(end, length))
@@ -140,15 +141,15 @@ def _cut(part: Part, pixels: Interval) -> tf.Tensor:
 
 
 def _cells(layer: layers.Conv2DTranspose, pixels: Interval) -> Interval:
-    """Returns the blocks of phases that hold an interval of a transposed convolution's output."""
+    """Returns the blocks of phases that contain an interval of a transposed convolution's output."""
     stride, cropped = side(layer, "strides"), transposed_crop(layer)
     return (pixels[0] + cropped) // stride, (pixels[1] + cropped) // stride
 
 
 def _find_phase_readers(folded: Chains, uses: Uses) -> dict[keras.Layer, keras.Layer]:
-    """Maps transposed convolutions to the convolution to few channels that alone reads them, if its window fits.
+    """Maps transposed convolutions to their only consumer, if that is a convolution to few channels that fits.
 
-    It fits where it looks as far as a whole number of phases; otherwise it would have more to multiply than before.
+    It fits if its kernel reaches a whole number of cells; otherwise it would need more multiplications than before.
     """
     readers = {}
     for layer, chain in folded.items():

@@ -1,4 +1,4 @@
-"""Proof that a `.tflite` file does what its network does, on pictures that it was not calibrated on."""
+"""Verifies that a `.tflite` file gives the same pictures as its network, on pictures not used for calibration."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -30,25 +30,26 @@ def verify(
     tile: int,
     on_picture: OnPicture = lambda name, done, total: None,
 ) -> dict[str, dict[str, Any]]:
-    """Runs models with LiteRT against the Keras network, tile by tile.
+    """Compares models in LiteRT with the Keras network, tile by tile.
 
     Args:
         network: The Keras network.
         models: TFLite flatbuffers by variant.
-        pictures: Pictures that the models were not calibrated on; those that cannot be used are left out and named.
-        geometry: Of the network.
+        pictures: Pictures that the models were not calibrated on; unusable ones are left out and named.
+        geometry: The network's geometry.
         verification: What the network's task compares.
-        tile: Side of the tiles, in pixels of the input.
-        on_picture: Called before each picture.
+        tile: Side of the tiles, in input pixels.
+        on_picture: Called before each picture with its name, the number of finished pictures, and the total.
 
     Returns:
-        By variant, JSON-ready: what `verification.compare` gives; `max_difference` and `mean_difference` from the Keras
-        network's clipped output, in grey levels; `bytes`; `latency_ms` by number of threads; `xnnpack_share` of the
-        operators, `xnnpack_partitions` and `operators_outside_xnnpack` with the reasons.
+        Dictionaries for JSON, by variant: what `verification.compare` returns; `max_difference` and `mean_difference`
+        from the Keras network's clipped output, in grey levels; `bytes`; `latency_ms` by number of threads;
+        `xnnpack_share` of the operators, `xnnpack_partitions`, and `operators_outside_xnnpack` with the reasons.
 
     Raises:
         DataError: No picture can be used.
         ModelError: A model cannot be run.
+
     """
     runners = _runners(network, models)
 
@@ -75,7 +76,7 @@ def verify(
 
 
 def _runners(network: keras.Model, models: Mapping[str, bytes]) -> dict[str, Callable[[np.ndarray], np.ndarray]]:
-    """The network, as `NETWORK`, and the models as functions of tiles."""
+    """Returns the network, as `NETWORK`, and the models as functions of tiles."""
 
     def upscale(image: np.ndarray) -> np.ndarray:
         return np.clip(np.asarray(network(image[None].astype(np.float32), training=False))[0], 0, 255)
@@ -84,7 +85,7 @@ def _runners(network: keras.Model, models: Mapping[str, bytes]) -> dict[str, Cal
 
 
 def _measure_files(models: Mapping[str, bytes]) -> dict[str, dict[str, Any]]:
-    """What does not depend on pictures: size, latency and what XNNPACK takes, by variant."""
+    """Returns, by variant, the results that do not depend on pictures: size, latency and XNNPACK's share."""
     report: dict[str, dict[str, Any]] = {name: {"bytes": len(content)} for name, content in models.items()}
     for number in THREADS:
         for name, seconds in measure_latency(models, number).items():
@@ -98,7 +99,7 @@ def _measure_files(models: Mapping[str, bytes]) -> dict[str, dict[str, Any]]:
 
 
 def _difference(output: np.ndarray, expected: np.ndarray) -> np.ndarray:
-    """The largest and the mean absolute difference."""
+    """Returns the largest and the mean absolute difference."""
     difference = np.abs(output.astype(np.float32) - expected)
     return np.array([difference.max(), difference.mean(dtype=np.float64)])
 

@@ -1,4 +1,4 @@
-"""The whole-picture graph: a network rearranged into operators that run fast, with the same pixels and padding."""
+"""The whole-picture graph: a network rearranged into fast operators that give the same pixels, padding included."""
 
 import keras
 import tensorflow as tf
@@ -20,13 +20,13 @@ from keras_psr.networks.receptive_field import walk_layers
 
 
 def apply_rearranged(network: keras.Model, image: tf.Tensor) -> tf.Tensor:
-    """Applies a network's layers, rearranged, to a whole picture; inside a function, to one of open size too.
+    """Applies a network's rearranged layers to a whole picture, whose size may be open inside a function.
 
     Batch norm and rescaling are folded into the convolution before them. A transposed convolution becomes a convolution
-    that computes all positions of the finer grid as channels, its phases, which DEPTH_TO_SPACE then lays out: bias and
-    ReLU fuse into it, where a TRANSPOSE_CONV would leave its ReLU outside XNNPACK in int8. A convolution to few
-    channels at the end is computed for blocks of pixels at once in the same manner (`operators.CHANNEL_GROUP`).
-    Weights are constants.
+    that computes all positions of the finer grid as channels (its phases), which DEPTH_TO_SPACE then rearranges. Bias
+    and ReLU fuse with that convolution, whereas a TRANSPOSE_CONV would leave its ReLU outside XNNPACK in int8. A
+    convolution to few channels at the end is computed for blocks of pixels in the same way
+    (`operators.CHANNEL_GROUP`). Weights are constants.
 
     Args:
         network: A functional model from (batch, height, width, 3) to an enlarged picture.
@@ -65,7 +65,7 @@ def apply_rearranged(network: keras.Model, image: tf.Tensor) -> tf.Tensor:
 
 
 def _apply_transposed(layer: layers.Conv2DTranspose, followers: list[keras.Layer], x: tf.Tensor) -> tf.Tensor:
-    """Applies a transposed convolution to a whole picture and cuts it as padding 'same' does."""
+    """Applies a transposed convolution to a whole picture and crops the result as padding 'same' does."""
     weights, stride = transposed_weights(layer, followers), side(layer, "strides")
     taps = weights[0].shape[0]
     around = [taps - 1, taps - 1]

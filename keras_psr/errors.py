@@ -2,7 +2,14 @@
 
 
 class KerasPSRError(Exception):
-    """Base of all errors raised on purpose; the text names what was received, what was expected and the remedy."""
+    """Base class of all errors raised on purpose. The text says what was expected, what was received and the remedy.
+
+    Example:
+        try:
+            upscaler = keras_psr.load("x3")
+        except keras_psr.KerasPSRError as error:
+            print(error)
+    """
 
 
 class ConfigError(KerasPSRError):
@@ -10,11 +17,11 @@ class ConfigError(KerasPSRError):
 
 
 class ImageFileError(KerasPSRError):
-    """A picture file is missing, broken or of an unknown kind."""
+    """A picture file is missing, broken or in an unknown format."""
 
 
 class DataError(KerasPSRError):
-    """A source of pictures is missing, empty or holds nothing usable."""
+    """A source of pictures is missing, empty or contains no usable picture."""
 
 
 class ModelError(KerasPSRError):
@@ -22,8 +29,8 @@ class ModelError(KerasPSRError):
 
 
 class InstallationError(KerasPSRError, ImportError):
-    """A command or function needs libraries that an installation for running models leaves out."""
+    """A command or function needs libraries that the light installation leaves out."""
 
 
 class TrainingError(KerasPSRError):
-    """A fit cannot start or go on."""
+    """A fit cannot start or continue."""

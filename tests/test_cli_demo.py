@@ -115,7 +115,7 @@ def test_a_file_that_does_not_say_how_to_tile_is_refused(runner, tmp_path, own, 
     path = own[1](**{"name": "mine", missing: None})
     result = runner.invoke(main, ["demo", "--model", str(path), "--out", str(tmp_path / "site")])
     assert result.exit_code == 1
-    assert f"does not say its {missing}. Export it again" in result.stderr
+    assert f"does not state its {missing}. Export it again" in result.stderr
     assert not (tmp_path / "site").exists()
 
 
@@ -230,7 +230,7 @@ def served(monkeypatch, page):
 
 def test_the_page_is_served_with_what_threads_need(served):
     address, (line,), server = served
-    assert line == f"http://localhost:{server.server_address[1]} (Ctrl-C ends it)"
+    assert line == f"http://localhost:{server.server_address[1]} (press Ctrl-C to stop)"
     assert server.server_address[0] == "127.0.0.1"
     with urllib.request.urlopen(address) as answer:
         assert answer.read() == b"<title>keras-psr</title>"

@@ -133,7 +133,7 @@ def test_a_dynamic_shape(runner, tmp_path):
 def test_bad_threads(runner, threads):
     result = runner.invoke(main, ["benchmark", "x.tflite", "--threads", threads])
     assert result.exit_code == 2
-    assert "expected numbers from 1 on with commas between" in " ".join(result.stderr.split())
+    assert "expected positive numbers separated by commas" in " ".join(result.stderr.split())
 
 
 def test_numbers_of_the_benchmark_are_never_cut():

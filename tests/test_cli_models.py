@@ -88,8 +88,7 @@ def test_a_card_is_shown_but_for_its_details(runner):
         "scores Set5 model    psnr_y 30.5",
         "bytes                model.keras 2600000",
         "verified on          Set5, Set14",
-        "--json shows the rest, where there is more: settings, versions, protocol,",
-        "checksums.",
+        "--json shows everything, such as settings, versions, protocol and checksums.",
     ]
 
 

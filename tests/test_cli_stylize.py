@@ -83,7 +83,7 @@ def test_options_of_upscale_work_alike(run, photo, style_run, tmp_path):
     result = run("stylize", ".", "-o", "out", "--model", style_run, "--format", "jpg", "--skip-existing")
     assert (result.exit_code, result.stderr) == (
         0,
-        "Left out: 1 in the output folder out.\n1 skipped, for their results exist.\n",
+        "Left out: 1 in the output folder out.\n1 skipped, because their results exist.\n",
     )
 
 

@@ -112,13 +112,13 @@ def test_two_inputs_for_one_target_are_told(upscale, photo, tmp_path):
     Image.open(photo).save(tmp_path / "photo.jpg")
     result = upscale("photo.jpg", "photo.png")
     assert result.exit_code == 1
-    assert "photo.png: photo_x4.png is written for photo.jpg already" in result.stderr
+    assert "photo.png: photo_x4.png is already written for photo.jpg" in result.stderr
 
 
 def test_a_picture_larger_than_the_limit_is_refused(upscale, photo):
     result = upscale("photo.png", "--max-pixels", (384 * 256 - 1) / 1e6)
     assert result.exit_code == 1
-    assert "photo.png would become 384x256, 0.1 million pixels. If you trust it" in result.stderr
+    assert "photo.png would become 384x256, 0.1 megapixels. If you trust it" in result.stderr
     assert "raise --max-pixels" in result.stderr
     assert upscale("photo.png", "--max-pixels", 384 * 256 / 1e6).exit_code == 0
 
@@ -254,7 +254,7 @@ def test_a_second_run_completes_what_a_first_one_left(light, photo, tmp_path):
     before = (tmp_path / "out/a/two_x4.png").stat().st_mtime_ns
     result = light("in", "-o", "out", "--skip-existing")
     assert result.exit_code == 0
-    assert result.stderr.endswith("2 skipped, for their results exist.\n")
+    assert result.stderr.endswith("2 skipped, because their results exist.\n")
     assert list_files(tmp_path / "out") == RESULTS
     assert (tmp_path / "out/a/two_x4.png").stat().st_mtime_ns == before
     result = light("in", "-o", "out")
@@ -332,7 +332,8 @@ def test_what_another_run_writes_meanwhile_is_left_to_it(light, photo, tmp_path)
 
     with Claims().claim(tmp_path / "photo_x4.png"):
         result = light("photo.png", "--overwrite", "--json", "-")
-    assert (result.exit_code, result.stderr) == (0, "1 left to another run, which writes them or has just done so.\n")
+    assert result.exit_code == 0
+    assert result.stderr == "1 left to another run, which is writing them or has just done so.\n"
     assert json.loads(result.stdout)["pictures"][0]["status"] == "skipped"
     assert not (tmp_path / "photo_x4.png").exists()
 
@@ -344,7 +345,8 @@ def test_a_retry_that_begins_later_does_not_fail_on_what_is_written_meanwhile(li
     assert light("photo.png").exit_code == 0
     with Claims().claim(tmp_path / "other_x4.png"):
         result = light("photo.png", "other.png")
-    assert (result.exit_code, result.stderr) == (0, "2 left to another run, which writes them or has just done so.\n")
+    assert result.exit_code == 0
+    assert result.stderr == "2 left to another run, which is writing them or has just done so.\n"
     (tmp_path / "other_x4.png").write_text("precious")
     with Claims().claim(tmp_path / "third_x4.png"):
         result = light("photo.png", "other.png")
@@ -424,7 +426,7 @@ def test_debug_shows_the_traceback_and_goes_on(runner, photo, export_tflite, tmp
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("-o", "x.gif"), "expected one of .bmp, .jpeg, .jpg, .png, .tif, .tiff, .webp"),
+        (("-o", "x.gif"), "expected one of .bmp, .jfif, .jpe, .jpeg, .jpg, .png, .tif, .tiff, .webp"),
         (("-o", "x.avif"), "expected one of .bmp"),
         (("-o", "out.v2"), "If it is a folder, write out.v2/."),
         (("-o", "photo.png/out"), "-o photo.png/out cannot be written: photo.png is a file"),
@@ -432,7 +434,7 @@ def test_debug_shows_the_traceback_and_goes_on(runner, photo, export_tflite, tmp
         (("--json", "photo.png/report.json"), "--json photo.png/report.json cannot be written: photo.png is a file"),
         (("--json", "."), "--json . cannot be written: . is a folder"),
         (("-o", "-", "--json", "-"), "cannot both go to stdout"),
-        (("-", "-o", "a.png"), "- means the one picture that comes from stdin"),
+        (("-", "-o", "a.png"), "- means one picture from stdin"),
     ],
 )
 def test_a_place_that_cannot_be_is_a_usage_error_at_once(light, photo, tmp_path, monkeypatch, options, message):
@@ -459,8 +461,8 @@ def test_a_slash_at_the_end_means_a_folder(light, photo, tmp_path):
 @pytest.mark.parametrize(
     ("size", "file_format", "message"),
     [
-        ((16376, 1), "jpg", "JPEG holds at most 65500 pixels a side, and the picture would have 65504x4"),
-        ((1, 4096), "webp", "WEBP holds at most 16383 pixels a side, and the picture would have 4x16384"),
+        ((16376, 1), "jpg", "JPEG is limited to 65500 pixels per side, and the picture would have 65504x4"),
+        ((1, 4096), "webp", "WEBP is limited to 16383 pixels per side, and the picture would have 4x16384"),
     ],
 )
 def test_a_size_beyond_the_format_is_refused_before_it_is_computed(
@@ -591,7 +593,7 @@ def test_formats(light, tmp_path, file_format):
     result = light("clear.png", "--format", file_format)
     assert result.exit_code == 0, result.stderr
     holds_alpha = file_format not in ("jpg", "bmp")
-    assert ("transparency laid over white" in result.stderr) != holds_alpha
+    assert ("transparency blended with white" in result.stderr) != holds_alpha
     with Image.open(tmp_path / f"clear_x4.{file_format}") as image:
         assert image.mode == ("RGBA" if holds_alpha else "RGB") and image.size == (20, 16)
 
@@ -634,7 +636,7 @@ def test_a_header_that_declares_a_bomb_is_refused_before_decoding(light, tmp_pat
     limit = Image.MAX_IMAGE_PIXELS
     result = light("bomb.png")
     assert result.exit_code == 1
-    assert "bomb.png would become 400000x400000, 160000.0 million pixels. If you trust it" in result.stderr
+    assert "bomb.png would become 400000x400000, 160000.0 megapixels. If you trust it" in result.stderr
     assert "raise --max-pixels 500" in result.stderr
     assert Image.MAX_IMAGE_PIXELS == limit
 
@@ -645,7 +647,7 @@ def test_16_bits_are_refused_by_a_quantized_model_in_one_line(runner, export_tfl
     result = runner.invoke(main, ["upscale", "deep.png", "--model", str(export_tflite("int8")), "--device", "cpu"])
     assert result.exit_code == 1
     assert result.stderr == (
-        "Error: deep.png: image has 16 bits for each channel, but the model is quantized to 8. "
+        "Error: deep.png: image has 16 bits per channel, but the model is quantized to 8. "
         "Use its float32 or float16 file.\n"
     )
 

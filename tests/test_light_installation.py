@@ -40,7 +40,7 @@ class Hiding:
 sys.meta_path[:] = [Hiding(finder) for finder in sys.meta_path]
 """
 LINE = (
-    "{} needs more than this installation holds, which is made for running models. "
+    "{} needs more than this installation, which only runs models. "
     "Install the rest: pip install keras scipy scikit-image tensorboard tensorflow tensorflow-datasets"
 )
 

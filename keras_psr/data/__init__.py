@@ -1,1 +1,1 @@
-"""From sources of photographs to training samples."""
+"""The samples that networks are fitted to, drawn from sources of pictures."""

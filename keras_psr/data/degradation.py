@@ -1,10 +1,10 @@
-"""What happens to a photograph before it is small: blur, sensor noise and JPEG, in random order.
+"""Degradations of real photographs: blur, sensor noise, JPEG and downscaling, in random order.
 
 Reference:
-    Wang et al. 2021, Real-ESRGAN: Training Real-World Blind Super-Resolution with Pure Synthetic Data, section 3; the
-    numbers are those of its `options/train_realesrnet_x4plus.yml`. Of its two rounds this is one, without filters that
-    ring and without resizing to other sizes. Each range ends where pictures of phones and of the web end: the whole of
-    Real-ESRGAN's teaches a small network to smooth all pictures.
+    Wang et al. 2021, Real-ESRGAN: Training Real-World Blind Super-Resolution with Pure Synthetic Data, section 3, with
+    the numbers of its `options/train_realesrnet_x4plus.yml`. We apply one of its two rounds, without sinc filters and
+    without resizing to other sizes. The ranges are narrowed to pictures from phones and the web, because its full
+    ranges teach a small network to smooth every picture.
 """
 
 import io
@@ -17,51 +17,55 @@ from scipy import fft
 from keras_psr.images.pixels import crop_to_multiple, resize_bicubic, to_uint8
 
 STEP_PROBABILITY = 0.8
-"""Of each of blur, noise and JPEG. Real-ESRGAN: 0.8 for its second blur; its noise and JPEG are always there."""
+"""Probability of each of blur, noise and JPEG. Real-ESRGAN: 0.8 for its second blur; always noise and JPEG."""
 
 BLUR_SIGMA = (0.05, 0.75)
-"""In low-resolution pixels. Real-ESRGAN: 0.2 to 3 pixels of a picture that is then shrunk to a quarter."""
+"""Range of the blur's standard deviation, in low-resolution pixels. Real-ESRGAN: 0.2 to 3 pixels before reduction."""
 
 MAX_BLUR_REACH = 3
-"""Low-resolution pixels that the widest blur reaches: 4 standard deviations."""
+"""Radius of the widest blur in low-resolution pixels: 4 standard deviations."""
 
 ROUND_BLUR_PROBABILITY = 0.7
-"""Of a blur that is alike in all directions. Real-ESRGAN: 0.69."""
+"""Probability that a blur is isotropic. Real-ESRGAN: 0.69."""
 
 EVEN_NOISE_PROBABILITY = 0.5
-"""Of noise that is as strong in shadows as in lights; else it is shot noise. Real-ESRGAN: 0.5."""
+"""Probability that noise is equally strong at all grey levels; otherwise it is shot noise. Real-ESRGAN: 0.5."""
 
 GREY_NOISE_PROBABILITY = 0.4
-"""Of noise that is the same in all channels. Real-ESRGAN: 0.4."""
+"""Probability that noise is the same in all channels. Real-ESRGAN: 0.4."""
 
 NOISE_SIGMA = (1, 10)
-"""In grey levels. Real-ESRGAN: 1 to 30; above 10 is a night whose noise the phone did not remove."""
+"""Range of standard deviations in grey levels. Real-ESRGAN: 1 to 30; above 10 is night noise, which phones remove."""
 
 SHOT_NOISE = (0.05, 0.6)
-"""Standard deviation over the square root of the grey level, so at most 9.6 for white. Real-ESRGAN: 0.05 to 3."""
+"""Range of standard deviation / sqrt(grey level), so at most 9.6 for white. Real-ESRGAN: 0.05 to 3."""
 
 JPEG_QUALITY = (50, 95)
-"""Real-ESRGAN: 30 to 95; phones write 90 and more, messengers and web pages 60 to 85."""
+"""Range of JPEG's quality. Real-ESRGAN: 30 to 95; phones use 90 and more, messengers and web pages 60 to 85."""
 
 JPEG_BLOCK = 16
-"""Side of what JPEG compresses at once, with halved colour, in pixels."""
+"""Side of JPEG's blocks in pixels, with colour at half the resolution."""
 
 
 def degrade(high_res: np.ndarray, scale: int, generator: np.random.Generator) -> np.ndarray:
-    """Makes a low-resolution picture as a phone or a web page would: bicubic, with what else happens to photographs.
+    """Makes a realistic low-resolution picture, like those from phones and the web.
 
-    Blur, noise, JPEG and the reduction come in random order. The grid is that of `pixels.make_low_res`: nothing moves.
+    Blur, noise, JPEG and bicubic downscaling are applied in random order. The result is aligned with that of
+    `pixels.make_low_res`.
 
     Args:
         high_res: uint8, (height, width, 3).
-        scale: Factor by which both sides shrink; `high_res` is cropped to a multiple of it first.
-        generator: Decides everything that is random.
+        scale: Factor by which both sides are reduced; `high_res` is cropped to a multiple of it first.
+        generator: Source of all randomness.
 
     Returns:
         uint8, (height // scale, width // scale, 3).
 
     Raises:
         ConfigError: The picture is smaller than `scale`.
+
+    Example:
+        low_res = degrade(high_res, 4, np.random.default_rng(0))
     """
     image = crop_to_multiple(high_res, scale).astype(np.float32)
     rows, columns = (side // scale for side in image.shape[:2])
@@ -80,7 +84,7 @@ def degrade(high_res: np.ndarray, scale: int, generator: np.random.Generator) ->
 
 
 def _blur(image: np.ndarray, unit: int, generator: np.random.Generator) -> np.ndarray:
-    """A Gaussian blur in any direction; `BLUR_SIGMA` counts in `unit` pixels of the image."""
+    """Applies a Gaussian blur in a random direction. `BLUR_SIGMA` is in units of `unit` pixels of the image."""
     sigmas = unit * generator.uniform(*BLUR_SIGMA, 2)
     if generator.random() < ROUND_BLUR_PROBABILITY:
         sigmas[1] = sigmas[0]
@@ -97,7 +101,7 @@ def _blur(image: np.ndarray, unit: int, generator: np.random.Generator) -> np.nd
 
 
 def _make_noise(image: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-    """Sensor noise in grey levels: even, or growing with the light as that of counted photons does."""
+    """Returns sensor noise in grey levels: equally strong everywhere, or shot noise, which grows with brightness."""
     if generator.random() < EVEN_NOISE_PROBABILITY:
         deviation = generator.uniform(*NOISE_SIGMA)
     else:
@@ -107,7 +111,7 @@ def _make_noise(image: np.ndarray, generator: np.random.Generator) -> np.ndarray
 
 
 def _compress(image: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-    """JPEG and back. Its blocks may begin anywhere, as in a crop of a photograph."""
+    """Compresses with JPEG and decodes. The blocks may begin anywhere, as in a crop of a photograph."""
     top, left = generator.integers(JPEG_BLOCK, size=2)
     extended = np.pad(to_uint8(image), [(top, 0), (left, 0), (0, 0)], mode="symmetric")
     file = io.BytesIO()

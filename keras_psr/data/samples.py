@@ -1,4 +1,4 @@
-"""The training sample stream: a pure function of (seed, sample index), so that a fit can be resumed and sharded."""
+"""The sample stream: a pure function of (seed, sample index), so that a fit can be resumed and sharded."""
 
 import copy
 import logging
@@ -16,24 +16,24 @@ from keras_psr.errors import ConfigError, DataError, ImageFileError
 from keras_psr.images.pixels import crop_to_multiple, make_low_res
 
 CACHE_BYTES = 2 * 1024**3
-"""Decoded pictures and their low-resolution versions kept in memory; others are decoded anew each time."""
+"""Bytes of decoded pictures and their low-resolution versions in memory; others are decoded again each time."""
 
 MAX_DRAWS = 1000
-"""Draws for one sample before the pictures count as unusable."""
+"""Number of draws for one sample after which all pictures count as unusable."""
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Sample:
-    """Which crop of which picture, and how it is turned.
+    """One crop of one picture, and its orientation.
 
     Attributes:
         picture: Index of the picture in the stream's list.
         top: First row of the crop, in pixels, a multiple of the scale.
         left: First column of the crop, in pixels, a multiple of the scale.
         orientation: 0 to 7: quarter turns (`orientation % 4`), mirrored from 4 on.
-        index: Position in the stream, which decides how it is degraded.
+        index: Position in the stream, which seeds the degradation.
     """
 
     picture: int
@@ -44,11 +44,15 @@ class Sample:
 
 
 class SampleStream:
-    """Endless crops of a list of pictures, with the low-resolution input of each.
+    """An endless stream of random crops of pictures, each with its low-resolution input.
 
-    Pictures are shrunk whole, once, and pairs are cut from both versions, so a crop begins at a pixel of the small
-    picture. Every such position of every picture is about equally likely: pictures are drawn in proportion to their
-    area.
+    Each picture is reduced once, as a whole, and pairs are cut from both versions, so that crops are aligned with the
+    low-resolution pixels. Pictures are drawn in proportion to their area, so that every position in every picture is
+    about equally likely.
+
+    Example:
+        stream = SampleStream(open_sources(["photos"]), scale=4, crop=192)
+        low_res, high_res = stream.batch(0, 8)
     """
 
     def __init__(
@@ -62,20 +66,20 @@ class SampleStream:
         degradation: str = "bicubic",
         surround: int = 0,
     ) -> None:
-        """Leaves out the pictures that are smaller than the crop, and says so once.
+        """Creates a stream from the pictures that are at least as large as the crop, and warns once about the others.
 
         Args:
-            pictures: Where crops come from.
-            scale: Upscaling factor; `crop` is a multiple of it.
+            pictures: The pictures to crop.
+            scale: Upscaling factor; `crop` must be a multiple of it.
             crop: Side of the square high-resolution crops, in pixels.
-            seed: Which stream.
+            seed: Seed of the random crops.
             blur_sigma: Gaussian blur before downscaling, in high-resolution pixels (`pixels.make_low_res`).
-            degradation: `bicubic`, or `photo` for what else happens to photographs (`degradation.degrade`).
-            surround: What the input shows of the picture around the crop, mirrored beyond the picture's border, in
-                low-resolution pixels on each side.
+            degradation: `bicubic`, or `photo` for realistic degradations (`degradation.degrade`).
+            surround: Width of the picture around the crop that the input shows as well, in low-resolution pixels on
+                each side; mirrored beyond the picture's border.
 
         Raises:
-            ConfigError: The degradation is unknown, or is `photo`, which blurs by itself, with a `blur_sigma`.
+            ConfigError: The degradation is unknown, or is `photo`, which blurs itself, together with a `blur_sigma`.
             DataError: No picture is as large as the crop, or none can be read.
         """
         if degradation not in DEGRADATIONS:
@@ -99,19 +103,19 @@ class SampleStream:
         self._smallest = crop
         self._unusable: set[int] = set()
         self._lock = Lock()
-        self.sample(0)  # fails here if no picture can be read, not later inside TensorFlow
+        self.sample(0)  # if no picture can be read, this fails here and not later inside TensorFlow
 
     def sample(self, index: int) -> Sample:
-        """The sample at a position of the stream; a picture that turns out unusable is drawn again.
+        """Returns the sample at a position of the stream, drawing again if a picture turns out to be unusable.
 
         Args:
             index: Position in the stream, from 0.
 
         Returns:
-            The same sample for the same (seed, index) and pictures.
+            A sample, always the same for the same seed, index and pictures.
 
         Raises:
-            DataError: So many draws were unusable that the pictures must be.
+            DataError: `MAX_DRAWS` draws gave no usable picture.
         """
         generator = np.random.default_rng((self.seed, index))
         for _ in range(MAX_DRAWS):
@@ -125,7 +129,7 @@ class SampleStream:
         raise DataError(f"{len(self._unusable)} of {len(self.pictures)} pictures cannot be read. Check the source.")
 
     def with_crop(self, crop: int) -> "SampleStream":
-        """Returns the same stream with smaller crops; both share the pictures that are in memory.
+        """Returns the same stream with smaller crops. Both streams share the pictures in memory.
 
         Args:
             crop: Side of the crops, in pixels: a multiple of the scale, at most this stream's.
@@ -135,20 +139,21 @@ class SampleStream:
         return other
 
     def crops(self, sample: Sample) -> tuple[np.ndarray, np.ndarray]:
-        """Cuts a sample: the crop, and the same part of the low-resolution picture.
+        """Cuts out a sample: the crop, and its low-resolution input.
 
         Args:
-            sample: From `sample`.
+            sample: A sample from `sample`.
 
         Returns:
-            uint8 (low_res, high_res), (crop / scale + 2 * surround, the same, 3) and (crop, crop, 3).
+            (low_res, high_res), uint8 of shapes (side, side, 3) with side = crop / scale + 2 * surround, and
+            (crop, crop, 3).
 
         Raises:
-            ImageFileError: The picture has become unreadable.
+            ImageFileError: The picture can no longer be read.
         """
         pixels = self._decode(sample.picture)
         if pixels is None:
-            raise ImageFileError(f"{self.pictures[sample.picture].name} cannot be read any more.")
+            raise ImageFileError(f"{self.pictures[sample.picture].name} can no longer be read.")
         high_res = _cut(pixels, sample.top, sample.left, self.crop)
         _, whole = self._cache.get(sample.picture, (None, None))
         if whole is None:
@@ -160,28 +165,28 @@ class SampleStream:
 
     @property
     def _low_crop(self) -> int:
-        """Side of the input, in low-resolution pixels."""
+        """The side of the input, in low-resolution pixels."""
         return self.crop // self.scale + 2 * self.surround
 
     def _shrink_crop(self, pixels: np.ndarray, sample: Sample) -> np.ndarray:
-        """Makes the low-resolution input of one sample, with degradations drawn for it alone.
+        """Makes the low-resolution input of one sample, with its own random degradations.
 
-        It is made with a margin, mirrored at the picture's border, so that without degradations it equals a crop of the
-        whole low-resolution picture.
+        A margin around the crop, mirrored at the picture's border, makes the result equal to a crop of the whole
+        low-resolution picture if nothing is degraded.
         """
         is_degraded = self.degradation == "photo"
         low_margin = 2 + (MAX_BLUR_REACH if is_degraded else int(np.ceil(4 * self.blur_sigma / self.scale)))
         margin = self.scale * (low_margin + self.surround)
         surrounded = _cut(pixels, sample.top - margin, sample.left - margin, self.crop + 2 * margin)
         if is_degraded:
-            # Seeds are padded with zeros: the 1 makes these numbers others than those of `sample`.
+            # NumPy pads seeds with zeros: the 1 makes this generator differ from the one in `sample`.
             low_res = degrade(surrounded, self.scale, np.random.default_rng((self.seed, sample.index, 1)))
         else:
             low_res = make_low_res(surrounded, self.scale, self.blur_sigma)
         return low_res[low_margin:-low_margin, low_margin:-low_margin]
 
     def batch(self, first: int, size: int) -> tuple[np.ndarray, np.ndarray]:
-        """Samples `first` to `first + size - 1` of the stream, stacked: uint8 (low_res, high_res)."""
+        """Returns samples `first` to `first + size - 1` of the stream, stacked: uint8 (low_res, high_res)."""
         low_res, high_res = zip(*(self._pair(index) for index in range(first, first + size)), strict=True)
         return np.stack(low_res), np.stack(high_res)
 
@@ -194,17 +199,17 @@ class SampleStream:
         replicas: range = range(1),
         num_replicas: int = 1,
     ) -> tf.data.Dataset:
-        """Returns the batches of so many steps, prepared ahead in the background.
+        """Returns the batches of `num_steps` steps, prefetched in the background.
 
         Args:
-            batch_size: Samples a step, over all replicas.
-            first_sample: Position of the first batch in the stream.
-            num_steps: Batches.
-            replicas: The replicas (devices that share a step) to give their parts, in turn.
-            num_replicas: Replicas in all, which divide the batch.
+            batch_size: Samples per step, over all replicas.
+            first_sample: Position of the first sample in the stream.
+            num_steps: Number of steps.
+            replicas: The replicas (devices that share a step) whose parts are returned, in turn.
+            num_replicas: Total number of replicas; it must divide the batch size.
 
         Returns:
-            A dataset of uint8 (low_res, high_res) batches of batch_size / num_replicas samples.
+            A dataset of uint8 (low_res, high_res) batches of batch_size / num_replicas samples each.
         """
         part, crop, low_crop = batch_size // num_replicas, self.crop, self._low_crop
 
@@ -223,20 +228,20 @@ class SampleStream:
         return turns.map(load_tensors, num_parallel_calls=2, deterministic=True).prefetch(4)
 
     def describe_batch(self, first: int, size: int) -> str:
-        """Index and name of the picture that each sample of a batch comes from, for messages."""
+        """Returns the index and name of each picture that a batch is cut from, for messages."""
         pictures = [self.sample(index).picture for index in range(first, first + size)]
         return ", ".join(f"{picture} ({self.pictures[picture].name})" for picture in dict.fromkeys(pictures))
 
     def _pair(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        """The crops of the sample at a position, of another picture if one breaks meanwhile."""
-        while True:  # ends: `sample` does not name a broken picture again, and raises DataError if all are
+        """Returns the crops of the sample at a position, from another picture if one breaks meanwhile."""
+        while True:  # terminates, because `sample` skips broken pictures and raises DataError if all are broken
             try:
                 return self.crops(self.sample(index))
             except ImageFileError:
                 continue
 
     def _decode(self, index: int) -> np.ndarray | None:
-        """Returns the picture's pixels, from memory if they are there; None if it cannot be used, said once."""
+        """Returns a picture's pixels, from memory if possible; warns once and returns None if it is unusable."""
         if index in self._cache:
             return self._cache[index][0]
         if index in self._unusable:
@@ -259,7 +264,7 @@ class SampleStream:
         return pixels
 
     def _keep(self, index: int, pixels: np.ndarray) -> None:
-        """Keeps a picture and its low-resolution version, unless each crop has its own, while there is room."""
+        """Keeps a picture in memory if there is room, with its low-resolution version unless each crop has its own."""
         low_res = None if self.degradation == "photo" else make_low_res(pixels, self.scale, self.blur_sigma)
         with self._lock:
             kept = [array for pair in [*self._cache.values(), (pixels, low_res)] for array in pair if array is not None]
@@ -268,7 +273,7 @@ class SampleStream:
 
 
 def _cut(pixels: np.ndarray, top: int, left: int, size: int) -> np.ndarray:
-    """A square of a picture; what lies outside is mirrored, the border pixel repeated (MATLAB `symmetric`)."""
+    """Cuts out a square. Pixels outside the picture are mirrored, the border pixel repeated (MATLAB `symmetric`)."""
     height, width = pixels.shape[:2]
     if min(top, left) >= 0 and top + size <= height and left + size <= width:
         return pixels[top : top + size, left : left + size]
@@ -278,7 +283,7 @@ def _cut(pixels: np.ndarray, top: int, left: int, size: int) -> np.ndarray:
 
 
 def _mirrored(positions: np.ndarray, size: int) -> np.ndarray:
-    """Positions outside [0, size) mirrored at the border, as often as needed."""
+    """Mirrors positions outside [0, size) at the borders, as often as needed."""
     positions = positions % (2 * size)
     return np.where(positions < size, positions, 2 * size - 1 - positions)
 

@@ -1,4 +1,4 @@
-"""Sources of pictures: a folder, a glob, `tfds:NAME[:SPLIT]` or `sample`, each turned into a list of `Picture`."""
+"""Sources of pictures: a folder, a glob, `tfds:NAME[:SPLIT]` or `sample`, each opened as a list of `Picture`."""
 
 import logging
 from collections.abc import Callable, Iterable, Sequence
@@ -15,10 +15,10 @@ from keras_psr.images.finding import find_images
 
 SAMPLE_TRAINING = ("astronaut", "chelsea", "hubble_deep_field", "rocket", "stereo_motorcycle")
 SAMPLE_HELD_OUT = ("coffee",)
-"""Colour photographs that come with scikit-image; `sample:val` is never trained on."""
+"""Colour photographs that come with scikit-image. No network is fitted to `sample:val`, the held-out ones."""
 
 TFDS_NOMINAL_SIZE = (480, 640)
-"""Sampling weight of a `tfds:` picture as (height, width): its true size is known only after decoding."""
+"""Assumed (height, width) of a `tfds:` picture, for sampling: its true size is known only after decoding."""
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -34,10 +34,10 @@ class Picture:
     """A picture that is decoded on demand.
 
     Attributes:
-        name: What messages call it: a path, or the source and a number.
-        height: Rows, in pixels; nominal for `tfds:`.
-        width: Columns, in pixels; nominal for `tfds:`.
-        read: Decodes it to uint8 RGB (height, width, 3); raises ImageFileError.
+        name: Its name in messages: a path, or the source and a number.
+        height: Height in pixels; nominal for `tfds:`.
+        width: Width in pixels; nominal for `tfds:`.
+        read: A function that decodes it to uint8 RGB (height, width, 3) or raises ImageFileError.
     """
 
     name: str
@@ -53,22 +53,26 @@ class Picture:
 def open_sources(sources: Sequence[str]) -> list[Picture]:
     """Lists the pictures of several sources, in order.
 
-    Broken files are left out, counted and named in one warning.
+    Broken files are left out; one warning counts and names them.
 
     Args:
         sources: Each a folder (searched recursively), a glob, `tfds:NAME[:SPLIT]`, `sample` or `sample:val`.
 
     Returns:
-        Pictures, none decoded yet.
+        The pictures, not decoded yet.
 
     Raises:
         DataError: A source is missing or has no usable picture.
+
+    Example:
+        pictures = open_sources(["photos", "more/*.png"])
+        pixels = pictures[0].read()
     """
     return [picture for source in sources for picture in open_source(source)]
 
 
 def open_source(source: str) -> list[Picture]:
-    """Lists the pictures of one source; see `open_sources`."""
+    """Lists the pictures of one source, as `open_sources` does."""
     if source == "sample":
         return _open_sample(SAMPLE_TRAINING)
     if source == "sample:val":
@@ -125,10 +129,10 @@ def use_pictures(
 
 
 def report_skipped(skipped: Iterable[tuple[str, str]]) -> None:
-    """Warns once about pictures that are left out.
+    """Warns once about all pictures that are left out.
 
     Args:
-        skipped: (name, reason) of each.
+        skipped: Pairs (name, reason).
     """
     skipped = list(skipped)
     if skipped:
@@ -170,7 +174,7 @@ def _open_tfds(source: str) -> list[Picture]:
             f"Cannot open {source} (tfds:NAME[:SPLIT], as in tfds:div2k or tfds:coco/2014:validation): {reason}"
         ) from error
     if len(records) == 0:
-        raise DataError(f"{source} holds no picture. Choose another split than {split!r}.")
+        raise DataError(f"{source} contains no picture. Choose another split than {split!r}.")
     height, width = TFDS_NOMINAL_SIZE
 
     def read(index: int) -> np.ndarray:
@@ -180,7 +184,7 @@ def _open_tfds(source: str) -> list[Picture]:
 
 
 def _image_feature(features: Any, image_type: Any) -> str:
-    """The feature that holds the picture: `hr` where there is one (div2k), else the first colour image."""
+    """Returns the name of the feature that holds the picture: `hr` if present (div2k), else the first colour image."""
     names = [name for name, feature in features.items() if isinstance(feature, image_type) and feature.shape[-1] == 3]
     if not names:
         raise DataError(f"it has no colour picture; its features are {', '.join(features)}.")

@@ -1,1 +1,1 @@
-"""Pictures as NumPy arrays and as files; nothing here knows of networks."""
+"""Pictures as NumPy arrays and as files, independent of networks."""

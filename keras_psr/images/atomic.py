@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all."""
+"""Writes files atomically: they appear complete or not at all."""
 
 import os
 from collections.abc import Iterator
@@ -6,23 +6,27 @@ from contextlib import contextmanager
 from pathlib import Path
 
 UNFINISHED = ".part."
-"""Begins the name of a file that is being written; hidden, so that nobody who lists the folder finds half a file."""
+"""Prefix of the name of a file that is being written. It hides the incomplete file from whoever lists the folder."""
 
 
 @contextmanager
 def write_whole(path: Path) -> Iterator[Path]:
-    """Gives a temporary name to write to, and renames it at the end; a file of another name is never left behind.
+    """Provides a temporary path to write to, and renames the file at the end, or removes it after an error.
 
-    The name is always the same for a path, so that what a killed process left is replaced by the next one.
+    The temporary name depends only on the path, so that the next process replaces what a killed one left.
 
     Args:
-        path: Where the file will be; an existing one is replaced. Missing folders are created.
+        path: Final path of the file; an existing file is replaced. Missing folders are created.
 
     Yields:
-        Where to write: the same folder and ending.
+        The path to write to, in the same folder and with the same ending.
 
     Raises:
         OSError: The file cannot be written.
+
+    Example:
+        with write_whole(path) as unfinished:
+            unfinished.write_bytes(content)
     """
     unfinished = path.with_name(UNFINISHED + path.name)
     path.parent.mkdir(parents=True, exist_ok=True)

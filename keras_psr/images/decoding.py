@@ -1,4 +1,4 @@
-"""Picture files of every kind to pixels, with what belongs to them: one decoder for fits and for photographs."""
+"""Decodes picture files of every format to pixels and metadata, both for fits and for photos."""
 
 import io
 import os
@@ -22,7 +22,7 @@ from keras_psr.images.profiles import convert_to_srgb, find_fault
 from keras_psr.images.tiff import UnusableKindError
 
 READABLE = ("AVIF", "BMP", "GIF", "HEIF", "JPEG", "PNG", "TIFF", "WEBP")
-"""Names of what is read; AVIF needs Pillow 11.3, and HEIF pillow-heif."""
+"""Names of the formats that can be read; AVIF needs Pillow 11.3, and HEIF needs pillow-heif."""
 
 _BRANDS = {"AVIF": (b"avif", b"avis"), "HEIF": (b"heic", b"heix", b"hevc", b"heim", b"heis", b"hevx", b"mif1", b"msf1")}
 _SIGNATURES = (
@@ -55,16 +55,16 @@ _OTHERS = (
     (b"DDS ", "a DDS texture; convert it to PNG first"),
     (b"version https://git-lfs", "a pointer of Git LFS; fetch the picture with `git lfs pull`"),
 )
-"""How files of other kinds begin, and what to say of them."""
+"""First bytes of files in unsupported formats, each with the message for it."""
 
 _SWAPPED = {"16B": "16L", "16L": "16B", "16N": "16B" if sys.byteorder == "little" else "16L"}
-"""Pillow keeps the higher byte of 16-bit colour. Told the other byte order, it keeps the lower one."""
+"""Swaps byte orders: Pillow keeps the high byte of 16-bit colour, or with the opposite byte order, the low byte."""
 
 _CMYK_CHANNELS = 4
 
 
 def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
-    """Size of the picture that `read_rgb` would return, from the file's header alone.
+    """Returns the size of the picture that `read_rgb` would return, from the file's header alone.
 
     Args:
         path: Picture file.
@@ -73,7 +73,10 @@ def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
         (height, width) in pixels, after EXIF orientation.
 
     Raises:
-        ImageFileError: The file is missing or no picture.
+        ImageFileError: The file is missing or not a picture.
+
+    Example:
+        height, width = image_size("photo.jpg")
     """
     with _naming_errors(path), open(path, "rb") as file:
         if _identify(file) == "TIFF":
@@ -81,35 +84,35 @@ def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
             size, orientation = (entry.height, entry.width), entry.orientation
         else:
             with _open(file) as image:
-                # Not image.getexif(): for a PNG without EXIF that decodes all pixels to look behind them.
+                # Not image.getexif(): for a PNG without EXIF, that decodes all pixels to look after them.
                 size, orientation = image.size[::-1], _orientation(Image.Image.getexif(image), image.info.get("xmp"))
         return size if orientation < 5 else size[::-1]
 
 
 def read_exif(path: str | os.PathLike[str]) -> Image.Exif:
-    """EXIF data of a picture, from the file's header alone.
+    """Returns the EXIF data of a picture, from the file's header alone.
 
     Args:
         path: Picture file.
 
     Returns:
-        What the file says; empty if it says nothing.
+        The file's EXIF data; empty if it has none.
 
     Raises:
-        ImageFileError: The file is missing or no picture, or its EXIF data are damaged.
+        ImageFileError: The file is missing or not a picture, or its EXIF data is damaged.
     """
     with _naming_errors(path), open(path, "rb") as file:
         if _identify(file) == "TIFF":
             return tiff.read_exif(file, tiff.read_directory(file))
         with _open(file) as image:
-            return Image.Image.getexif(image)  # not image.getexif(), which decodes a PNG that has none
+            return Image.Image.getexif(image)  # not image.getexif(), which decodes a PNG without EXIF
 
 
 def read_rgb(path: str | os.PathLike[str]) -> np.ndarray:
-    """Read a picture, whatever its kind, as plain RGB.
+    """Reads a picture of any supported format as plain RGB.
 
-    EXIF orientation is applied; grey becomes three equal channels; CMYK and palettes are converted; transparency is
-    laid over white; 16 bits are rounded to 8; of an animation the first frame is taken. Colour profiles are ignored,
+    EXIF orientation is applied, grey becomes three equal channels, CMYK and palettes are converted, transparency is
+    blended with white, and 16 bits are rounded to 8. Animations give their first frame. Colour profiles are ignored,
     except to convert CMYK.
 
     Args:
@@ -119,7 +122,7 @@ def read_rgb(path: str | os.PathLike[str]) -> np.ndarray:
         uint8 RGB, (height, width, 3).
 
     Raises:
-        ImageFileError: The file is missing, broken, truncated, too large to be decoded safely, or no picture.
+        ImageFileError: The file is missing, broken, truncated, too large to be decoded safely, or not a picture.
 
     Example:
         >>> keras_psr.read_rgb("photo.jpg").shape
@@ -135,19 +138,22 @@ def read_rgb(path: str | os.PathLike[str]) -> np.ndarray:
 
 
 def read_photo(path: Path) -> Photo:
-    """Reads a photograph with all that belongs to it.
+    """Reads a photo with everything that belongs to it.
 
-    EXIF orientation is applied; palettes become RGB; CMYK is converted to sRGB through its profile; of an animation the
-    first frame is taken, which `notes` tells. Metadata that are damaged or do not fit are left out, with a note.
+    EXIF orientation is applied, palettes become RGB, and CMYK is converted to sRGB through its profile. Animations give
+    their first frame, with a note. Metadata that is damaged or does not fit is left out, with a note.
 
     Args:
         path: A file as for `read_rgb`.
 
     Returns:
-        The photograph.
+        The photo.
 
     Raises:
-        ImageFileError: The file is missing, broken, truncated, too large to be decoded safely, or no picture.
+        ImageFileError: The file is missing, broken, truncated, too large to be decoded safely, or not a picture.
+
+    Example:
+        photo = read_photo(Path("photo.tif"))
     """
     with _naming_errors(path), open(path, "rb") as file:
         pixels, alpha, found = _decode(file)
@@ -169,10 +175,10 @@ def read_photo(path: Path) -> Photo:
 
 @contextmanager
 def _naming_errors(path: str | os.PathLike[str]) -> Iterator[None]:
-    """Makes of whatever is raised while a file is read an ImageFileError of one line that names it.
+    """Turns any exception raised while a file is read into an ImageFileError of one line that names the file.
 
     Raises:
-        ImageFileError: Anything was raised, except for lack of memory.
+        ImageFileError: Any exception was raised, except MemoryError.
     """
     try:
         yield
@@ -198,11 +204,11 @@ def _naming_errors(path: str | os.PathLike[str]) -> Iterator[None]:
 
 
 def _identify(file: IO[bytes]) -> str:
-    """The kind of a file, one of `READABLE`, by how it begins.
+    """Returns the format of a file, one of `READABLE`, from its first bytes.
 
     Raises:
-        UnusableKindError: It is of another kind that is known.
-        PIL.UnidentifiedImageError: It is not.
+        UnusableKindError: The file has a known format that cannot be read.
+        PIL.UnidentifiedImageError: The format is unknown.
     """
     head = file.read(64)
     file.seek(0)
@@ -218,7 +224,7 @@ def _identify(file: IO[bytes]) -> str:
         for kind, members in _BRANDS.items():
             if brands & set(members):
                 return kind
-        raise UnusableKindError("a film, not a picture; extract pictures from it first")
+        raise UnusableKindError("a video, not a picture; extract pictures from it first")
     for beginning, message in _OTHERS:
         if head.startswith(beginning):
             raise UnusableKindError(message)
@@ -226,10 +232,10 @@ def _identify(file: IO[bytes]) -> str:
 
 
 def _register_plugin(kind: str) -> None:
-    """Makes Pillow able to read AVIF and HEIF.
+    """Prepares Pillow for reading AVIF or HEIF.
 
     Raises:
-        UnusableKindError: What reads it is not installed.
+        UnusableKindError: The library that reads the format is not installed.
     """
     if kind == "HEIF":
         try:
@@ -245,16 +251,17 @@ def _register_plugin(kind: str) -> None:
 
 @contextmanager
 def _open(file: IO[bytes], *, low_bytes: bool = False) -> Iterator[ImageFile.ImageFile]:
-    """Opens a picture with Pillow, which decodes nothing yet.
+    """Opens a picture with Pillow, without decoding it yet.
 
-    Texts and the colour profile of a PNG, which Pillow refuses if they are large or damaged, are in `info`, read here.
+    The texts and the colour profile of a PNG are read here, because Pillow rejects the file if they are large or
+    damaged.
 
     Args:
         file: The file; it is read from its beginning.
-        low_bytes: Of 16-bit colour give the lower bytes, not the higher ones.
+        low_bytes: Whether to return the low bytes of 16-bit colour instead of the high bytes.
 
     Yields:
-        Pillow's picture, with `info["surroundings"]` of a PNG.
+        A Pillow image; for a PNG, its `info["surroundings"]` holds `png.Surroundings`.
     """
     file.seek(0)
     kind = _identify(file)
@@ -269,7 +276,7 @@ def _open(file: IO[bytes], *, low_bytes: bool = False) -> Iterator[ImageFile.Ima
             _, hidden = metadata.sort_texts(surroundings.texts)
             image.info |= {name: hidden[name] for name in ("xmp", "exif") if name in hidden and name not in image.info}
         if low_bytes:
-            # Pillow has no such mode for grey with transparency; as RGBA its bytes are grey, grey, alpha, alpha.
+            # Pillow has no such mode for grey with transparency; read as RGBA, its bytes are grey, grey, alpha, alpha.
             name, depth = _layout(image)
             swapped = "RGBA" if name == "LA" else f"{name};{_SWAPPED[depth]}"
             image.tile = [
@@ -280,7 +287,7 @@ def _open(file: IO[bytes], *, low_bytes: bool = False) -> Iterator[ImageFile.Ima
 
 
 def _layout(image: ImageFile.ImageFile) -> tuple[str, str]:
-    """Pillow's name for how pixels lie in the file: kind and depth, such as `RGB` and `16B`; empty if that varies."""
+    """Returns Pillow's name for the pixel layout: kind and depth, such as `RGB` and `16B`; empty if it varies."""
     names = {tile.args if isinstance(tile.args, str) else tile.args[0] for tile in image.tile if tile.args}
     kind, _, depth = str(names.pop() if len(names) == 1 else "").partition(";")
     return kind, depth
@@ -291,7 +298,7 @@ def _layout(image: ImageFile.ImageFile) -> tuple[str, str]:
 
 @dataclass
 class _Found:
-    """Metadata as they stand in a file, and what could not be kept of it."""
+    """A file's metadata, with notes on what could not be kept."""
 
     exif: Image.Exif | None = None
     xmp: bytes | None = None
@@ -305,11 +312,11 @@ class _Found:
 
 
 Levels = tuple[np.ndarray, np.ndarray | None]
-"""Pixels, (height, width), (height, width, 3) or CMYK of 8 bits (height, width, 4); and opacity."""
+"""Pixels, (height, width), (height, width, 3) or 8-bit CMYK (height, width, 4), and their opacity if they have any."""
 
 
 def _decode(file: IO[bytes]) -> tuple[np.ndarray, np.ndarray | None, _Found]:
-    """Pixels of a file of any kind, upright, in RGB or grey; opacity; and metadata, with a profile that fits."""
+    """Returns a file's upright pixels in RGB or grey, its opacity, and its metadata with a profile that fits."""
     (pixels, alpha), found = (_decode_tiff if _identify(file) == "TIFF" else _decode_other)(file)
     pixels = _match_profile(pixels, found)
     return pixels, alpha, found
@@ -324,13 +331,13 @@ def _decode_tiff(file: IO[bytes]) -> tuple[Levels, _Found]:
         return (turn_upright(pixels, entry.orientation), _turn_alpha(alpha, entry.orientation)), found
     with _open(file) as image:
         image.seek(entry.frame)
-        image.load()  # which turns it upright
+        image.load()  # this turns it upright
         return _read_levels(image), found
 
 
 def _decode_other(file: IO[bytes]) -> tuple[Levels, _Found]:
     with _open(file) as image:
-        frames = 1 if image.format in ("MPO", "HEIF") else getattr(image, "n_frames", 1)  # these: and its previews
+        frames = 1 if image.format in ("MPO", "HEIF") else getattr(image, "n_frames", 1)  # others are previews
         if frames > 1:
             image.seek(0)
         name, depth = _layout(image)
@@ -345,7 +352,7 @@ def _decode_other(file: IO[bytes]) -> tuple[Levels, _Found]:
 
 
 def turn_upright(image: np.ndarray, orientation: int) -> np.ndarray:
-    """Turns a picture as its EXIF orientation, 1 to 8, says: (height, width[, channels])."""
+    """Turns a picture (height, width[, channels]) upright, given its EXIF orientation, 1 to 8."""
     if orientation > 4:
         image = image.swapaxes(0, 1)
     rows = slice(None, None, -1 if orientation in (3, 4, 7, 8) else 1)
@@ -358,9 +365,9 @@ def _turn_alpha(alpha: np.ndarray | None, orientation: int) -> np.ndarray | None
 
 
 def _read_levels(image: Image.Image) -> Levels:
-    """Pixels and opacity of a picture of any mode."""
+    """Returns the pixels and opacity of a Pillow image of any mode."""
     if image.mode.startswith(("I", "F")):
-        levels = np.asarray(image)  # mode I, of 32 bits, is how some Pillow versions hold 16 bits
+        levels = np.asarray(image)  # some Pillow versions hold 16 bits in mode I, which has 32 bits
         if image.mode == "F" or levels.min() < 0 or levels.max() > 65535:
             raise ValueError(f"{levels.dtype} pixels of unknown range; expected 8 or 16 bits")
         levels = levels.astype(np.uint16)
@@ -376,7 +383,7 @@ def _read_levels(image: Image.Image) -> Levels:
 
 
 def _read_16_bits(file: IO[bytes], high_bytes: Image.Image, *, is_grey: bool) -> Levels:
-    """16-bit levels from two pictures of bytes."""
+    """Combines two pictures of bytes into 16-bit levels."""
     with _open(file, low_bytes=True) as low_bytes:
         if is_grey:
             parts = np.asarray(low_bytes).astype(np.uint16)
@@ -389,7 +396,7 @@ def _read_16_bits(file: IO[bytes], high_bytes: Image.Image, *, is_grey: bool) ->
 
 
 def _match_profile(pixels: np.ndarray, found: _Found) -> np.ndarray:
-    """Converts CMYK to RGB, and leaves out a profile that does not fit: then CMYK is converted by plain subtraction."""
+    """Converts CMYK to RGB. A profile that does not fit is dropped, and CMYK is then converted by plain subtraction."""
     space = "GRAY" if pixels.ndim == 2 else "CMYK" if pixels.shape[2] == _CMYK_CHANNELS else "RGB"
     profile, found.profile = found.profile, None
     fault = find_fault(profile, space) if profile else None
@@ -428,7 +435,7 @@ def _find_in_pillow(image: ImageFile.ImageFile) -> _Found:
     try:
         found.exif = Image.Image.getexif(image)
         found.dpi = _resolution(info.get("dpi")) or _resolution_of_exif(found.exif)
-    except Exception:  # Pillow raises many kinds on damaged entries, which are no reason to lose the picture
+    except Exception:  # Pillow raises many kinds for damaged entries, which should not cost the picture
         found.exif = None
         found.notes.append("EXIF data is damaged")
     xmp = info.get("xmp")
@@ -460,7 +467,7 @@ def _decode_comment(comment: bytes | str) -> str:
 
 
 def _notes_of_companions(image: ImageFile.ImageFile, xmp: bytes | None) -> list[str]:
-    """What belongs to a picture and is not a part of it."""
+    """Returns notes on data that accompanies a picture but is not kept."""
     notes = []
     bits = image.info.get("bit_depth") or _bit_depth(image)
     if bits > 8:
@@ -480,7 +487,7 @@ _EXTENDED_XMP = b"http://ns.adobe.com/xmp/extension/\0"
 
 
 def _bit_depth(image: ImageFile.ImageFile) -> int:
-    """Bits of each channel of an AVIF, which Pillow cuts to 8."""
+    """Returns the bits per channel of an AVIF, which Pillow reduces to 8."""
     if image.format != "AVIF" or image.fp is None:
         return 8
     image.fp.seek(0)
@@ -489,7 +496,7 @@ def _bit_depth(image: ImageFile.ImageFile) -> int:
 
 
 def _orientation(exif: Image.Exif | None, xmp: bytes | str | None) -> int:
-    """How a picture lies in its file, 1 to 8; 1 where nothing of the kind is said."""
+    """Returns the orientation of a picture, 1 to 8, from its EXIF or XMP data; 1 if neither states it."""
     value = exif.get(ExifTags.Base.Orientation) if exif is not None else None
     if value is None and xmp:
         text = xmp.decode("utf-8", "replace") if isinstance(xmp, bytes) else xmp
@@ -499,7 +506,7 @@ def _orientation(exif: Image.Exif | None, xmp: bytes | str | None) -> int:
 
 
 def _resolution(dpi: tuple[float, float] | None) -> tuple[float, float] | None:
-    """Pixels per inch, if they are numbers that somebody can have meant."""
+    """Returns pixels per inch, or None if the numbers are implausible."""
     numbers = tuple(float(number) for number in dpi or ())
     if len(numbers) != 2 or not all(0 < number < 2**31 for number in numbers):
         return None
@@ -507,7 +514,7 @@ def _resolution(dpi: tuple[float, float] | None) -> tuple[float, float] | None:
 
 
 def _resolution_of_exif(exif: Image.Exif | None) -> tuple[float, float] | None:
-    """Pixels per inch; None where the unit is unknown, so that only the shape of pixels is told."""
+    """Returns pixels per inch; None without a unit, because the numbers then give only the pixels' aspect ratio."""
     unit = exif.get(ExifTags.Base.ResolutionUnit, 2) if exif else 1
     if exif is None or unit not in (2, 3):
         return None

@@ -1,4 +1,4 @@
-"""Pictures to files: what each format holds, and writing it whole or not at all."""
+"""Encodes pictures as files, and knows what each format can store."""
 
 import os
 import zlib
@@ -30,36 +30,36 @@ SAVE_OPTIONS: dict[str, dict[str, Any]] = {
     ".tiff": {"format": "TIFF"},
     ".webp": {"format": "WEBP", "lossless": True},
 }
-"""Pillow's options by ending, in lower case, of all formats that are written."""
+"""Maps the endings of all writable formats, in lower case, to Pillow's options."""
 
 WITH_QUALITY = (".jfif", ".jpe", ".jpeg", ".jpg", ".webp")
 
 LONGEST_SIDE = {"JPEG": 65_500, "WEBP": 16_383, "PNG": 2**31 - 1, "TIFF": 2**31 - 1, "BMP": 2**31 - 1}
-"""Pixels of the longer side at most; of JPEG that is libjpeg's limit."""
+"""Maximum length of a side in pixels, by format; JPEG's is the limit of libjpeg."""
 
 _MARKER = 65_533
-"""Bytes of one marker of a JPEG."""
+"""Maximum size of a JPEG marker, in bytes."""
 
 _STANDARD_COLOUR = {
     b"sRGB": None,
     b"gAMA": (45455).to_bytes(4, "big"),
     b"cHRM": b"".join(n.to_bytes(4, "big") for n in (31270, 32900, 64000, 33000, 30000, 60000, 15000, 6000)),
 }
-"""PNG's chunks, with the content in which they say no more than that colours are sRGB; None for any."""
+"""PNG chunks that say only that colours are sRGB, with their content in that case; None for any content."""
 
 
 def check_format(path: Path, height: int = 1, width: int = 1, *, is_deep: bool = False, channels: int = 4) -> None:
-    """Refuses what cannot be written, before it is computed.
+    """Checks that a picture can be written, before it is computed.
 
     Args:
-        path: Where to.
-        height: Rows of the picture, in pixels.
-        width: Columns, in pixels.
-        is_deep: Whether it has 16 bits.
-        channels: 1 to 4.
+        path: Path of the file.
+        height: Height of the picture in pixels.
+        width: Width of the picture in pixels.
+        is_deep: Whether the picture has 16 bits.
+        channels: Number of channels, 1 to 4.
 
     Raises:
-        ConfigError: No format has the path's ending, or it holds no picture of that size.
+        ConfigError: The path's ending is unknown, or its format cannot store a picture of that size.
     """
     suffix = path.suffix.lower()
     if suffix not in SAVE_OPTIONS:
@@ -68,29 +68,31 @@ def check_format(path: Path, height: int = 1, width: int = 1, *, is_deep: bool =
     longest = LONGEST_SIDE[name]
     if max(height, width) > longest:
         raise ConfigError(
-            f"cannot write {path}: {name} holds at most {longest} pixels a side, and the picture would have "
+            f"cannot write {path}: {name} is limited to {longest} pixels per side, and the picture would have "
             f"{width}x{height}. Write a .png or .tif, or cut it into parts."
         )
     size = height * width * channels * (2 if is_deep and name == "TIFF" else 1)
     if name in ("TIFF", "BMP") and size > tiff.MAX_BYTES:
         raise ConfigError(
-            f"cannot write {path}: {name} holds 4 GB, and {width}x{height} pixels may need {size / 1e9:.1f} GB. "
-            "Write a .png."
+            f"cannot write {path}: {name} is limited to 4 GB, and {width}x{height} pixels may need "
+            f"{size / 1e9:.1f} GB. Write a .png."
         )
 
 
 def write_image(path: str | os.PathLike[str], image: np.ndarray) -> None:
-    """Write an array as a picture in the format of the path's ending; either the whole file appears or none.
+    """Writes an array as a picture file, in the format of the path's ending.
 
-    Missing folders are created. JPEG has quality 95 and full colour resolution; WebP is lossless.
+    The file appears complete or not at all. Missing folders are created. JPEG is written with quality 95 and full
+    colour resolution; WebP is lossless.
 
     Args:
-        path: Where to; an existing file is replaced. Endings: .bmp, .jfif, .jpe, .jpeg, .jpg, .png, .tif, .tiff, .webp.
-        image: uint8; RGB (height, width, 3), grey (height, width), or RGBA (height, width, 4), which JPEG and
-            BMP do not hold. uint16 likewise, which PNG and TIFF hold.
+        path: Path of the file; an existing file is replaced. Its ending is one of .bmp, .jfif, .jpe, .jpeg, .jpg, .png,
+            .tif, .tiff and .webp.
+        image: RGB (height, width, 3), grey (height, width), or RGBA (height, width, 4) except for JPEG and BMP; uint8,
+            or uint16 for PNG and TIFF.
 
     Raises:
-        ConfigError: Unknown ending, or an array that is no picture of that format.
+        ConfigError: The ending is unknown, or the format cannot store the array.
         ImageFileError: The file cannot be written.
 
     Example:
@@ -106,26 +108,32 @@ def write_image(path: str | os.PathLike[str], image: np.ndarray) -> None:
             f"and TIFF, received {image.dtype} of shape {image.shape}; round with pixels.to_uint8."
         )
     if not image.size:
-        raise ConfigError(f"image must hold pixels, received shape {image.shape}.")
+        raise ConfigError(f"image must contain pixels, received shape {image.shape}.")
     if is_deep and name not in ("PNG", "TIFF"):
-        raise ConfigError(f"cannot write {path}: {name} holds no 16 bits; use .png or .tif, or pixels.to_8_bits.")
+        raise ConfigError(f"cannot write {path}: {name} cannot store 16 bits; use .png or .tif, or pixels.to_8_bits.")
     if name in ("BMP", "JPEG") and image.shape[2:] == (4,):
-        raise ConfigError(f"cannot write {path}: {name} holds no transparency; use .png or three channels.")
+        raise ConfigError(f"cannot write {path}: {name} cannot store transparency; use .png or three channels.")
     has_alpha = image.shape[2:] == (4,)
     save_photo(path, Photo(image[..., :3], image[..., 3]) if has_alpha else Photo(image))
 
 
 def save_photo(path: Path, photo: Photo, quality: int | None = None) -> None:
-    """Writes a photograph, with what belongs to it, in the format of the path's ending; the whole file appears or none.
+    """Writes a photo with everything that belongs to it, in the format of the path's ending.
+
+    The file appears complete or not at all.
 
     Args:
-        path: Where to; an existing file is replaced, missing folders are created.
-        photo: The photograph; what the format cannot hold is left out as by `fit_to_format`, which tells it in notes.
-        quality: Of JPEG and WebP, 1 to 100; None for JPEG at 95 and lossless WebP. JPEG keeps full colour resolution.
+        path: Path of the file; an existing file is replaced, and missing folders are created.
+        photo: The photo. What the format cannot store is left out; `fit_to_format` tells what that is.
+        quality: Quality of JPEG and WebP, 1 to 100; None for JPEG at 95 and lossless WebP. JPEG keeps full colour
+            resolution.
 
     Raises:
         ConfigError: The ending is unknown, or the picture is too large for the format.
         ImageFileError: The file cannot be written.
+
+    Example:
+        save_photo(Path("photo.webp"), read_photo(Path("photo.tif")), quality=90)
     """
     suffix = path.suffix.lower()
     check_format(path, *photo.pixels.shape[:2], is_deep=photo.pixels.dtype == np.uint16)
@@ -143,10 +151,10 @@ def save_photo(path: Path, photo: Photo, quality: int | None = None) -> None:
 
 @contextmanager
 def _naming_errors(path: Path) -> Iterator[None]:
-    """Makes of whatever is raised while a file is written an ImageFileError of one line that names it.
+    """Turns any exception raised while a file is written into an ImageFileError of one line that names the file.
 
     Raises:
-        ImageFileError: Anything was raised, except for lack of memory.
+        ImageFileError: Any exception was raised, except MemoryError.
     """
     try:
         yield
@@ -160,18 +168,18 @@ def _naming_errors(path: Path) -> Iterator[None]:
         raise ImageFileError(f"cannot write {path} ({reason}); try another format.") from error
 
 
-# === What formats hold ===
+# === What formats can store ===
 
 
 def fit_to_format(photo: Photo, suffix: str) -> Photo:
-    """Takes away what a format cannot hold, adapts metadata to the size of the picture, and adds a note for each loss.
+    """Removes what a format cannot store, adapts metadata to the picture's size, and adds a note for each loss.
 
     Args:
-        photo: The photograph.
+        photo: The photo.
         suffix: Ending of the file, such as `.jpg`.
 
     Returns:
-        A photograph that `save_photo` writes as it is.
+        A photo that `save_photo` writes without further losses.
     """
     name = SAVE_OPTIONS[suffix.lower()]["format"]
     photo = _fit_metadata(_fit_pixels(_fit_size(photo), name), name)
@@ -179,7 +187,7 @@ def fit_to_format(photo: Photo, suffix: str) -> Photo:
 
 
 def _fit_size(photo: Photo) -> Photo:
-    """Metadata that are true of the picture's own size."""
+    """Adapts metadata to the picture's own size."""
     new = photo.pixels.shape[:2]
     old, notes, exif, xmp, dpi = photo.measured or new, list(photo.notes), photo.exif, photo.xmp, photo.dpi
     if dpi is not None and old != new and metadata.is_of_microscope(exif):
@@ -195,7 +203,7 @@ def _fit_size(photo: Photo) -> Photo:
 
 
 def _fit_pixels(photo: Photo, name: str) -> Photo:
-    """Pixels of a depth and kind that the format holds."""
+    """Converts pixels to a depth and kind that the format can store."""
     pixels, alpha, profile, notes = photo.pixels, photo.alpha, photo.icc_profile, list(photo.notes)
     if pixels.dtype == np.uint16 and name in ("JPEG", "WEBP", "BMP"):
         pixels = to_8_bits(pixels)
@@ -203,13 +211,13 @@ def _fit_pixels(photo: Photo, name: str) -> Photo:
         notes.append(f"16 bits rounded to 8 for {name}")
     if alpha is not None and name in ("JPEG", "BMP"):
         pixels, alpha = lay_over_white(pixels, alpha), None
-        notes.append(f"transparency laid over white for {name}")
+        notes.append(f"transparency blended with white for {name}")
     if profile is not None:
         fault = find_fault(profile, "GRAY" if pixels.ndim == 2 else "RGB")
         if fault:
             profile = None
             notes.append(f"{fault} left out")
-    if profile is not None and name == "WEBP" and pixels.ndim == 2:  # which has no grey
+    if profile is not None and name == "WEBP" and pixels.ndim == 2:  # WebP has no grey
         try:
             converted, profile = convert_to_srgb(Image.fromarray(pixels), profile)
             pixels = np.array(converted)
@@ -220,10 +228,10 @@ def _fit_pixels(photo: Photo, name: str) -> Photo:
 
 
 def _fit_metadata(photo: Photo, name: str) -> Photo:
-    """Metadata that the format holds; one note tells what it does not."""
+    """Removes metadata that the format cannot store, and adds one note that lists it."""
     kept = {"icc_profile": name != "BMP", "exif": name != "BMP", "xmp": name != "BMP"}
     kept |= {"iptc": name in ("JPEG", "PNG", "TIFF"), "texts": name == "PNG", "colour": name == "PNG"}
-    names = {"icc_profile": "colour profile", "exif": "EXIF data", "xmp": "XMP", "iptc": "IPTC", "texts": "texts"}
+    names = {"icc_profile": "a colour profile", "exif": "EXIF data", "xmp": "XMP", "iptc": "IPTC", "texts": "texts"}
     lost = [words for field, words in names.items() if not kept[field] and getattr(photo, field)]
     texts = photo.texts if kept["texts"] else ()
     if name == "JPEG" and photo.texts:
@@ -232,8 +240,8 @@ def _fit_metadata(photo: Photo, name: str) -> Photo:
             lost.remove("texts")
     special = [chunk for chunk, content in photo.colour if _STANDARD_COLOUR.get(chunk, b"") not in (None, content)]
     if not kept["colour"] and special and not photo.icc_profile:
-        lost.append(f"colours as PNG describes them ({b', '.join(special).decode()})")
-    notes = (*photo.notes, f"{name} holds no {' or '.join(lost)}") if lost else photo.notes
+        lost.append(f"PNG's colour description ({b', '.join(special).decode()})")
+    notes = (*photo.notes, f"{name} cannot store {' or '.join(lost)}") if lost else photo.notes
     changes: dict[str, Any] = {field: None for field in ("icc_profile", "exif", "xmp", "iptc") if not kept[field]}
     return replace(photo, notes=notes, texts=texts, colour=photo.colour if kept["colour"] else (), **changes)
 
@@ -242,23 +250,23 @@ _SHED = (ExifTags.Base.MakerNote, ExifTags.Base.UserComment)
 
 
 def _fit_jpeg(photo: Photo) -> Photo:
-    """Metadata that go into JPEG's markers, which have 64 KB each."""
+    """Removes metadata that exceeds the 64 KB of a JPEG marker."""
     exif, notes, changes = photo.exif, list(photo.notes), dict[str, Any]()
     while exif is not None and len(exif.tobytes()) > _MARKER:
         exif, what = _shed_largest(exif)
-        notes.append(f"{what} left out, as JPEG holds 64 KB of EXIF data")
+        notes.append(f"{what} left out, because JPEG stores only 64 KB of EXIF data")
     for name, words, limit in (("xmp", "XMP", _MARKER - 29), ("iptc", "IPTC", _MARKER - 28)):
         if len(getattr(photo, name) or b"") > limit:
             changes[name] = None
-            notes.append(f"{words} left out, as JPEG holds 64 KB of it")
+            notes.append(f"{words} left out, because JPEG stores only 64 KB of it")
     if any(len(text.encode("utf-8", "replace")) > _MARKER for _, text in photo.texts):
         changes["texts"] = ()
-        notes.append("comment left out, as JPEG holds 64 KB of it")
+        notes.append("comment left out, because JPEG stores only 64 KB of it")
     return replace(photo, exif=exif, notes=tuple(notes), **changes)
 
 
 def _shed_largest(exif: Image.Exif) -> tuple[Image.Exif | None, str]:
-    """EXIF data without the maker note; if there is none, without the largest entry; and what that was."""
+    """Returns EXIF data without the maker note, or else without the largest entry, and the name of what was removed."""
     copy = metadata.copy_exif(exif)
     details = copy.get(ExifTags.IFD.Exif, {})
     if ExifTags.Base.MakerNote in details:
@@ -312,7 +320,7 @@ def _encode_tiff(file: IO[bytes], photo: Photo) -> None:
 
 
 def _encode_with_pillow(path: Path, photo: Photo, suffix: str, quality: int | None) -> None:
-    """JPEG, WebP and BMP."""
+    """Writes JPEG, WebP or BMP."""
     options: dict[str, Any] = dict(SAVE_OPTIONS[suffix])
     if suffix in WITH_QUALITY and quality is not None:
         options |= {"quality": quality, "lossless": False}
@@ -331,7 +339,7 @@ def _encode_with_pillow(path: Path, photo: Photo, suffix: str, quality: int | No
 
 
 def _with_resolution(photo: Photo) -> Image.Exif | None:
-    """EXIF data with the resolution, which stands nowhere else in a WebP."""
+    """Returns EXIF data with the resolution, which WebP can store nowhere else."""
     if not photo.dpi:
         return photo.exif
     exif = metadata.copy_exif(photo.exif)
@@ -341,7 +349,7 @@ def _with_resolution(photo: Photo) -> Image.Exif | None:
 
 
 def _jpeg_markers(photo: Photo) -> bytes:
-    """XMP and IPTC as JPEG's markers, which Pillow 10 does not write."""
+    """Returns XMP and IPTC as JPEG markers, which Pillow 10 does not write."""
     markers = b""
     if photo.xmp:
         content = b"http://ns.adobe.com/xap/1.0/\0" + photo.xmp

@@ -1,4 +1,4 @@
-"""Picture files by name: in folders, by globs, one by one."""
+"""Finds picture files in folders and with globs."""
 
 import fnmatch
 import glob
@@ -16,28 +16,32 @@ IMAGE_SUFFIXES = (
     *((".avif",) if "avif" in features.modules and features.check("avif") else ()),
     *((".heic", ".heif") if find_spec("pillow_heif") else ()),
 )
-"""Endings, in lower case, by which picture files are found in folders: those of kinds that this installation reads."""
+"""Endings, in lower case, of the picture files that are found in folders: the formats that this installation reads."""
 
 
 def find_images(path_or_glob: str | os.PathLike[str]) -> list[Path]:
-    """List the picture files that an argument names.
+    """Lists the picture files in a folder, or those that match a glob.
 
     Args:
         path_or_glob: A file, which is listed whatever its ending; a folder, searched recursively; or a glob
-            such as `"photos/**/*.jpg"`. Hidden files and folders within are ignored. Linked folders are searched
-            too, each folder once.
+            such as `"photos/**/*.jpg"`. Hidden files and subfolders are ignored. Symbolic links to folders are
+            followed, and each folder is searched once.
 
     Returns:
         Sorted paths, at least one.
 
     Raises:
-        DataError: Nothing is there, or nothing that ends like a picture.
+        DataError: There is no such file or folder, or no file with a picture's ending.
+
+    Example:
+        for path in find_images("photos"):
+            print(path)
     """
     return find_images_and_others(path_or_glob)[0]
 
 
 def find_images_and_others(path_or_glob: str | os.PathLike[str]) -> tuple[list[Path], Counter[str]]:
-    """As `find_images`, with the number of visible files of each ending that is no picture's, in lower case."""
+    """Returns the paths of `find_images`, and the number of other visible files by ending, in lower case."""
     where = Path(path_or_glob).expanduser()
     if where.is_file():
         return [where], Counter()
@@ -56,23 +60,23 @@ def find_images_and_others(path_or_glob: str | os.PathLike[str]) -> tuple[list[P
 
 
 def describe_endings(endings: Counter[str]) -> str:
-    """Numbers of files for people: `3 .heic, 1 without ending`."""
+    """Returns the numbers of files by ending as text: `3 .heic, 1 without ending`."""
     return ", ".join(f"{number} {ending or 'without ending'}" for ending, number in endings.most_common())
 
 
 def _list_all(folder: Path) -> list[Path]:
-    """What is visible below a folder, in linked folders too."""
+    """Returns everything visible below a folder, including linked folders."""
     return [entry for below in _list_folders(folder) for entry in _list_visible(below)]
 
 
 def _list_folders(folder: Path) -> list[Path]:
-    """A folder and the visible ones below, each once: by the path without links where there is one."""
+    """Returns a folder and all visible folders below it, each once, preferably by a path without links."""
     listed: dict[str, Path] = {}
     waiting, links = [folder], list[Path]()
     while waiting or links:
         below = waiting.pop() if waiting else links.pop(0)
         real = os.path.realpath(below)
-        # A link to a folder above leads back here, through all that lies beside.
+        # A link to a parent folder would lead back here, and into everything next to this folder.
         leads_back = below != folder and os.path.realpath(below.parent).startswith(os.path.join(real, ""))
         if real in listed or leads_back:
             continue
@@ -84,7 +88,7 @@ def _list_folders(folder: Path) -> list[Path]:
 
 
 def _list_visible(folder: Path) -> list[Path]:
-    """What is in a folder and not hidden, sorted; nothing of a folder that may not be read."""
+    """Returns the visible entries of a folder, sorted; none if the folder may not be read."""
     try:
         return sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
     except OSError:
@@ -92,7 +96,7 @@ def _list_visible(folder: Path) -> list[Path]:
 
 
 def _match(pattern: Path) -> list[Path]:
-    """What matches a glob, each once; `**` takes linked folders, but does not go round in circles as `glob` does."""
+    """Returns the paths that match a glob, each once. `**` follows links, but not in circles as `glob` does."""
     parts = pattern.parts
     plain = next(index for index, part in enumerate(parts) if glob.has_magic(part))
     found = [Path(*parts[:plain])]

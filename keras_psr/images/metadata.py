@@ -1,4 +1,4 @@
-"""Metadata of pictures: what is kept of EXIF, XMP, IPTC and texts, and what changes in it when pixels do.
+"""Metadata of pictures: which EXIF, XMP, IPTC and texts are kept, and how they change when the pixels change.
 
 References:
     Exif 3.0 (CIPA DC-008); TIFF 6.0; GeoTIFF (OGC 19-008r4); XMP part 3 and IIM of IPTC, as Photoshop stores them.
@@ -12,16 +12,16 @@ from typing import Any
 from PIL import ExifTags, Image
 
 IPTC_RESOURCE = 0x0404
-"""Photoshop's number of IPTC records among its resources."""
+"""Number of the IPTC records among Photoshop's resources."""
 
 IN_PLACE = {
     *(254, 255, 256, 257, 258, 259, 262, 263, 264, 265, 266, 273, 274, 277, 278, 279, 280, 281, 282, 283, 284, 288),
     *(289, 290, 291, 296, 301, 317, 318, 319, 320, 321, 322, 323, 324, 325, 330, 332, 333, 334, 338, 339, 340, 341),
     *(347, 512, 513, 514, 515, 517, 518, 519, 520, 521, 529, 530, 531, 532, 700, 33723, 34377, 34675),
     *(ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo, ExifTags.IFD.Interop),
-    *range(0x5001, 0x5114),  # what Windows adds for its own use: thumbnails, tables, pixels per unit
+    *range(0x5001, 0x5114),  # added by Windows for its own use: thumbnails, tables, pixels per unit
 }
-"""TIFF tags that describe how pixels lie in the file, or that stand elsewhere in a `Photo`: not copied as EXIF."""
+"""TIFF tags not copied as EXIF: they describe the layout of pixels, or have their own field in `Photo`."""
 
 _LAYERS = {37724: "Photoshop's layers", 50255: "Photoshop's annotations"}
 
@@ -43,14 +43,14 @@ Size = tuple[int, int]
 
 
 def keep_exif(exif: Image.Exif, orientation: int) -> tuple[Image.Exif | None, list[str]]:
-    """What stays of a file's EXIF data when the pixels are stored anew, upright.
+    """Returns the EXIF data that remains valid when the pixels are stored again, upright.
 
     Args:
-        exif: What the file says.
-        orientation: How the picture lay in the file, 1 to 8.
+        exif: EXIF data of the file.
+        orientation: Orientation of the picture in the file, 1 to 8.
 
     Returns:
-        The data without what cannot be written again, None if nothing is left; and notes.
+        The data without entries that cannot be written, or None if nothing is left; and notes.
     """
     kept, notes = Image.Exif(), []
     for tag, value in exif.items():
@@ -76,7 +76,7 @@ def keep_exif(exif: Image.Exif, orientation: int) -> tuple[Image.Exif | None, li
 
 
 def _turn(entries: dict[int, Any], *, is_sideways: bool) -> None:
-    """Adapts details to a picture that is turned upright: places in it are left out."""
+    """Adapts entries to a picture that is turned upright; entries that give positions in it are removed."""
     for tag in _SUBJECT:
         entries.pop(tag, None)
     for (first, _), (second, _) in [_FOCAL_PLANE, _SIZES] if is_sideways else []:
@@ -85,7 +85,7 @@ def _turn(entries: dict[int, Any], *, is_sideways: bool) -> None:
 
 
 def copy_exif(exif: Image.Exif | None) -> Image.Exif:
-    """Another EXIF object, whose directories may be changed."""
+    """Returns a copy of EXIF data whose directories may be changed."""
     copy = Image.Exif()
     for tag, value in (exif or {}).items():
         copy[tag] = dict(value) if isinstance(value, dict) else value
@@ -101,7 +101,7 @@ def _is_writable(exif: Image.Exif) -> bool:
 
 
 def _keep_writable(exif: Image.Exif) -> Image.Exif | None:
-    """The entries that can be written, each tried alone."""
+    """Returns the entries that can be written, trying each separately."""
     kept = Image.Exif()
     for tag, value in exif.items():
         if isinstance(value, dict):
@@ -120,7 +120,7 @@ def _can_stand_in(folder: int, tag: int, value: Any) -> bool:
 
 
 def is_of_microscope(exif: Image.Exif | None) -> bool:
-    """Whether the data are a microscope's, whose resolution is that of the specimen."""
+    """Returns whether the data comes from a microscope, so that the resolution is that of the specimen."""
     if exif is None:
         return False
     return any(tag in _MICROSCOPE for tag in exif) or _describe(exif).startswith(_MICROSCOPE_TEXTS)
@@ -132,15 +132,15 @@ def _describe(exif: Image.Exif) -> str:
 
 
 def resize_exif(exif: Image.Exif, old: Size, new: Size) -> tuple[Image.Exif, list[str]]:
-    """EXIF data of a picture that has another size now: what is told in pixels is scaled, or left out with a note.
+    """Adapts EXIF data to a new picture size: values in pixels are scaled, or left out with a note.
 
     Args:
-        exif: Data of a picture of the old size.
-        old: Height and width of that.
-        new: Height and width of the new picture.
+        exif: EXIF data of the picture in its old size.
+        old: Old height and width.
+        new: New height and width.
 
     Returns:
-        The same object if nothing changes; and notes.
+        The adapted data, which is the same object if nothing changes; and notes.
     """
     copy, notes, factors = copy_exif(exif), [], (new[0] / old[0], new[1] / old[1])
     details = copy.get(ExifTags.IFD.Exif, {})
@@ -155,7 +155,7 @@ def resize_exif(exif: Image.Exif, old: Size, new: Size) -> tuple[Image.Exif, lis
 
 
 def _resize_details(details: dict[int, Any], factors: tuple[float, float]) -> None:
-    """Scales what a camera says in pixels; what is damaged is taken away."""
+    """Scales a camera's values in pixels, and removes damaged ones."""
     down, right = factors
     for tag, factor in ((_FOCAL_PLANE[0][0], right), (_FOCAL_PLANE[1][0], down)):
         if tag in details:
@@ -169,20 +169,20 @@ def _resize_details(details: dict[int, Any], factors: tuple[float, float]) -> No
 
 
 def _scale_pairs(values: Iterable[int], factors: tuple[float, float]) -> tuple[int, ...]:
-    """Horizontal and vertical numbers in turn; a single third one is a diameter."""
+    """Scales alternating horizontal and vertical numbers; a third number is a diameter."""
     return tuple(round(value * factors[1 - index % 2]) for index, value in enumerate(values))
 
 
 def _resize_tags(exif: Image.Exif, factors: tuple[float, float]) -> list[str]:
-    """Scales or takes away tags of maps, microscopes and raw files."""
+    """Scales or removes tags of maps, microscopes and raw files."""
     notes = []
     if is_of_microscope(exif):
-        notes.append("the microscope's own data left out, as they tell of pixels")
+        notes.append("the microscope's own data left out, because it refers to pixels")
         _remove(exif, {*_MICROSCOPE, ExifTags.Base.ImageDescription})
-    if _describe(exif).startswith('{"shape":'):  # as tifffile describes what it writes
+    if _describe(exif).startswith('{"shape":'):  # tifffile's description
         _remove(exif, {ExifTags.Base.ImageDescription})
     if _remove(exif, _GEOGRAPHIC):
-        notes.append("geographic coefficients left out, as they tell of pixels")
+        notes.append("geographic coefficients left out, because they refer to pixels")
     _remove(exif, _RAW)
     try:
         _resize_map(exif, factors)
@@ -200,9 +200,9 @@ def _remove(exif: Image.Exif, tags: set[int]) -> bool:
 
 
 def _resize_map(exif: Image.Exif, factors: tuple[float, float]) -> None:
-    """Lets a map's pixels lie where they lay.
+    """Adapts a map's georeference so that every pixel keeps its location.
 
-    Pixels are counted from the corner of the first one, or from its middle where the keys say that pixels are points.
+    Pixel coordinates begin at the corner of the first pixel, or at its centre if the keys say that pixels are points.
     """
     down, right = factors
     keys = tuple(exif.get(_GEO_KEYS, ()))
@@ -245,20 +245,20 @@ _STALE_NAMES = r"xmpNote:HasExtendedXMP|hdrgm:\w+|HDRGainMap:\w+|GCamera:(?:Moti
 
 
 def has_gain_map(xmp: bytes | None) -> bool:
-    """Whether an XMP packet tells of a gain map, by which a second picture makes the first one brighter (Ultra HDR)."""
+    """Returns whether an XMP packet describes a gain map, a second picture that brightens the first one (Ultra HDR)."""
     return xmp is not None and (b"hdrgm:" in xmp or b"HDRGainMap" in xmp)
 
 
 def resize_xmp(xmp: bytes, old: Size, new: Size) -> bytes | None:
-    """An XMP packet of a picture that is upright and has another size now, without what belonged to other pictures.
+    """Adapts an XMP packet to an upright picture of a new size, and removes what refers to other pictures.
 
     Args:
         xmp: The packet.
-        old: Height and width of the picture that it tells of.
+        old: Height and width of the picture that the packet describes.
         new: Height and width of the new picture.
 
     Returns:
-        The packet, in which nothing else changes; None if it is not UTF-8.
+        The packet, otherwise unchanged; None if it is not UTF-8.
     """
     try:
         text = xmp.decode("utf-8")
@@ -277,7 +277,7 @@ def resize_xmp(xmp: bytes, old: Size, new: Size) -> bytes | None:
 
 
 def _set_values(text: str, names: str, change: Callable[[str], str]) -> str:
-    """Changes values of properties, which are attributes or elements."""
+    """Changes the values of properties, whether they are attributes or elements."""
     attribute = re.compile(rf"(\s(?:{names})=)([\"'])([^\"'<]*)\2")
     element = re.compile(rf"(<({names})>)([^<]*)(</\2>)")
     text = attribute.sub(lambda match: f"{match[1]}{match[2]}{change(match[3])}{match[2]}", text)
@@ -285,7 +285,7 @@ def _set_values(text: str, names: str, change: Callable[[str], str]) -> str:
 
 
 def _scale_text(value: str, factor: float) -> str:
-    """A whole number, a decimal or a fraction times a factor, as its like; anything else as it is."""
+    """Multiplies an integer, a decimal or a fraction, keeping its form; returns anything else unchanged."""
     number, slash, denominator = value.strip().partition("/")
     try:
         scaled = float(number) * factor
@@ -298,7 +298,7 @@ def _scale_text(value: str, factor: float) -> str:
 
 
 def split_resources(data: bytes) -> dict[int, bytes]:
-    """Photoshop's resources by number; what is damaged ends them."""
+    """Returns Photoshop's resources by number, up to the first damaged one."""
     return dict(_read_resources(data))
 
 
@@ -315,12 +315,12 @@ def _read_resources(data: bytes) -> Iterator[tuple[int, bytes]]:
 
 
 def wrap_iptc(iptc: bytes) -> bytes:
-    """IPTC records as Photoshop's only resource."""
+    """Returns IPTC records as the only one of Photoshop's resources."""
     return b"8BIM" + struct.pack(">HHI", IPTC_RESOURCE, 0, len(iptc)) + iptc + bytes(len(iptc) % 2)
 
 
 def note_resources(resources: Iterable[int]) -> list[str]:
-    """What is lost of Photoshop's resources that somebody made on purpose, and that tells of pixels."""
+    """Returns notes on lost Photoshop resources that a user made and that refer to pixels."""
     numbers = set(resources)
     kinds = {"guides": {1032}, "slices": {1050}, "paths": {*range(2000, 2998), 2999}}
     lost = [name for name, members in kinds.items() if numbers & members]
@@ -333,13 +333,13 @@ _NUMBERS_OF_OTHERS = ("png:", "Thumb::", "exif:", "tiff:", "jpeg:", "thumbnail:"
 
 
 def sort_texts(texts: Iterable[tuple[str, str]]) -> tuple[list[tuple[str, str]], dict[str, bytes]]:
-    """Divides PNG's texts into texts and what software hides in texts.
+    """Separates PNG's texts from metadata that software stores as text.
 
-    What repeats numbers of the file or of its EXIF data under `_NUMBERS_OF_OTHERS` is left out: they are no longer
-    true, and the EXIF data are kept.
+    Texts under `_NUMBERS_OF_OTHERS`, which repeat numbers of the file or of its EXIF data, are left out: they are no
+    longer true, and the EXIF data is kept.
 
     Returns:
-        Texts; and by name `xmp`, `exif`, `iptc`, `8bim`.
+        The texts; and the metadata by name: `xmp`, `exif`, `iptc`.
     """
     kept, hidden = [], {}
     for keyword, text in texts:
@@ -353,7 +353,7 @@ def sort_texts(texts: Iterable[tuple[str, str]]) -> tuple[list[tuple[str, str]],
 
 
 def _read_raw_profile(kind: str, text: str) -> dict[str, bytes]:
-    """What ImageMagick writes: a name, a length, and hexadecimal digits."""
+    """Reads metadata as ImageMagick writes it: a name, a length, and hexadecimal digits."""
     words = text.split()
     try:
         data = bytes.fromhex("".join(words[2:]))
@@ -371,7 +371,7 @@ def _read_raw_profile(kind: str, text: str) -> dict[str, bytes]:
 
 
 def raw_profile(kind: str, data: bytes) -> str:
-    """The text in which ImageMagick and ExifTool keep data that PNG has no chunk for."""
+    """Returns metadata as the text in which ImageMagick and ExifTool store it when PNG has no chunk for it."""
     digits = data.hex()
     lines = "\n".join(digits[at : at + 72] for at in range(0, len(digits), 72))
     return f"\n{kind}\n{len(data):8}\n{lines}\n"

@@ -1,4 +1,4 @@
-"""Scores of one picture: PSNR and SSIM against a reference, and the strength of an upsampling grid."""
+"""Metrics of one picture: PSNR and SSIM against a reference, and the strength of an upsampling grid."""
 
 import math
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ _SSIM_WINDOW = 11
 
 
 def psnr_y(image: np.ndarray, reference: np.ndarray, border: int) -> float:
-    """Peak signal-to-noise ratio of the luma (BT.601 studio range, peak 255).
+    """Returns the peak signal-to-noise ratio of the luma (BT.601 studio range, peak 255).
 
     Args:
         image: uint8 RGB, (height, width, 3).
@@ -20,16 +20,19 @@ def psnr_y(image: np.ndarray, reference: np.ndarray, border: int) -> float:
         border: Pixels shaved off each side before comparing; published tables shave `scale`.
 
     Returns:
-        Decibels; infinity if nothing differs.
+        The ratio in decibels; infinity if nothing differs.
 
     Raises:
-        ConfigError: The pictures cannot be compared, or nothing is left within the border.
+        ConfigError: The pictures cannot be compared, or nothing is left inside the border.
+
+    Example:
+        psnr = psnr_y(keras_psr.load("x4")(low_res), high_res, border=4)
     """
     return _psnr(*map(rgb_to_y, _shave(image, reference, border)))
 
 
 def psnr_rgb(image: np.ndarray, reference: np.ndarray, border: int) -> float:
-    """Peak signal-to-noise ratio over the three channels together (peak 255).
+    """Returns the peak signal-to-noise ratio over all three channels (peak 255).
 
     Args:
         image: uint8 RGB, (height, width, 3).
@@ -37,18 +40,21 @@ def psnr_rgb(image: np.ndarray, reference: np.ndarray, border: int) -> float:
         border: Pixels shaved off each side before comparing.
 
     Returns:
-        Decibels; infinity if nothing differs.
+        The ratio in decibels; infinity if nothing differs.
 
     Raises:
-        ConfigError: The pictures cannot be compared, or nothing is left within the border.
+        ConfigError: The pictures cannot be compared, or nothing is left inside the border.
+
+    Example:
+        psnr = psnr_rgb(image, reference, border=0)
     """
     return _psnr(*_shave(image, reference, border))
 
 
 def ssim_y(image: np.ndarray, reference: np.ndarray, border: int) -> float:
-    """Structural similarity of the luma: 11x11 Gaussian window, sigma 1.5, K1 .01, K2 .03, data range 255.
+    """Returns the structural similarity of the luma: 11x11 Gaussian window, sigma 1.5, K1 .01, K2 .03, data range 255.
 
-    The mean is over the pixels whose whole window lies in the picture, as in the authors' code.
+    The mean is over the pixels whose whole window lies inside the picture, as in the authors' code.
 
     Args:
         image: uint8 RGB, (height, width, 3).
@@ -56,13 +62,16 @@ def ssim_y(image: np.ndarray, reference: np.ndarray, border: int) -> float:
         border: Pixels shaved off each side before comparing; published tables shave `scale`.
 
     Returns:
-        At most 1, which is reached by equal pictures.
+        The similarity: 1 for equal pictures, else less.
 
     Raises:
-        ConfigError: The pictures cannot be compared, or less than one window is left within the border.
+        ConfigError: The pictures cannot be compared, or less than one window is left inside the border.
 
     Reference:
         Wang et al. 2004, Image quality assessment: from error visibility to structural similarity.
+
+    Example:
+        ssim = ssim_y(keras_psr.load("x4")(low_res), high_res, border=4)
     """
     from skimage.metrics import structural_similarity
 
@@ -72,23 +81,26 @@ def ssim_y(image: np.ndarray, reference: np.ndarray, border: int) -> float:
 
 
 def lattice_ratio(image: np.ndarray, scale: int) -> float:
-    """How much spectral power of the luma sits exactly on the upsampling lattice; about 1 without a grid.
+    """Returns the strength of an upsampling grid: the luma's spectral power on the lattice, about 1 without a grid.
 
-    A network that upsamples by `scale` can leave a pattern that repeats every `scale` pixels. It shows in the
-    spectrum of the windowed luma as peaks at multiples of 1 / `scale` cycles per pixel. Each peak is divided
-    by the typical power around it (the median, which for noise is ln 2 of the mean); the median over peaks
+    A network that upsamples by `scale` can leave a pattern that repeats every `scale` pixels. In the spectrum of the
+    windowed luma it appears as peaks at multiples of 1 / `scale` cycles per pixel. Each peak is divided by the
+    typical power around it (from the median, which for noise is ln 2 times the mean), and the median over all peaks
     is returned.
 
     Args:
         image: uint8 RGB, (height, width, 3); cropped to a multiple of 2 x `scale`.
-        scale: Factor by which the picture was upsampled, 2 or more; of styles, the pixels of their coarsest grid.
+        scale: Factor by which the picture was upsampled, 2 or more; for style transfer, the side of the coarsest grid.
 
     Returns:
-        Ratio of powers, 0 or more; NaN for a picture of one brightness, or with a side below 14 x `scale`
-        pixels, where a peak lies in the surroundings of its neighbour.
+        The ratio of powers, 0 or more. NaN for a picture of uniform brightness, and for sides below 14 x `scale`
+        pixels, where the surroundings of one peak include the next.
 
     Raises:
-        ConfigError: `image` is no uint8 RGB picture or `scale` is below 2.
+        ConfigError: `image` is not a uint8 RGB picture, or `scale` is below 2.
+
+    Example:
+        grid = lattice_ratio(keras_psr.load("x4")(low_res), scale=4)
     """
     _check_picture("image", image)
     if scale < 2:
@@ -106,7 +118,7 @@ def lattice_ratio(image: np.ndarray, scale: int) -> float:
 
 
 def mean_scores(pictures: Sequence[dict[str, float]]) -> dict[str, float]:
-    """Means of the scores of several pictures by name, but of `lattice_ratio` the median of those that are defined."""
+    """Returns the mean of each score over several pictures; for `lattice_ratio`, the median of the defined values."""
     ratios = np.array([scores["lattice_ratio"] for scores in pictures])
     defined = ratios[np.isfinite(ratios)]
     means = {name: float(np.mean([scores[name] for scores in pictures])) for name in pictures[0]}
@@ -114,7 +126,7 @@ def mean_scores(pictures: Sequence[dict[str, float]]) -> dict[str, float]:
 
 
 def _peak_ratio(power: np.ndarray, row: int, column: int) -> float:
-    """Mean power of 3x3 bins at a frequency over the mean to expect from 25x25 bins less the inner 7x7."""
+    """Divides the mean power of 3x3 bins by the mean expected from the 25x25 bins around, without the inner 7x7."""
     reach = np.arange(-12, 13)
     around = power[np.ix_((row + reach) % power.shape[0], (column + reach) % power.shape[1])]
     outer = np.ones(around.shape, bool)
@@ -128,7 +140,7 @@ def _psnr(image: np.ndarray, reference: np.ndarray) -> float:
 
 
 def _shave(image: np.ndarray, reference: np.ndarray, border: int, at_least: int = 1) -> tuple[np.ndarray, np.ndarray]:
-    """Cut `border` pixels off each side of both pictures, of which `at_least` rows and columns remain."""
+    """Cuts `border` pixels off each side of both pictures, and checks that `at_least` rows and columns remain."""
     _check_picture("image", image)
     _check_picture("reference", reference)
     if image.shape != reference.shape:

@@ -1,6 +1,6 @@
 """Pictures as NumPy arrays: rounding, cropping, MATLAB-compatible bicubic resizing and luma.
 
-Outside a network a picture is uint8 RGB of shape (height, width, 3).
+Outside a network, a picture is uint8 or uint16 RGB of shape (height, width, 3).
 """
 
 import math
@@ -14,13 +14,16 @@ from keras_psr.errors import ConfigError
 
 
 def to_uint8(image: np.ndarray) -> np.ndarray:
-    """Clip to [0, 255], round half to even and convert to uint8.
+    """Clips to [0, 255], rounds half to even and converts to uint8.
 
     Args:
-        image: Any shape, in grey levels.
+        image: An array of any shape, in grey levels.
 
     Returns:
-        uint8 array of the same shape.
+        A uint8 array of the same shape.
+
+    Example:
+        pixels = to_uint8(network(image)[0].numpy())
     """
     if image.dtype == np.uint8:
         return image.copy()
@@ -28,26 +31,26 @@ def to_uint8(image: np.ndarray) -> np.ndarray:
 
 
 def to_uint16(image: np.ndarray) -> np.ndarray:
-    """Stretch [0, 255] to [0, 65535], clip, round half to even and convert to uint16.
+    """Clips to [0, 255], scales to [0, 65535], rounds half to even and converts to uint16.
 
     Args:
-        image: Any shape, in grey levels of 8 bits, with fractions.
+        image: An array of any shape, in 8-bit grey levels with fractions.
 
     Returns:
-        uint16 array of the same shape.
+        A uint16 array of the same shape.
     """
     return np.rint(np.clip(image, 0, 255) * 257).astype(np.uint16)
 
 
 def round_to(image: np.ndarray, dtype: DTypeLike) -> np.ndarray:
-    """Clip to the range of a dtype of whole numbers, round half to even and convert.
+    """Clips to the range of an integer dtype, rounds half to even and converts.
 
     Args:
-        image: Any shape, in levels of that dtype.
+        image: An array of any shape, in levels of that dtype.
         dtype: uint8 or uint16.
 
     Returns:
-        Array of the same shape; `image` itself if it has that dtype.
+        An array of the same shape; `image` itself if it already has that dtype.
     """
     if image.dtype == dtype:
         return image
@@ -56,7 +59,7 @@ def round_to(image: np.ndarray, dtype: DTypeLike) -> np.ndarray:
 
 
 def is_grey(image: np.ndarray) -> bool:
-    """Whether all channels are equal in every pixel.
+    """Returns whether all channels are equal in every pixel.
 
     Args:
         image: (height, width), or (height, width, channels) of any dtype.
@@ -66,26 +69,26 @@ def is_grey(image: np.ndarray) -> bool:
 
 
 def to_8_bits(levels: np.ndarray) -> np.ndarray:
-    """Turn levels of 16 bits into those of 8: 65535 to 255, rounded.
+    """Converts 16-bit levels to 8 bits, rounded: 65535 becomes 255.
 
     Args:
-        levels: uint16, any shape.
+        levels: A uint16 array of any shape.
 
     Returns:
-        uint8 array of the same shape. No half ever comes up, because 257 is odd.
+        A uint8 array of the same shape. There are never halves to round, because 257 is odd.
     """
     return ((levels.astype(np.uint32) + 128) // 257).astype(np.uint8)
 
 
 def spread_levels(levels: np.ndarray, bits: int) -> np.ndarray:
-    """Turn levels of any depth into those of 8 or 16 bits: black stays black, and white becomes white.
+    """Converts levels of any bit depth to 8 or 16 bits. Black stays black, and white stays white.
 
     Args:
-        levels: Unsigned integers below 2 ** `bits`, any shape.
-        bits: Depth, 1 to 32.
+        levels: Unsigned integers below 2 ** `bits`, of any shape.
+        bits: Bit depth, 1 to 32.
 
     Returns:
-        Of the same shape: uint8 for up to 8 bits, else uint16, rounded.
+        An array of the same shape, rounded: uint8 for up to 8 bits, else uint16.
     """
     top, given = 255 if bits <= 8 else 65535, 2**bits - 1
     dtype = np.uint8 if bits <= 8 else np.uint16
@@ -99,14 +102,14 @@ def spread_levels(levels: np.ndarray, bits: int) -> np.ndarray:
 
 
 def divide_by_opacity(pixels: np.ndarray, alpha: np.ndarray) -> np.ndarray:
-    """Colours from colours that were multiplied with their opacity.
+    """Divides colours by the opacity with which they were multiplied.
 
     Args:
         pixels: uint8 or uint16, (height, width) or (height, width, channels).
         alpha: Opacity, (height, width), of the same dtype.
 
     Returns:
-        Of the shape and dtype of `pixels`; black under full transparency.
+        Pixels of the same shape and dtype; black where fully transparent.
     """
     top = np.iinfo(pixels.dtype).max
     divided = np.empty_like(pixels)
@@ -118,27 +121,27 @@ def divide_by_opacity(pixels: np.ndarray, alpha: np.ndarray) -> np.ndarray:
 
 
 def lay_over_white(pixels: np.ndarray, alpha: np.ndarray) -> np.ndarray:
-    """Lay a picture over white.
+    """Blends a transparent picture with a white background.
 
     Args:
         pixels: uint8, (height, width) or (height, width, channels).
         alpha: Opacity, uint8, (height, width).
 
     Returns:
-        uint8, of the shape of `pixels`.
+        uint8, with the shape of `pixels`.
     """
     opacity = (alpha / np.float32(255)).reshape(alpha.shape + (1,) * (pixels.ndim - 2))
     return np.rint(pixels * opacity + 255 * (1 - opacity)).astype(np.uint8)
 
 
 def lab_to_srgb(lab: np.ndarray) -> np.ndarray:
-    """CIELab under D50 to sRGB, relative to white: L = 100 becomes white.
+    """Converts CIELab under D50 to sRGB, relative to white: L = 100 becomes white.
 
     Args:
-        lab: float32, (..., 3): lightness in [0, 100], and a and b.
+        lab: float32, (..., 3): lightness in [0, 100], a and b.
 
     Returns:
-        float32, (..., 3), in [0, 1]; colours beyond sRGB are clipped.
+        float32, (..., 3), in [0, 1]; colours outside sRGB are clipped.
 
     Reference:
         CIE 15; IEC 61966-2-1 adapted to D50 by Bradford's matrix.
@@ -157,7 +160,7 @@ _LINEAR_SRGB_OF_D50 = np.array(
 
 
 def crop_to_multiple(image: np.ndarray, multiple: int) -> np.ndarray:
-    """Cut rows off the bottom and columns off the right until both sides are multiples (MATLAB `modcrop`).
+    """Crops a picture at the bottom and right so that both sides are multiples of a number (MATLAB `modcrop`).
 
     Args:
         image: (height, width) or (height, width, channels), any dtype.
@@ -168,6 +171,9 @@ def crop_to_multiple(image: np.ndarray, multiple: int) -> np.ndarray:
 
     Raises:
         ConfigError: A side of the picture is shorter than `multiple`.
+
+    Example:
+        high_res = crop_to_multiple(keras_psr.read_rgb("photo.png"), 4)
     """
     height, width = image.shape[:2]
     if min(height, width) < multiple:
@@ -179,28 +185,31 @@ def crop_to_multiple(image: np.ndarray, multiple: int) -> np.ndarray:
 
 
 def resize_bicubic(image: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Resize as MATLAB's `imresize(image, [height width])` does: antialiased, Keys kernel with a = -0.5.
+    """Resizes as MATLAB's `imresize(image, [height width])` does: antialiased, Keys kernel with a = -0.5.
 
-    Pillow has the same kernel but drops weights that fall outside the picture, where MATLAB mirrors the
-    picture. So the picture is mirrored first, and Pillow is told which part to resize.
+    Pillow has the same kernel, but drops weights that fall outside the picture, whereas MATLAB mirrors the picture.
+    Therefore the picture is mirrored first, and Pillow is told which part to resize.
 
     Args:
-        image: (height, width) or (height, width, 3); uint8, or anything else to be computed in float32.
-        height: Rows of the result.
-        width: Columns of the result.
+        image: (height, width) or (height, width, 3); uint8, or another dtype, which is computed in float32.
+        height: Height of the result in pixels.
+        width: Width of the result in pixels.
 
     Returns:
         (height, width) or (height, width, 3): uint8 for uint8, else float32, not clipped.
 
     Reference:
         Keys 1981, Cubic convolution interpolation for digital image processing.
+
+    Example:
+        small = resize_bicubic(image, 120, 160)
     """
-    if image.dtype != np.uint8 and image.ndim == 3:  # Pillow holds float pictures of one channel only
+    if image.dtype != np.uint8 and image.ndim == 3:  # Pillow supports float pictures with one channel only
         channels = [resize_bicubic(image[..., c], height, width) for c in range(image.shape[2])]
         return np.stack(channels, axis=-1)
     pixels = image if image.dtype == np.uint8 else image.astype(np.float32)
     top, left = _kernel_support(image.shape[0], height), _kernel_support(image.shape[1], width)
-    # Both round uint8 between two passes, but MATLAB begins vertically, Pillow horizontally: swap the axes.
+    # Both round uint8 between two passes, but MATLAB starts vertically and Pillow horizontally: swap the axes.
     swapped = np.swapaxes(pixels, 0, 1)
     mirrored = np.pad(swapped, [(left, left), (top, top), (0, 0)][: image.ndim], mode="symmetric")
     box = (top, left, top + image.shape[0], left + image.shape[1])
@@ -209,22 +218,25 @@ def resize_bicubic(image: np.ndarray, height: int, width: int) -> np.ndarray:
 
 
 def _kernel_support(size: int, resized: int) -> int:
-    """Input pixels that the cubic kernel reaches to either side: two pixels of the coarser grid."""
+    """Returns the radius of the cubic kernel in input pixels: two pixels of the coarser grid."""
     return math.ceil(2 * max(1.0, size / resized)) + 1
 
 
 def match_histogram(image: np.ndarray, reference: np.ndarray) -> np.ndarray:
-    """Give each channel of a picture the distribution of levels of another picture.
+    """Gives each channel of a picture the histogram of a reference.
 
     Args:
         image: uint8 or uint16, (height, width) or (height, width, channels).
-        reference: Of the same dtype and channels, any size.
+        reference: A picture with the same dtype and channels, of any size.
 
     Returns:
-        The picture with other levels, in the same shape and dtype.
+        The adjusted picture, with the shape and dtype of `image`.
 
     Reference:
         Johnson et al. 2016, section 4.2: outputs are matched to the low-resolution input.
+
+    Example:
+        matched = match_histogram(enlarged, low_res)
     """
     matched = np.empty_like(image)
     for channel in np.ndindex(image.shape[2:]):
@@ -238,14 +250,17 @@ def match_histogram(image: np.ndarray, reference: np.ndarray) -> np.ndarray:
 
 
 def keep_colors(image: np.ndarray, photograph: np.ndarray) -> np.ndarray:
-    """The luma of one picture with the colours of another: only brightness differs from the photograph.
+    """Combines the luma of a picture with the colours of a photograph.
 
     Args:
-        image: uint8 or uint16, RGB (height, width, 3) or grey (height, width), which is returned as it is.
-        photograph: Of the same shape and dtype.
+        image: uint8 or uint16, RGB (height, width, 3), or grey (height, width), which is returned unchanged.
+        photograph: The photograph, of the same shape and dtype.
 
     Returns:
-        A picture of the same shape and dtype; colours brighter than there are become paler.
+        A picture of the same shape and dtype. Colours too bright to be represented become paler.
+
+    Example:
+        painted = keep_colors(keras_psr.load("starry-night")(photograph), photograph)
     """
     if image.ndim == 2:
         return image
@@ -260,30 +275,33 @@ def keep_colors(image: np.ndarray, photograph: np.ndarray) -> np.ndarray:
 
 
 _STRIP = 256
-"""Rows of a large picture that are converted at once, so that no array of wider numbers is as large as the picture."""
+"""Number of rows that are converted at once, so that no intermediate array is as large as a large picture."""
 
 
 def _count_levels(channel: np.ndarray) -> np.ndarray:
-    """How many pixels have each level."""
+    """Returns the number of pixels with each level."""
     levels = np.iinfo(channel.dtype).max + 1
     strips = (channel[top : top + _STRIP].ravel() for top in range(0, len(channel), _STRIP))
     return sum((np.bincount(strip, minlength=levels) for strip in strips), start=np.zeros(levels, np.int64))
 
 
 def make_low_res(high_res: np.ndarray, scale: int, blur_sigma: float = 0.0) -> np.ndarray:
-    """Make the low-resolution input that belongs to a picture: crop, blur if asked for, antialiased bicubic.
+    """Makes the low-resolution version of a picture: crops it, blurs it if requested, and reduces it bicubically.
 
     Args:
         high_res: uint8, (height, width, 3) or (height, width).
-        scale: Factor by which both sides shrink; `high_res` is cropped to a multiple of it first.
-        blur_sigma: Standard deviation of a Gaussian blur before shrinking, in high-resolution pixels;
-            0 for none. Johnson et al. 2016 train with 1.0; benchmarks use none.
+        scale: Factor by which both sides are reduced; `high_res` is cropped to a multiple of it first.
+        blur_sigma: Standard deviation of a Gaussian blur before the reduction, in high-resolution pixels;
+            0 for none. Johnson et al. 2016 use 1.0; benchmarks use none.
 
     Returns:
         uint8, (height // scale, width // scale[, 3]).
 
     Raises:
-        ConfigError: The picture is smaller than `scale` or `blur_sigma` is negative.
+        ConfigError: The picture is smaller than `scale`, or `blur_sigma` is negative.
+
+    Example:
+        low_res = make_low_res(keras_psr.read_rgb("photo.png"), scale=4)
     """
     if not blur_sigma >= 0:
         raise ConfigError(f"blur_sigma must be 0 or more pixels, received {blur_sigma}; use 0 for no blur.")
@@ -296,26 +314,32 @@ def make_low_res(high_res: np.ndarray, scale: int, blur_sigma: float = 0.0) -> n
 
 
 def rgb_to_y(image: np.ndarray) -> np.ndarray:
-    """Luma of BT.601 in studio range, not rounded, as super-resolution papers measure it.
+    """Returns BT.601 luma in studio range, not rounded, on which super-resolution papers compute PSNR.
 
     Args:
-        image: (height, width, 3) RGB in [0, 255], any dtype.
+        image: RGB in [0, 255] of any dtype, (height, width, 3).
 
     Returns:
         float64, (height, width), in [16, 235].
+
+    Example:
+        luma = rgb_to_y(keras_psr.read_rgb("photo.png"))
     """
     return np.asarray(image, np.float64) @ (np.array(LUMA_WEIGHTS) / 255) + LUMA_OFFSET
 
 
 def crop_center(image: np.ndarray, size: int) -> np.ndarray:
-    """Cut the middle out of a picture.
+    """Crops the centre of a picture.
 
     Args:
         image: (height, width) or (height, width, channels), any dtype.
-        size: Rows and columns to keep, in pixels; a shorter side is kept whole.
+        size: Number of rows and columns to keep; a shorter side is kept whole.
 
     Returns:
         A view of at most `size` rows and columns.
+
+    Example:
+        detail = crop_center(image, 256)
     """
     top, left = (max(0, side - size) // 2 for side in image.shape[:2])
     return image[top : top + size, left : left + size]

@@ -1,4 +1,4 @@
-"""PNG: an encoder that uses all cores and writes 16 bits, and the chunks around the pixels.
+"""PNG: an encoder for 8 and 16 bits that uses all cores, and access to the chunks around the pixels.
 
 Reference:
     Portable Network Graphics specification, third edition, https://www.w3.org/TR/png-3/
@@ -17,22 +17,22 @@ import numpy as np
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 STRIP = 1_000_000
-"""Bytes of pixels that are filtered and compressed at once, by one thread."""
+"""Bytes of pixels that one thread filters and compresses at once."""
 
 SAMPLE = 65_536
-"""Bytes in the middle of a strip that are compressed twice, to choose how the whole is compressed."""
+"""Bytes in the middle of a strip that are compressed in two ways, to choose one for the whole strip."""
 
 MAX_TEXT = 2**20
-"""Bytes that a text may have after decompression; longer ones are left out."""
+"""Maximum size of a decompressed text in bytes; longer texts are left out."""
 
 MAX_TEXTS = 2**23
-"""Bytes that all texts of a file may have together."""
+"""Maximum size of all texts of a file together, in bytes."""
 
 MAX_PROFILE = 2**26
-"""Bytes that a colour profile may have after decompression."""
+"""Maximum size of a decompressed colour profile, in bytes."""
 
 COLOUR_CHUNKS = (b"cICP", b"mDCV", b"cLLI", b"sRGB", b"gAMA", b"cHRM")
-"""Chunks that say what colours mean, other than iCCP; all of them stand before the pixels."""
+"""Chunks, other than iCCP, that define the meaning of colours; all of them precede the pixels."""
 
 _COLOUR_LENGTHS = {b"cICP": 4, b"mDCV": 24, b"cLLI": 8, b"sRGB": 1, b"gAMA": 4, b"cHRM": 32}
 
@@ -41,13 +41,13 @@ _TEXTS = (b"tEXt", b"zTXt", b"iTXt")
 
 @dataclass
 class Surroundings:
-    """What a PNG holds around its pixels.
+    """The contents of a PNG around its pixels.
 
     Attributes:
-        icc_profile: Colour profile, as it stands in the file.
+        icc_profile: Colour profile, unchecked.
         texts: Pairs of keyword and text, in order.
         colour: Pairs of name and content of the chunks in `COLOUR_CHUNKS`.
-        notes: What could not be read, each a few words.
+        notes: What could not be read, in a few words each.
     """
 
     icc_profile: bytes | None = None
@@ -57,13 +57,13 @@ class Surroundings:
 
 
 def split_chunks(data: bytes) -> tuple[bytes, Surroundings]:
-    """Takes out of a PNG what may be damaged or too large without harm to its pixels: texts and the colour profile.
+    """Removes texts and the colour profile from a PNG, which may be damaged or too large while its pixels are fine.
 
     Args:
-        data: The file.
+        data: The contents of the file.
 
     Returns:
-        The file without its texts and colour profile, for a decoder; and what stood there.
+        The file without its texts and colour profile, for a decoder; and what was removed.
     """
     kept, found = [data[: len(SIGNATURE)]], Surroundings()
     room, at = MAX_TEXTS, len(SIGNATURE)
@@ -81,7 +81,7 @@ def split_chunks(data: bytes) -> tuple[bytes, Surroundings]:
 
 
 def _read_chunk(name: bytes, content: bytes, checksum: bytes, room: int, found: Surroundings) -> int:
-    """Reads a text or the colour profile; gives how many bytes of text were added."""
+    """Reads a text or the colour profile into `found`, and returns the number of characters of text added."""
     what = "colour profile" if name == b"iCCP" else "text"
     try:
         if checksum != struct.pack(">I", zlib.crc32(name + content)):
@@ -105,11 +105,11 @@ def _read_chunk(name: bytes, content: bytes, checksum: bytes, room: int, found: 
 
 
 class _TooLargeError(Exception):
-    """Something is larger after decompression than anybody needs."""
+    """A decompressed text or profile exceeds its maximum size."""
 
 
 def _decode_text(name: bytes, rest: bytes) -> str:
-    """The text of a chunk, after its keyword."""
+    """Returns the text of a chunk, given what follows its keyword."""
     if name == b"tEXt":
         if len(rest) > MAX_TEXT:
             raise _TooLargeError
@@ -133,14 +133,14 @@ def _inflate(data: bytes, limit: int) -> bytes:
 
 
 def text_chunk(keyword: str, text: str) -> tuple[bytes, bytes]:
-    """The chunk that holds a text: Latin-1 where that is enough, else UTF-8; compressed where it is long.
+    """Returns the chunk for a text: Latin-1 if that is enough, else UTF-8; compressed if it is long.
 
     Args:
-        keyword: 1 to 79 characters of Latin-1; others are replaced or cut.
-        text: Anything.
+        keyword: 1 to 79 Latin-1 characters; others are replaced or cut off.
+        text: Any text.
 
     Returns:
-        Name and content.
+        The chunk's name and content.
     """
     key = keyword.encode("latin-1", "replace")[:79] + b"\0"
     is_long = len(text) > 1024
@@ -160,18 +160,18 @@ def write_png(
     before: Iterable[tuple[bytes, bytes]] = (),
     after: Iterable[tuple[bytes, bytes]] = (),
 ) -> None:
-    """Writes a PNG, in strips that several threads filter and compress.
+    """Writes a PNG in strips, which several threads filter and compress.
 
-    Each row has the filter, of those for left, above and Paeth's, that leaves the smallest differences. A strip is
-    compressed with run lengths and Huffman codes alone, which for photographs gives smaller files than zlib's level 4
-    in half the time, unless a sample says that repeated strings are worth finding, as in drawings and text.
+    Each row uses the filter that leaves the smallest differences: left, above or Paeth. A strip is compressed with run
+    lengths and Huffman codes only, which for photographs gives smaller files than zlib's level 4 in half the time,
+    unless a sample shows that repeated strings are worth finding, as in drawings and text.
 
     Args:
-        file: Where to.
+        file: The file to write to.
         pixels: uint8 or uint16; RGB (height, width, 3) or grey (height, width).
         alpha: Opacity, (height, width), of the same dtype.
-        before: Name and content of chunks that stand before the pixels, in order.
-        after: Those that stand after them.
+        before: Names and contents of the chunks before the pixels, in order.
+        after: Names and contents of the chunks after the pixels, in order.
     """
     height, width = pixels.shape[:2]
     colour = (2 if pixels.ndim == 3 else 0) + (4 if alpha is not None else 0)
@@ -194,7 +194,7 @@ def _write_chunk(file: IO[bytes], name: bytes, content: bytes) -> None:
 
 
 def _compress(pixels: np.ndarray, alpha: np.ndarray | None) -> Iterator[bytes]:
-    """The zlib stream of a picture, a part for each strip: each ends at a byte, so that they can be joined."""
+    """Yields the zlib stream of a picture, one part per strip. Parts end at a byte, so that they can be joined."""
     height, width = pixels.shape[:2]
     row_bytes = width * pixels.itemsize * (pixels.size // (height * width) + (alpha is not None))
     step = max(1, STRIP // row_bytes)
@@ -208,14 +208,14 @@ def _compress(pixels: np.ndarray, alpha: np.ndarray | None) -> Iterator[bytes]:
     with ThreadPoolExecutor(min(len(tops), os.cpu_count() or 1)) as executor:
         for index, (part, part_checksum, part_length) in enumerate(executor.map(compress, tops)):
             checksum, length = _join_adler32(checksum, part_checksum, part_length), length + part_length
-            start = b"\x78\x01" if index == 0 else b""  # deflate with a window of 32 KB; the level is said to be fast
-            # An empty last block of fixed codes ends the stream.
+            start = b"\x78\x01" if index == 0 else b""  # deflate with a window of 32 KB, declared as fastest level
+            # An empty final block with fixed codes ends the stream.
             end = b"\x03\x00" + struct.pack(">I", checksum) if index == len(tops) - 1 else b""
             yield start + part + end
 
 
 def _row_bytes(pixels: np.ndarray, alpha: np.ndarray | None, top: int, end: int) -> tuple[np.ndarray, int]:
-    """Rows as bytes in the order of the file, (rows, bytes); and the bytes of one pixel."""
+    """Returns rows as bytes in the file's order, (rows, bytes), and the number of bytes per pixel."""
     strip = pixels[top:end]
     if alpha is not None:
         strip = np.dstack([strip, alpha[top:end]])
@@ -225,28 +225,28 @@ def _row_bytes(pixels: np.ndarray, alpha: np.ndarray | None, top: int, end: int)
 
 
 def _filter_rows(rows: np.ndarray, pixel: int, *, is_first: bool) -> bytes:
-    """Rows with the best of three filters each, after the number of the filter.
+    """Returns each row filtered by the best of three filters, preceded by the filter's number.
 
     Args:
-        rows: (rows, bytes); the first one is only what stands above, unless `is_first`.
-        pixel: Bytes of one pixel.
-        is_first: Whether nothing stands above the first row.
+        rows: (rows, bytes). Unless `is_first`, the first row only precedes the ones to filter.
+        pixel: Bytes per pixel.
+        is_first: Whether the first row is the picture's first.
     """
     if is_first:
         rows = np.concatenate([np.zeros_like(rows[:1]), rows])
     filtered = np.empty((len(rows) - 1, rows.shape[1] + 1), np.uint8)
-    step = max(1, SAMPLE // rows.shape[1])  # what is computed at once stays in the processor's cache
+    step = max(1, SAMPLE // rows.shape[1])  # small enough for the processor's cache
     for top in range(0, len(filtered), step):
         _filter_block(rows[top : top + step + 1], pixel, filtered[top : top + step])
     return filtered.tobytes()
 
 
 def _filter_block(rows: np.ndarray, pixel: int, filtered: np.ndarray) -> None:
-    """Fills `filtered` with all rows but the first."""
+    """Fills `filtered` with all filtered rows except the first."""
     current, above = rows[1:], rows[:-1]
     left, corner = (np.pad(part[:, :-pixel], [(0, 0), (pixel, 0)]) for part in (current, above))
     candidates = (current - left, current - above, current - _predict_by_paeth(left, above, corner))
-    # Differences near 0 are the bytes near 0 and 256: as signed numbers, those of small magnitude.
+    # Small differences are bytes near 0 and 256: as signed numbers, those of small magnitude.
     costs = [np.minimum(part, 0 - part).sum(axis=1, dtype=np.uint32) for part in candidates]
     best = np.argmin(costs, axis=0)
     filtered[:, 0] = np.array([1, 2, 4], np.uint8)[best]
@@ -256,10 +256,10 @@ def _filter_block(rows: np.ndarray, pixel: int, filtered: np.ndarray) -> None:
 
 
 def _predict_by_paeth(left: np.ndarray, above: np.ndarray, corner: np.ndarray) -> np.ndarray:
-    """Of left, above and corner the byte nearest to left + above - corner, without leaving bytes.
+    """Returns the byte nearest to left + above - corner among left, above and corner, with byte arithmetic only.
 
-    The distances of left and above from that are those of above and left from the corner. Its own distance is their
-    difference where the corner lies between the two, and their sum elsewhere, which is never the smallest.
+    The distances of left and above from that sum equal those of above and left from the corner. The corner's own
+    distance is their difference if it lies between the two, and otherwise their sum, which is never the smallest.
 
     Reference:
         PNG specification, section 9.4.
@@ -276,11 +276,12 @@ def _predict_by_paeth(left: np.ndarray, above: np.ndarray, corner: np.ndarray) -
 
 
 def deflate(data: bytes, *, is_whole: bool) -> bytes:
-    """Compresses filtered pixels: by runs and Huffman codes, unless a sample says that repeated strings save a tenth.
+    """Compresses filtered pixels with runs and Huffman codes, or repeated strings if a sample gets a tenth smaller.
 
     Args:
-        data: The pixels' bytes, after a filter.
-        is_whole: Whether to give a whole zlib stream; else raw deflate that ends at a byte, for others to follow.
+        data: The bytes of filtered pixels.
+        is_whole: Whether to return a complete zlib stream, or else raw deflate that ends at a byte, so that more parts
+            can follow.
     """
     middle = max(0, (len(data) - SAMPLE) // 2)
     sample = data[middle : middle + SAMPLE]
@@ -295,9 +296,9 @@ def _deflate_as(data: bytes, level: int, strategy: int, *, is_whole: bool = Fals
 
 
 def _join_adler32(first: int, second: int, length: int) -> int:
-    """The Adler-32 checksum of two parts in a row, from those of each and the length of the second.
+    """Returns the Adler-32 checksum of two joined parts from their checksums and the length of the second.
 
-    The low half is 1 plus the sum of all bytes, and the high half is the sum of the low halves after each byte.
+    The low half is 1 plus the sum of all bytes; the high half is the sum of the low halves after each byte.
 
     Reference:
         RFC 1950, section 9.

@@ -1,21 +1,21 @@
-"""Pictures of two levels, such as dithered photographs, enlarged without becoming brighter or darker."""
+"""Keeps the local brightness of enlarged screens: pictures with only two levels, such as dithered photographs."""
 
 import numpy as np
 
 from keras_psr.images.pixels import resize_bicubic, round_to
 
 CELL = 4
-"""Pixels of a screen, in both directions, whose mean is what the eye sees of them."""
+"""Side of a cell of a screen, in pixels. The eye sees only a cell's mean."""
 
 STEPS = 6
-"""Corrections, each of what the one before left; after six, cells differ by less than a level."""
+"""Number of correction steps; after six, the means of cells differ by less than one level."""
 
 _ROWS = 256
-"""Rows of a large picture that are compared at once."""
+"""Number of rows of a large picture that are compared at once."""
 
 
 def is_screen(image: np.ndarray) -> bool:
-    """Whether each channel of a picture has exactly two levels.
+    """Returns whether each channel of a picture has exactly two levels.
 
     Args:
         image: (height, width) or (height, width, channels), any dtype.
@@ -28,17 +28,17 @@ def is_screen(image: np.ndarray) -> bool:
 
 
 def keep_local_means(enlarged: np.ndarray, screen: np.ndarray) -> np.ndarray:
-    """Gives an enlarged screen the local brightness that the screen has; black and white pixels stay as they are.
+    """Gives an enlarged screen the local brightness of the original. Black and white pixels do not change.
 
-    Networks draw the dots of a screen with more contrast than there is room for. What overshoots black and white is
-    clipped, more of it at one end than at the other, which shifts the mean by as much as 25 levels of 255.
+    Networks draw the dots of a screen with too much contrast. Values beyond black and white are clipped, more at one
+    end than at the other, which shifts the mean by up to 25 of 255 levels.
 
     Args:
-        enlarged: The screen, enlarged; uint8 or uint16, (height, width) or (height, width, channels).
-        screen: The screen, of the same dtype and channels.
+        enlarged: The enlarged screen; uint8 or uint16, (height, width) or (height, width, channels).
+        screen: The original screen, with the same dtype and channels.
 
     Returns:
-        Of the shape and dtype of `enlarged`.
+        The corrected picture, with the shape and dtype of `enlarged`.
     """
     kept = np.empty_like(enlarged)
     for channel in np.ndindex(enlarged.shape[2:]):
@@ -48,7 +48,7 @@ def keep_local_means(enlarged: np.ndarray, screen: np.ndarray) -> np.ndarray:
 
 
 def _correct(enlarged: np.ndarray, screen: np.ndarray) -> np.ndarray:
-    """One channel; pixels move by what their cell lacks, the more the farther they are from black and white."""
+    """Corrects one channel. Pixels move towards their cell's mean, more if they are far from black and white."""
     top = np.float32(np.iinfo(enlarged.dtype).max)
     cells = tuple(max(1, side // CELL) for side in screen.shape)
     levels, wanted = enlarged / top, resize_bicubic(screen / top, *cells)

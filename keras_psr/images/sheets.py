@@ -1,4 +1,4 @@
-"""Sheets of labelled pictures side by side, for training previews and the demo."""
+"""Sheets of labelled pictures side by side, for the previews of a fit and the demo."""
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -6,24 +6,27 @@ from PIL import Image, ImageDraw, ImageFont
 from keras_psr.errors import ConfigError
 
 _GAP = 4
-"""White pixels between pictures and around labels."""
+"""Width of the white space between pictures and around labels, in pixels."""
 
 
 def comparison_sheet(rows: list[dict[str, np.ndarray]]) -> np.ndarray:
-    """Lay pictures out side by side on white, each below its label.
+    """Arranges pictures side by side on white, each below its label.
 
     Args:
-        rows: From top to bottom; each maps labels to uint8 RGB pictures of one size, (height, width, 3), from
+        rows: Rows from top to bottom. Each maps labels to uint8 RGB pictures of one size, (height, width, 3), from
             left to right. Rows may differ in size and number of pictures.
 
     Returns:
         uint8 RGB, (height, width, 3). Labels wider than their picture are cut off.
 
     Raises:
-        ConfigError: Nothing to show, or the pictures of a row differ in size.
+        ConfigError: There is no picture to show, or the pictures of a row differ in size.
+
+    Example:
+        sheet = comparison_sheet([{"bicubic": bicubic, "network": enlarged}])
     """
     if not rows or not all(rows):
-        raise ConfigError("rows must hold at least one picture each, received an empty one.")
+        raise ConfigError("rows must contain at least one picture each, received an empty one.")
     strips = [_labelled_row(row) for row in rows]
     width = max(strip.shape[1] for strip in strips)
     return np.concatenate([_padded(strip, right=width - strip.shape[1]) for strip in strips])

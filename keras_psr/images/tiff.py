@@ -1,7 +1,7 @@
-"""TIFF: directories that are read as their tags say, the kinds that Pillow reads wrongly or not at all, and an encoder.
+"""TIFF: directories, a decoder for the kinds that Pillow reads wrongly or not at all, and an encoder.
 
-Pillow reads what is 8 bits or bilevel and lies pixel after pixel. Other depths, planes that lie one after the other,
-and bits that run backwards are read here; Pillow (libtiff) then only decompresses.
+Pillow reads 8-bit and bilevel pictures with interleaved channels. Other bit depths, separate planes, and reversed bit
+order are read here; for them Pillow (libtiff) only decompresses.
 
 Reference:
     TIFF revision 6.0, Adobe 1992, and its technical notes.
@@ -24,20 +24,20 @@ from keras_psr.images.pixels import divide_by_opacity, lab_to_srgb, spread_level
 from keras_psr.images.png import deflate
 
 STRIP = 1_000_000
-"""Bytes of pixels in one strip of what is written; each is compressed by one thread."""
+"""Bytes of pixels in one strip of a written file; one thread compresses each."""
 
 MAX_DIRECTORIES = 10_000
-"""Directories that are looked at, so that a damaged file comes to an end."""
+"""Maximum number of directories to read, which keeps damaged files from looping."""
 
 MAX_SAMPLES = 64
-"""Channels that a picture may have."""
+"""Maximum number of channels of a picture."""
 
 MAX_BYTES = 2**32 - 2**24
-"""Bytes of pixels that are written at most, since offsets have 32 bits."""
+"""Maximum number of bytes of pixels in a written file, because offsets have 32 bits."""
 
 WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, PALETTE, MASK, CMYK, YCBCR, CIELAB = 0, 1, 2, 3, 4, 5, 6, 8
 COLOURS = {RGB: 3, CMYK: 4, YCBCR: 3, CIELAB: 3}
-"""Channels of colours by kind, where there are more than one."""
+"""Number of colour channels by kind, where there is more than one."""
 
 _RAW_KINDS = (32803, 34892)  # a colour filter array, and raw colours
 _KINDS = {
@@ -45,14 +45,14 @@ _KINDS = {
     **{YCBCR: "YCbCr", CIELAB: "CIELab", 9: "ICCLab", 10: "ITULab", 32844: "LogL", 32845: "LogLuv"},
 }
 _CODECS = {1: "none", 5: "LZW", 8: "deflate", 32946: "deflate", 32773: "PackBits", 34925: "LZMA", 50000: "ZSTD"}
-"""Compressions of bytes, whatever these mean."""
+"""Names of the compressions that work on bytes of any meaning."""
 
 _PICTURE_CODECS = (2, 3, 4, 6, 7, 34712, 33003, 33005, 50001)
-"""Compressions of pixels: CCITT, JPEG, JPEG 2000, WebP."""
+"""Compressions that work on pixels: CCITT, JPEG, JPEG 2000, WebP."""
 
 
 class UnusableKindError(ValueError):
-    """A file is of a kind that is known and not read; the text says which, and the remedy."""
+    """A file has a known kind that cannot be read. The text says which, and the remedy."""
 
 
 @dataclass(frozen=True)
@@ -60,11 +60,11 @@ class Directory:
     """One picture of a TIFF.
 
     Attributes:
-        tags: Its tags, with values as Pillow gives them.
-        prefix: `II` or `MM`, for little and big endian.
+        tags: The picture's tags, with values as Pillow returns them.
+        prefix: `II` for little endian, or `MM` for big endian.
         is_big: Whether the file is a BigTIFF.
-        frame: Which directory of the file it is, from 0.
-        count: How many pictures the file has, without thumbnails and masks.
+        frame: Index of the directory in the file, from 0.
+        count: Number of pictures in the file, without thumbnails and masks.
     """
 
     tags: TiffImagePlugin.ImageFileDirectory_v2
@@ -74,21 +74,21 @@ class Directory:
     count: int
 
     def number(self, tag: int, default: int) -> int:
-        """The value of a tag, or the first of its values."""
+        """Returns the value of a tag, or the first of its values."""
         return int(self.numbers(tag, (default,))[0])
 
     def numbers(self, tag: int, default: tuple[int, ...] = ()) -> tuple[int, ...]:
-        """The values of a tag."""
+        """Returns the values of a tag."""
         value = self.tags.get(tag, default)
         return tuple(value) if isinstance(value, tuple | list | bytes) else (value,)
 
     def bytes(self, tag: int) -> bytes:
-        """The value of a tag that holds bytes, of whichever type it says it is; none if there is no such tag."""
+        """Returns the bytes of a tag, whatever its declared type; empty if there is no such tag."""
         try:
             value = self.tags.get(tag, b"")
             if isinstance(value, str):
                 return value.encode("latin-1")
-            if self.tags.tagtype.get(tag) == 4:  # IPTC records are often said to be numbers of 32 bits
+            if self.tags.tagtype.get(tag) == 4:  # IPTC records are often declared as 32-bit numbers
                 order = ">" if self.prefix == b"MM" else "<"
                 return np.array(self.numbers(tag), f"{order}u4").tobytes()
             return bytes(value)
@@ -97,61 +97,61 @@ class Directory:
 
     @property
     def width(self) -> int:
-        """Columns, as stored."""
+        """The number of columns, as stored."""
         return self.number(256, 0)
 
     @property
     def height(self) -> int:
-        """Rows, as stored."""
+        """The number of rows, as stored."""
         return self.number(257, 0)
 
     @property
     def samples(self) -> int:
-        """Numbers for each pixel."""
+        """The number of samples per pixel."""
         return self.number(277, len(self.numbers(258, (1,))))
 
     @property
     def bits(self) -> int:
-        """Bits of each number; 0 where they differ."""
+        """The number of bits per sample; 0 if samples differ."""
         bits = set(self.numbers(258, (1,)))
         return bits.pop() if len(bits) == 1 else 0
 
     @property
     def kind(self) -> int:
-        """Photometric interpretation; RGB where a file does not say so and has three samples."""
+        """The photometric interpretation; by default, RGB for three or more samples, else black is zero."""
         return self.number(262, RGB if self.samples > 2 else BLACK_IS_ZERO)
 
     @property
     def compression(self) -> int:
-        """Number of the compression."""
+        """The number of the compression."""
         return self.number(259, 1)
 
     @property
     def is_planar(self) -> bool:
-        """Whether each sample has a plane of its own."""
+        """Whether each sample has its own plane."""
         return self.number(284, 1) == 2 and self.samples > 1
 
     @property
     def extra(self) -> tuple[int, ...]:
-        """What each sample beyond the colours means: 0 nobody knows, 1 opacity, multiplied with colours, 2 opacity."""
+        """The meaning of each extra sample: 0 unknown, 1 opacity by which colours are multiplied, 2 plain opacity."""
         count = max(0, self.samples - COLOURS.get(self.kind, 1))
         return (*self.numbers(338)[:count], *(0,) * (count - len(self.numbers(338))))
 
     @property
     def orientation(self) -> int:
-        """How the picture is stored: 1 upright, up to 8 as in EXIF."""
+        """The orientation of the stored picture, 1 (upright) to 8, as in EXIF."""
         value = self.number(274, 1)
         return value if 1 <= value <= 8 else 1
 
 
 def read_directory(file: IO[bytes]) -> Directory:
-    """Finds the picture of a TIFF: its first directory that is no thumbnail and no mask.
+    """Finds the picture of a TIFF: its first directory that is neither a thumbnail nor a mask.
 
     Args:
         file: A TIFF or BigTIFF.
 
     Returns:
-        The directory.
+        The picture's directory.
 
     Raises:
         UnusableKindError: The file has no picture, is a raw file, or has a picture whose meaning is unknown.
@@ -172,7 +172,7 @@ def read_directory(file: IO[bytes]) -> Directory:
 
 
 def _is_secondary(directory: Directory) -> bool:
-    """Whether it is a thumbnail of another picture, or a mask."""
+    """Returns whether a directory is a thumbnail of another picture, or a mask."""
     return bool(directory.number(254, 0) & 0b101) or directory.kind == MASK or directory.number(255, 1) == 2
 
 
@@ -188,14 +188,14 @@ def _read_directories(file: IO[bytes]) -> Iterator[Directory]:
 
 
 def _begin(head: bytes, group: int | None = None) -> TiffImagePlugin.ImageFileDirectory_v2:
-    """An empty directory that knows the byte order and width of offsets; `next` is the place of the first one."""
-    if _is_big(head):  # Pillow looks for that where little-endian files say it, so the byte order is said apart
+    """Returns an empty directory with the file's byte order and offset width; `next` is the offset of the first one."""
+    if _is_big(head):  # Pillow detects BigTIFF only in little-endian headers, so the byte order is passed separately
         return TiffImagePlugin.ImageFileDirectory_v2(b"II+\0" + head[4:], head[:2], group)
     return TiffImagePlugin.ImageFileDirectory_v2(head[:8], group=group)
 
 
 def _is_big(head: bytes) -> bool:
-    """Whether the file is a BigTIFF, whose offsets have 64 bits."""
+    """Returns whether the file is a BigTIFF, whose offsets have 64 bits."""
     return head[2:4] in (b"+\0", b"\0+")
 
 
@@ -210,7 +210,7 @@ def _read_at(
 
 
 def _has_raw_part(file: IO[bytes], directories: list[Directory]) -> bool:
-    """Whether a directory below others holds what a camera's sensor saw."""
+    """Returns whether a subdirectory contains a camera's raw sensor data."""
     file.seek(0)
     head = file.read(16)
     offsets = [offset for entry in directories[:16] for offset in entry.numbers(330)[:16]]
@@ -219,10 +219,11 @@ def _has_raw_part(file: IO[bytes], directories: list[Directory]) -> bool:
 
 
 def _check(entry: Directory) -> None:
-    """Refuses what has no meaning that this module or Pillow knows.
+    """Checks that this module or Pillow can read a picture.
 
     Raises:
-        UnusableKindError: It has none.
+        UnusableKindError: Neither can read it.
+        ValueError: The picture has no size.
     """
     if not 1 <= entry.samples <= MAX_SAMPLES:
         raise UnusableKindError(f"a TIFF of {entry.samples} channels; convert it to RGB first")
@@ -235,17 +236,17 @@ def _check(entry: Directory) -> None:
     if formats & {2, 5, 6} and entry.kind != CIELAB:
         raise UnusableKindError(f"a TIFF of signed or complex numbers, which have no fixed white; {_TO_16_BITS}")
     if not 1 <= entry.bits <= 32:
-        raise UnusableKindError(f"a TIFF of {kind} with {entry.numbers(258)} bits for a channel; {_TO_16_BITS}")
+        raise UnusableKindError(f"a TIFF of {kind} with {entry.numbers(258)} bits per channel; {_TO_16_BITS}")
     if entry.kind not in (WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, PALETTE, CMYK, YCBCR, CIELAB):
         raise UnusableKindError(f"a TIFF of {kind}; convert it to RGB first")
     if entry.kind == CMYK and entry.number(332, 1) != 1:
-        raise UnusableKindError("a TIFF of other inks than CMYK; convert it to RGB first")
+        raise UnusableKindError("a TIFF with inks other than CMYK; convert it to RGB first")
     if entry.samples - len(entry.extra) != COLOURS.get(entry.kind, 1):
         raise UnusableKindError(f"a TIFF of {kind} with {entry.samples} channels; convert it to RGB first")
     if entry.kind in (WHITE_IS_ZERO, BLACK_IS_ZERO) and any(use == 0 for use in entry.extra):
         raise UnusableKindError(f"a TIFF of {entry.samples} channels that have no meaning as colours; {_ONE_CHANNEL}")
     if codec not in _CODECS and codec not in _PICTURE_CODECS:
-        raise UnusableKindError(f"a TIFF with compression {codec}, which is not read; {_WITH_DEFLATE}")
+        raise UnusableKindError(f"a TIFF with compression {codec}, which is not supported; {_WITH_DEFLATE}")
     if not reads_as_pillow(entry) and (codec in _PICTURE_CODECS or entry.kind == YCBCR):
         how = "planes" if entry.is_planar else "pixels"
         raise UnusableKindError(f"a TIFF of {bits}-bit {kind} in {how} with compression {codec}; {_WITH_DEFLATE}")
@@ -257,7 +258,7 @@ _ONE_CHANNEL = "save each as grey, or three as RGB, first"
 
 
 def reads_as_pillow(entry: Directory) -> bool:
-    """Whether Pillow gives the pixels that the tags mean."""
+    """Returns whether Pillow reads the picture correctly."""
     if entry.is_big and entry.prefix == b"MM":
         return False
     if entry.compression in (6, 7) and entry.bits == 8:
@@ -274,18 +275,18 @@ def reads_as_pillow(entry: Directory) -> bool:
 
 
 def read_levels(file: IO[bytes], entry: Directory) -> tuple[np.ndarray, np.ndarray | None, list[str]]:
-    """Reads a picture that Pillow does not read rightly.
+    """Reads a picture that Pillow does not read correctly.
 
     Args:
         file: The TIFF.
-        entry: Its picture.
+        entry: The picture's directory.
 
     Returns:
-        Pixels as stored, not turned upright: uint8 up to 8 bits, else uint16; grey (height, width), RGB
-        (height, width, 3) or CMYK of 8 bits (height, width, 4); opacity, if there is one; notes.
+        Pixels as stored, not turned upright: grey (height, width), RGB (height, width, 3) or 8-bit CMYK
+        (height, width, 4), uint8 up to 8 bits, else uint16; opacity, if there is any; notes.
 
     Raises:
-        ValueError: The file is damaged, or its numbers have no meaning.
+        ValueError: The file is damaged, or the range of its levels is unknown.
     """
     limit = Image.MAX_IMAGE_PIXELS
     if limit is not None and entry.width * entry.height > 2 * limit:
@@ -304,7 +305,7 @@ def read_levels(file: IO[bytes], entry: Directory) -> tuple[np.ndarray, np.ndarr
 
 
 def _read_colours(levels: np.ndarray, entry: Directory) -> tuple[np.ndarray, list[str]]:
-    """Pixels from the numbers that stand for colours, (height, width, channels); and notes."""
+    """Returns pixels from the samples that describe colours, (height, width, channels), and notes."""
     if entry.kind == PALETTE:
         table = np.array(entry.numbers(320), np.uint16).reshape(3, -1).T
         return (table >> 8).astype(np.uint8)[levels[..., 0]], []
@@ -315,7 +316,7 @@ def _read_colours(levels: np.ndarray, entry: Directory) -> tuple[np.ndarray, lis
         notes.append(f"{entry.bits} bits rounded to 16")
         if not (levels >> (entry.bits - 16)).any() and levels.any():
             raise UnusableKindError(
-                f"a TIFF of {entry.bits} bits whose numbers are all below 1/65536 of white; {_TO_16_BITS}"
+                f"a TIFF of {entry.bits} bits whose levels are all below 1/65536 of white; {_TO_16_BITS}"
             )
     if entry.kind == CMYK and pixels.dtype == np.uint16:
         return to_8_bits(pixels), [*notes, "16 bits rounded to 8 for CMYK"]
@@ -325,7 +326,7 @@ def _read_colours(levels: np.ndarray, entry: Directory) -> tuple[np.ndarray, lis
 
 
 def _read_lab(levels: np.ndarray, bits: int) -> np.ndarray:
-    """SRGB from CIELab: lightness of all bits, then two signed numbers that have 8 bits before the point."""
+    """Converts CIELab to sRGB. Lightness uses all bits; a and b are signed, with 8 bits before the binary point."""
     signed = np.where(levels >= 2 ** (bits - 1), levels.astype(np.int64) - 2**bits, levels)
     lab = signed / np.float32(2.0 ** (bits - 8))
     lab[..., 0] = levels[..., 0] * np.float32(100 / (2**bits - 1))
@@ -334,7 +335,7 @@ def _read_lab(levels: np.ndarray, bits: int) -> np.ndarray:
 
 
 def _read_samples(file: IO[bytes], entry: Directory) -> np.ndarray:
-    """The numbers of a picture as they stand in the file, (height, width, samples), unsigned."""
+    """Returns the unsigned samples of a picture as stored, (height, width, samples)."""
     width, height, is_tiled = entry.width, entry.height, 322 in entry.tags
     part_width = entry.number(322, width) if is_tiled else width
     part_height = entry.number(323, height) if is_tiled else min(entry.number(278, height), height)
@@ -344,7 +345,7 @@ def _read_samples(file: IO[bytes], entry: Directory) -> np.ndarray:
     across, down = -(-width // part_width), -(-height // part_height)
     offsets, lengths = entry.numbers(324 if is_tiled else 273), entry.numbers(325 if is_tiled else 279)
     if len(offsets) < planes * across * down:
-        raise ValueError(f"{len(offsets)} of its {planes * across * down} parts are there")
+        raise ValueError(f"only {len(offsets)} of its {planes * across * down} parts are present")
     levels = np.zeros(
         (height, width, entry.samples), np.uint8 if entry.bits <= 8 else f"u{2 if entry.bits <= 16 else 4}"
     )
@@ -365,10 +366,10 @@ def _read_samples(file: IO[bytes], entry: Directory) -> np.ndarray:
 
 
 def _decompress(data: bytes, entry: Directory, expected: int) -> bytes:
-    """The bytes of a strip or tile.
+    """Returns the decompressed bytes of a strip or tile.
 
     Raises:
-        ValueError: They are fewer than expected.
+        ValueError: There are fewer bytes than expected.
     """
     if entry.number(266, 1) == 2:
         data = data.translate(_REVERSED)
@@ -380,7 +381,7 @@ def _decompress(data: bytes, entry: Directory, expected: int) -> bytes:
     elif codec != "none":
         data = _decompress_with_pillow(data, entry.compression, expected)
     if len(data) < expected:
-        raise ValueError(f"a strip or tile has {len(data)} bytes in place of {expected}")
+        raise ValueError(f"a strip or tile has {len(data)} bytes instead of {expected}")
     return data[:expected]
 
 
@@ -388,11 +389,11 @@ _REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 
 
 def _decompress_with_pillow(data: bytes, compression: int, expected: int) -> bytes:
-    """Lets Pillow (libtiff) decompress bytes as if they were a grey picture of 8 bits, which is one long row."""
+    """Decompresses bytes with Pillow (libtiff), as if they were an 8-bit grey picture of one long row."""
     tags = TiffImagePlugin.ImageFileDirectory_v2(b"II*\0\0\0\0\0")
     for tag, value in {256: expected, 257: 1, 258: 8, 259: compression, 262: 1, 277: 1, 278: 1}.items():
         tags[tag] = value
-    tags[273], tags[279] = 0, len(data)  # `save` adds what stands before the strip
+    tags[273], tags[279] = 0, len(data)  # `save` adds the length of what precedes the strip
     wrapped = io.BytesIO()
     tags.save(wrapped)
     wrapped.write(data)
@@ -402,7 +403,7 @@ def _decompress_with_pillow(data: bytes, compression: int, expected: int) -> byt
 
 
 def _unpack(data: bytes, entry: Directory, rows: int, count: int) -> np.ndarray:
-    """Numbers of any depth, (rows, count)."""
+    """Unpacks samples of any bit depth, (rows, count)."""
     bits = entry.bits
     order = ">" if entry.prefix == b"MM" else "<"
     if bits in (8, 16, 32):
@@ -413,7 +414,7 @@ def _unpack(data: bytes, entry: Directory, rows: int, count: int) -> np.ndarray:
         first, last = (0, 2) if order == ">" else (2, 0)
         return triples[..., first] << 16 | triples[..., 1] << 8 | triples[..., last]
     numbers = np.zeros((rows, count), np.uint32)
-    for row in range(rows):  # one row at a time: each bit takes a byte on the way
+    for row in range(rows):  # one row at a time, because each bit temporarily takes a byte
         single = np.unpackbits(table[row])[: count * bits].reshape(count, bits)
         for bit in range(bits):
             numbers[row] = numbers[row] << 1 | single[:, bit]
@@ -421,7 +422,7 @@ def _unpack(data: bytes, entry: Directory, rows: int, count: int) -> np.ndarray:
 
 
 def _undo_differences(numbers: np.ndarray, entry: Directory) -> np.ndarray:
-    """Numbers (rows, columns, samples) from their differences along rows, if they were stored as such."""
+    """Returns samples (rows, columns, samples), summing them along rows if they were stored as differences."""
     predictor = entry.number(317, 1)
     if predictor == 1 or entry.compression == 1:
         return numbers
@@ -433,14 +434,14 @@ def _undo_differences(numbers: np.ndarray, entry: Directory) -> np.ndarray:
 def write_tiff(
     file: IO[bytes], pixels: np.ndarray, alpha: np.ndarray | None, tags: Mapping[int, Any], types: Mapping[int, int]
 ) -> None:
-    """Writes a TIFF of 8 or 16 bits, deflated in strips by several threads.
+    """Writes a TIFF of 8 or 16 bits in strips, which several threads deflate.
 
     Args:
-        file: Where to.
+        file: The file to write to.
         pixels: uint8 or uint16; RGB (height, width, 3) or grey (height, width).
         alpha: Opacity, (height, width), of the same dtype.
-        tags: Other tags than those that describe the pixels.
-        types: TIFF types of those tags that have another than Pillow would choose.
+        tags: Tags other than those that describe the pixels.
+        types: TIFF types of the tags for which Pillow would choose another type.
     """
     height, width = pixels.shape[:2]
     channels = (3 if pixels.ndim == 3 else 1) + (alpha is not None)
@@ -461,9 +462,9 @@ def write_tiff(
     entry.tagtype.update({273: 4, 279: 4})
     layout: dict[int, Any] = {256: width, 257: height, 258: (8 * pixels.itemsize,) * channels, 259: 8, 277: channels}
     layout |= {262: RGB if pixels.ndim == 3 else BLACK_IS_ZERO, 278: rows, 284: 1, 317: 2}
-    layout |= {338: 2} if alpha is not None else {}  # opacity that is not multiplied with colours
+    layout |= {338: 2} if alpha is not None else {}  # opacity by which colours are not multiplied
     lengths = [len(strip) for strip in strips]
-    layout |= {273: tuple(accumulate([0, *lengths[:-1]])), 279: tuple(lengths)}  # `save` adds what stands before
+    layout |= {273: tuple(accumulate([0, *lengths[:-1]])), 279: tuple(lengths)}  # `save` adds what precedes
     for tag, value in {**tags, **layout}.items():
         entry[tag] = value
     entry.save(file)
@@ -472,7 +473,7 @@ def write_tiff(
 
 
 def read_exif(file: IO[bytes], entry: Directory) -> Image.Exif:
-    """All tags of a TIFF's picture, with its EXIF and GPS directories, as EXIF data."""
+    """Returns all tags of a TIFF's picture, with its EXIF and GPS directories, as EXIF data."""
     exif = Image.Exif()
     file.seek(0)
     head = file.read(16)
@@ -482,7 +483,7 @@ def read_exif(file: IO[bytes], entry: Directory) -> Image.Exif:
             if tag in (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo):
                 part = _read_at(file, head, int(value), tag)
                 value = {name: part[name] for name in part if name != ExifTags.IFD.Interop}
-        except Exception:  # a damaged entry is no reason to lose the others
+        except Exception:  # a damaged entry must not cost the others
             continue
         exif[tag] = value
     return exif

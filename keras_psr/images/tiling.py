@@ -1,4 +1,4 @@
-"""Enlarging a picture tile by tile: where tiles lie, and which part of each is kept."""
+"""Processes a picture tile by tile: where tiles lie, and which part of each is kept."""
 
 import math
 from collections.abc import Callable, Iterable, Iterator
@@ -14,12 +14,13 @@ TileFunction = Callable[[np.ndarray], np.ndarray]
 
 @dataclass(frozen=True)
 class Geometry:
-    """How the pixels of a network's output lie over those of its input (`receptive_field.measure_geometry`).
+    """How a network's output pixels relate to its input pixels (`receptive_field.measure_geometry`).
 
     Attributes:
-        scale: Output pixels along one side for each input pixel; 1 for a style.
-        halo: Input pixels around a tile's middle that the middle's output depends on; a multiple of `grid`.
-        grid: The sides and the places of tiles are multiples of this; 1 for a network without strides.
+        scale: Output pixels per input pixel along one side; 1 for style transfer.
+        halo: Width of the border of a tile that the output of its middle depends on, in input pixels; a multiple of
+            `grid`.
+        grid: Divisor of the sides and positions of tiles, in input pixels; 1 for a network without strides.
     """
 
     scale: int
@@ -27,14 +28,14 @@ class Geometry:
     grid: int = 1
 
     def whole_blocks(self, size: int) -> int:
-        """Returns the smallest multiple of the grid that is not below `size`, in input pixels."""
+        """Returns `size` rounded up to a multiple of the grid, in input pixels."""
         return math.ceil(size / self.grid) * self.grid
 
     def middle(self, tile: int) -> int:
-        """Returns the side of a tile without the halo at both ends, in input pixels.
+        """Returns the side of a tile without its halo, in input pixels.
 
         Raises:
-            ConfigError: The tile is all halo, or not a multiple of the grid.
+            ConfigError: The tile is not larger than its halo, or not a multiple of the grid.
         """
         around = 2 * self.halo
         if tile <= around or tile % self.grid:
@@ -52,7 +53,7 @@ class Span:
     Attributes:
         start: First pixel that the tile reads, counted in the picture extended by the halo.
         first: First pixel of the picture that is kept.
-        end: The pixel behind the last one that is kept.
+        end: The pixel after the last one that is kept.
     """
 
     start: int
@@ -61,21 +62,26 @@ class Span:
 
 
 def tile_starts(size: int, tile: int, geometry: Geometry) -> list[int]:
-    """Returns where tiles begin along one side of a picture that has been extended by the halo at both ends.
+    """Returns the starts of tiles along one side of a picture that has been extended by the halo at both ends.
 
-    The middle of a tile, without the halo at both ends, is what can be kept of it. The last tile is shifted inward so
-    that its middle ends with the picture, whose side counts as a multiple of the grid.
+    Only the middle of a tile, without its halo, is kept. The last tile is shifted inward so that its middle ends where
+    the picture ends, with the picture's side rounded up to a multiple of the grid.
 
     Args:
         size: Side of the picture, in input pixels, not extended.
         tile: Side of a tile, in input pixels.
-        geometry: Of the network.
+        geometry: The network's geometry.
 
     Returns:
-        Increasing starts in the extended picture, the first 0; one if the picture is no longer than a tile's middle.
+        Increasing positions in the extended picture, beginning with 0; a single one if the picture is not larger than
+        a tile's middle.
 
     Raises:
-        ConfigError: The tile is all halo, or not a multiple of the grid.
+        ConfigError: The tile is not larger than its halo, or not a multiple of the grid.
+
+    Example:
+        >>> tile_starts(100, 48, Geometry(scale=2, halo=8))
+        [0, 32, 64, 68]
     """
     size, step = geometry.whole_blocks(size), geometry.middle(tile)
     return [*range(0, size - step, step), max(0, size - step)]
@@ -91,27 +97,31 @@ def upscale_in_tiles(
     map_tiles: Callable[[Callable[[tuple[Span, Span]], int], Iterable[tuple[Span, Span]]], Iterator[int]] = map,
     on_pixels: Callable[[int], None] = lambda pixels: None,
 ) -> np.ndarray:
-    """Enlarges a picture with a function of tiles, with the same result whatever their size.
+    """Enlarges a picture with a function of tiles. The result does not depend on the tile size.
 
-    The picture is thought to be extended by mirroring, by the halo beyond each border and as far as a tile reaches.
-    Each pixel then is at least the halo away from the edge of the tile that it is taken from, so the zeros with
-    which convolutions pad a tile do not show, neither at seams nor at the picture's own borders.
+    The picture is extended beyond its borders by mirroring, by the halo and as far as the last tile reaches. Each
+    pixel is therefore at least the halo away from the edge of the tile that it is taken from, so that the zeros with
+    which convolutions pad a tile never show, neither at seams nor at the picture's own borders.
 
     Args:
-        upscale: From (tile height, tile width[, channels]) to `scale` times that, or to the middle of it, without as
-            much as the halo at each side; of several threads at once if `map_tiles` has them.
+        upscale: A function from a tile (tile height, tile width[, channels]) to the tile enlarged by the scale, with
+            its halo or without all or part of it. It must be thread-safe if `map_tiles` uses threads.
         image: (height, width) or (height, width, channels).
-        geometry: Of the network; its halo may be larger than what the network needs.
+        geometry: The network's geometry; its halo may be larger than the network needs.
         tile: Side of a tile, or its height and width, in input pixels.
-        dtype: Of the result; what `upscale` gives is converted.
-        map_tiles: Applies a function to all tiles, as `map` does or `Executor.map`.
-        on_pixels: Called after each tile with the number of pixels of the result that it filled.
+        dtype: Dtype of the result, to which the output of `upscale` is converted.
+        map_tiles: Applies a function to all tiles, as `map` or `Executor.map` does.
+        on_pixels: Called after each tile with the number of output pixels that it filled.
 
     Returns:
-        (scale * height, scale * width[, channels]), filled in place: no other array of its size is made.
+        (scale * height, scale * width[, channels]), filled in place: no other array of its size is allocated.
 
     Raises:
-        ConfigError: The tile is all halo, or not a multiple of the grid.
+        ConfigError: The tile is not larger than its halo, or not a multiple of the grid.
+
+    Example:
+        geometry = measure_geometry(network)
+        enlarged = upscale_in_tiles(lambda tile: network(tile[None])[0].numpy(), image, geometry, tile=128)
     """
     scale, halo, (height, width) = geometry.scale, geometry.halo, image.shape[:2]
     tile_height, tile_width = (tile, tile) if isinstance(tile, int) else tile
@@ -137,10 +147,10 @@ def upscale_in_tiles(
 
 
 def spans(size: int, tile: int, geometry: Geometry) -> list[Span]:
-    """Returns the tiles along one side; what they keep follows one another without a gap.
+    """Returns the tiles along one side. The parts that they keep adjoin without gaps.
 
     Raises:
-        ConfigError: The tile is all halo, or not a multiple of the grid.
+        ConfigError: The tile is not larger than its halo, or not a multiple of the grid.
     """
     starts = tile_starts(size, tile, geometry)
     ends = [min(size, start + geometry.middle(tile)) for start in starts]
@@ -148,6 +158,6 @@ def spans(size: int, tile: int, geometry: Geometry) -> list[Span]:
 
 
 def _mirrored(size: int, tile: int, geometry: Geometry) -> np.ndarray:
-    """Returns the pixel of the picture at each place of the extended one, which is at least as long as a tile."""
+    """Returns the picture's pixel for each position in the extended picture, which is at least as long as a tile."""
     halo, needed = geometry.halo, max(geometry.whole_blocks(size), geometry.middle(tile))
     return np.pad(np.arange(size), (halo, halo + needed - size), mode="symmetric")

@@ -1,1 +1,1 @@
-"""Fitted networks at work: from arrays and photographs to arrays and photographs."""
+"""Inference: fitted networks applied to arrays and photos."""

@@ -1,4 +1,4 @@
-"""A `.tflite` on a GPU, by LiteRT: WebGPU on Linux and Windows, Metal on macOS; needs neither CUDA nor TensorFlow."""
+"""Runs a `.tflite` on a GPU with LiteRT: WebGPU on Linux and Windows, Metal on macOS, without CUDA or TensorFlow."""
 
 import atexit
 import math
@@ -20,7 +20,7 @@ import numpy as np
 from keras_psr.inference.litert_log import captured_log, silence_standard_error
 
 IN_FLIGHT = 2
-"""Tiles that the GPU is given before the first of them is awaited, so that it always has one to go on with."""
+"""Number of tiles queued on the GPU before the first is awaited, so that it is never idle."""
 
 LOOKED_FOR = {
     "darwin": "a GPU with Metal",
@@ -28,7 +28,7 @@ LOOKED_FOR = {
 }.get(
     sys.platform, "a GPU with Vulkan, by libvulkan.so.1 and the drivers in /usr/share/vulkan/icd.d or VK_DRIVER_FILES"
 )
-"""What LiteRT can compute on besides the CPU, on this system."""
+"""The GPUs that LiteRT supports on this system, for messages."""
 
 ADAPTER_LINE = re.compile(r"Selected adapter: (?P<name>.*?), arch=.*adapterType=(?P<kind>.*)")
 """The line of LiteRT's log that names the GPU."""
@@ -40,22 +40,22 @@ Slot: TypeAlias = tuple[Sequence[Any], Sequence[Any]]
 Requests: TypeAlias = "queue.SimpleQueue[tuple[np.ndarray, Future[np.ndarray]] | None]"
 
 _SERVED: dict[threading.Thread, Requests] = {}
-"""The threads that tried to run a file on a GPU, whether they have ended or not."""
+"""The threads that tried to run a file on a GPU, finished ones included, each with its queue."""
 
 
 class GpuError(Exception):
-    """There is no GPU, or it cannot run a file, or it failed; the text says why."""
+    """There is no GPU, or it cannot run a file, or it failed. The text says why."""
 
 
 class GpuNetwork:
-    """A `.tflite` as a function of tiles, on a GPU; several threads may call it at once.
+    """A `.tflite` on a GPU, as a function of tiles that several threads may call at once.
 
-    A thread of its own makes all calls to LiteRT, because interfaces to GPUs are not made for several threads. While it
-    waits for one tile, the GPU already has the next.
+    A separate thread makes all calls to LiteRT, because GPU interfaces are not thread-safe. While it waits for one
+    tile, the GPU already has the next.
 
     Attributes:
         adapter: The GPU's name.
-        is_hardware: Whether LiteRT says that it is a real GPU. A software adapter imitates one on the CPU, slowly.
+        is_hardware: Whether LiteRT reports a real GPU. A software adapter emulates one on the CPU, slowly.
         shape: Input shape, (1, height, width, 3).
     """
 
@@ -63,11 +63,11 @@ class GpuNetwork:
         """Compiles a file for the GPU and runs it once.
 
         Args:
-            content: A TFLite flatbuffer of a network from pictures to pictures, of a fixed size.
-            exact: Compute in float32, as the CPU does; otherwise in float16 where the GPU has it.
+            content: A TFLite flatbuffer of a network from picture to picture, with fixed sizes.
+            exact: Whether to compute in float32, as the CPU does, or else in float16 if the GPU supports it.
 
         Raises:
-            GpuError: There is no GPU, or it does not take the whole file.
+            GpuError: There is no GPU, or it does not support all of the file's operators.
         """
         self._requests: Requests = queue.SimpleQueue()
         started: Future[tuple[str, bool, tuple[int, ...]]] = Future()
@@ -77,14 +77,14 @@ class GpuNetwork:
         self._thread, self._end = thread, weakref.finalize(self, self._requests.put, None)
 
     def __call__(self, tile: np.ndarray, take: Take = np.asarray) -> Any:
-        """Enlarges a tile.
+        """Runs the network on a tile.
 
         Args:
             tile: RGB of the file's tile size, in [0, 255].
-            take: Makes what is returned from the result.
+            take: A function applied to the result.
 
         Returns:
-            What `take` gives for RGB in [0, 255], the tile without its halo, `scale` times as large.
+            What `take` returns for the result: RGB in [0, 255], the tile without its halo, enlarged by the scale.
 
         Raises:
             GpuError: The GPU failed, or `close` has been called.
@@ -96,32 +96,32 @@ class GpuNetwork:
         return take(future.result())
 
     def time(self) -> float:
-        """Seconds from a tile of noise to its result, both in the computer's memory."""
+        """Returns the seconds that one tile takes, including transfers to and from the GPU."""
         noise = np.random.default_rng(0).integers(0, 256, self.shape[1:], np.uint8)
         start = time.perf_counter()
         self(noise)
         return time.perf_counter() - start
 
     def close(self) -> None:
-        """Gives the GPU's memory back; nothing can be computed afterwards."""
+        """Frees the GPU's memory. The network cannot be called afterwards."""
         self._end()
         self._thread.join()
 
 
 class _CompiledFile:
-    """LiteRT's model on the GPU; the thread that makes it uses it.
+    """LiteRT's model on the GPU, used only by the thread that created it.
 
     Attributes:
-        slots: Buffers for input and output that no tile on the GPU uses; at first `IN_FLIGHT`.
+        slots: Pairs of input and output buffers that no tile on the GPU uses; `IN_FLIGHT` at first.
     """
 
     def __init__(self, content: bytes, exact: bool) -> None:
-        """Compiles it.
+        """Compiles a file for the GPU and runs it once.
 
         Raises:
             GpuError: As for `GpuNetwork`.
         """
-        self._content = content  # LiteRT goes on reading it
+        self._content = content  # LiteRT keeps reading it
         self._model: Any = None
         self.slots: deque[Slot] = deque()
         failure, is_explained = "", True
@@ -145,7 +145,7 @@ class _CompiledFile:
             raise GpuError("this needs ai-edge-litert 2.1.6 or newer: pip install -U ai-edge-litert") from error
         self._model = litert.CompiledModel.from_buffer(self._content, options=options)
         if not self._model.is_fully_accelerated():
-            raise GpuError("the GPU does not take all of the file's operators")
+            raise GpuError("the GPU does not support all of the file's operators")
         for _ in range(IN_FLIGHT):
             self.slots.append((self._model.create_input_buffers(0), self._model.create_output_buffers(0)))
         inputs, outputs = (buffers[0].get_tensor_details() for buffers in self.slots[0])
@@ -153,13 +153,13 @@ class _CompiledFile:
         self._input_type, self._output_type = np.dtype(inputs["dtype"]), np.dtype(outputs["dtype"])
 
     def _run_once(self) -> None:
-        """The first run is slow, and logs."""
+        """Runs an empty tile, because the first run is slow and writes to the log."""
         slot = self.start(np.zeros(self.shape, np.float32))
         self.finish(slot)
         self.slots.append(slot)
 
     def start(self, tile: np.ndarray) -> Slot:
-        """Gives the GPU a tile, (1, height, width, 3), without waiting for the result."""
+        """Sends a tile (1, height, width, 3) to the GPU without waiting for the result."""
         slot = self.slots[0]
         slot[0][0].write(tile.astype(self._input_type, copy=False))
         self._model.run_by_index(0, *slot)
@@ -167,12 +167,12 @@ class _CompiledFile:
         return slot
 
     def finish(self, slot: Slot) -> np.ndarray:
-        """Waits for a tile's result, (height, width, 3), and gives it as uint8 or float32."""
+        """Waits for a tile's result and returns it, (height, width, 3) uint8 or float32."""
         result = slot[1][0].read(math.prod(self._output_shape), self._output_type)
         return result.reshape(self._output_shape[1:])
 
     def close(self) -> None:
-        """Gives the memory back, which LiteRT logs."""
+        """Frees the memory, which makes LiteRT log."""
         self.slots.clear()
         self._model = None
 
@@ -180,7 +180,7 @@ class _CompiledFile:
 def _serve(
     content: bytes, exact: bool, started: "Future[tuple[str, bool, tuple[int, ...]]]", requests: Requests
 ) -> None:
-    """What a GPU's thread does: it compiles the file, then takes tiles until it is given None."""
+    """Compiles the file, then computes tiles until the request is None; runs in the GPU's thread."""
     _SERVED[threading.current_thread()] = requests
     try:
         compiled = _CompiledFile(content, exact)
@@ -194,7 +194,7 @@ def _serve(
 
 
 def _take_tiles(compiled: _CompiledFile, requests: Requests) -> None:
-    """Computes tiles, and hands each to whoever waits for it, until there is None instead of a tile."""
+    """Computes requested tiles and sets their futures, until the request is None."""
     running: deque[tuple[Slot, Future[np.ndarray]]] = deque()
     while True:
         if running and (len(running) == IN_FLIGHT or requests.empty()):
@@ -213,7 +213,7 @@ def _take_tiles(compiled: _CompiledFile, requests: Requests) -> None:
 
 @contextmanager
 def _failures_told_to(future: "Future[np.ndarray]") -> Iterator[None]:
-    """Gives what goes wrong to whoever waits for a tile."""
+    """Passes errors on to the future of a tile."""
     try:
         yield
     except Exception as error:  # LiteRT raises RuntimeError and ValueError
@@ -222,7 +222,7 @@ def _failures_told_to(future: "Future[np.ndarray]") -> Iterator[None]:
 
 @atexit.register
 def _end_all() -> None:
-    """Ends the GPUs' threads before Python ends, and keeps what LiteRT logs after that from the console."""
+    """Ends the GPU threads before Python exits, and keeps LiteRT's later log lines off the console."""
     for thread, requests in _SERVED.items():
         requests.put(None)
         thread.join()
@@ -231,18 +231,18 @@ def _end_all() -> None:
 
 
 def _find_adapter(log: Sequence[str]) -> tuple[str, bool]:
-    """Name of the GPU that LiteRT took, and whether it is real; unknown ones count as software."""
+    """Returns the name of the GPU that LiteRT chose, and whether it is real; unknown ones count as software."""
     for line in log:
         found = ADAPTER_LINE.search(line)
         if found:
             return found["name"], found["kind"].strip() in ("Discrete GPU", "Integrated GPU")
-    if sys.platform == "darwin":  # Metal does not log a name, and every Mac with Apple's processors has such a GPU
+    if sys.platform == "darwin":  # Metal does not log a name, and every Mac with an Apple processor has such a GPU
         return "Metal", platform.machine() == "arm64"
     return "GPU of an unknown kind", False
 
 
 def _find_reason(log: Sequence[str]) -> str | None:
-    """Why LiteRT failed: it logs the reason, and raises only the place in its source."""
+    """Returns why LiteRT failed, from its log: the exception it raises names only a place in its source."""
     reasons = [found["reason"] for found in map(ERROR_LINE.match, log) if found]
     if any("adapters" in reason for reason in reasons):  # `No adapters found`, `No supported adapters`
         return "there is no GPU"

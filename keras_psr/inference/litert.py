@@ -1,4 +1,4 @@
-"""A `.tflite` as a function of tiles, run by LiteRT on the CPU's cores or a GPU; needs neither TensorFlow nor Keras."""
+"""Runs a `.tflite` with LiteRT on the CPU's cores or on a GPU, tile by tile, without TensorFlow or Keras."""
 
 import os
 import queue
@@ -18,39 +18,39 @@ from keras_psr.inference.litert_log import captured_log
 from keras_psr.inference.tflite_metadata import read_metadata
 
 DEVICES = ("auto", "cpu", "gpu")
-"""What `device` accepts."""
+"""Values that `device` accepts."""
 
 GPU_WORKERS = 4
-"""Threads that cut tiles for a GPU and place what it gives: two tiles are on the GPU, the next ones wait for it."""
+"""Threads that cut tiles for a GPU and place the results: while two tiles are on the GPU, the next ones wait."""
 
 MAX_GPU_DIFFERENCE = 1.0
-"""Most that a GPU's result may differ from the CPU's for `auto` to take the GPU, in grey levels.
+"""Largest difference from the CPU's result, in grey levels, at which `auto` chooses the GPU.
 
-In float32 GPUs differ by less than 0.01. Arithmetic in float16, which files of float16 ask for, has steps of 0.06 to
-0.125 between 128 and 255, which add up over the layers.
+In float32, GPUs differ by less than 0.01. Arithmetic in float16, which float16 files ask for, has steps of 0.125
+between 128 and 255, whose errors add up over the layers.
 """
 
 Take: TypeAlias = Callable[[np.ndarray], Any]
 
 
 class TileInterpreter:
-    """Any `.tflite` as a function of tiles on the CPU, for one thread at a time.
+    """Any `.tflite` on the CPU, as a function of tiles that one thread may call at a time.
 
     Attributes:
         shape: Input shape, (1, height, width, 3).
-        output_shape: Shape of the result.
-        dtype: Of input and result: uint8 for a fully quantized file, else float32.
+        output_shape: Output shape.
+        dtype: Dtype of input and output: uint8 for a fully quantized file, else float32.
     """
 
     def __init__(self, content: bytes, *, num_threads: int = 1) -> None:
-        """Loads a file, with XNNPACK where it applies.
+        """Loads a file, with XNNPACK for the operators that it supports.
 
         Args:
-            content: A TFLite flatbuffer of a network from pictures to pictures.
-            num_threads: Threads to compute with.
+            content: A TFLite flatbuffer of a network from picture to picture.
+            num_threads: Number of threads.
 
         Raises:
-            ModelError: LiteRT cannot load it, or it does not go from one picture to one picture.
+            ModelError: LiteRT cannot load it, or it does not map one picture to one picture.
         """
         try:
             with captured_log():
@@ -68,15 +68,16 @@ class TileInterpreter:
         self._input, self._output = inputs[0]["index"], outputs[0]["index"]
 
     def __call__(self, tile: np.ndarray, take: Take = np.array) -> Any:
-        """Enlarges a tile.
+        """Runs the network on a tile.
 
         Args:
-            tile: RGB (height, width, 3) in [0, 255], of the file's size; any for a file of open size.
-            take: Makes what is returned from the result, which is LiteRT's own memory: it must not keep that.
+            tile: RGB (height, width, 3) in [0, 255], of the file's tile size, or of any size if the file has none.
+            take: A function applied to the result. The result is a view of LiteRT's memory, so `take` must copy what
+                it keeps.
 
         Returns:
-            What `take` gives, by default a copy, for RGB (height, width, 3) in [0, 255]; its side is scale times the
-            tile's, for files of a fixed size without the halo.
+            What `take` returns for the result, by default a copy: RGB (height, width, 3) in [0, 255], the tile enlarged
+            by the scale, without its halo if the file has a tile size.
         """
         if tile.shape != self.shape[1:]:
             self._interpreter.resize_tensor_input(self._input, (1, *tile.shape))
@@ -87,26 +88,26 @@ class TileInterpreter:
         return take(self._interpreter.tensor(self._output)()[0])
 
     def time(self) -> float:
-        """Seconds that the network alone takes for the tile that was given last."""
+        """Returns the seconds that the network alone takes for the last tile."""
         start = time.perf_counter()
         self._interpreter.invoke()
         return time.perf_counter() - start
 
     def describe_operators(self) -> list[dict[str, Any]]:
-        """LiteRT's own list of what it runs: `index`, `op_name`, `inputs`, `outputs`, types, and delegates' parts."""
+        """Returns LiteRT's list of operators: `index`, `op_name`, `inputs`, `outputs`, types, and delegated parts."""
         return self._interpreter._get_ops_details()
 
 
 class LiteRTNetwork:
-    """A `.tflite` that keras-psr exported; several threads may call it at once.
+    """A `.tflite` exported by keras-psr, as a function of tiles that several threads may call at once.
 
     Attributes:
         task: Name of its task; None if the file does not state it.
-        geometry: Scale, halo and grid, which the file states.
-        workers: Threads that should call it at once.
-        is_quantized: Whether it takes and gives uint8, so that 16-bit pictures are beyond it.
+        geometry: Scale, halo and grid, from the file's metadata.
+        workers: Number of threads that should call it at once.
+        is_quantized: Whether its input and output are uint8, so that it cannot process 16-bit pictures.
         name: The file's name, for messages.
-        device: A line that says what computes, and why.
+        device: A line that says what it runs on, and why.
     """
 
     def __init__(
@@ -120,16 +121,16 @@ class LiteRTNetwork:
 
         Args:
             path: The `.tflite` file.
-            threads: Tiles that the CPU computes at once, each on one core; None for all cores. Each takes its own
-                memory, 20 to 150 MB.
-            device: `cpu`; `gpu`, which may be a software adapter; or `auto`, which takes a GPU that is real, gives the
-                CPU's pixels to `MAX_GPU_DIFFERENCE` on one tile, and is faster on it.
-            on_device: Called with a line that says what computes if `device` left a choice, and with another if a
-                GPU fails later, when the CPU goes on.
+            threads: Tiles that the CPU computes at once, one per core; None for all cores. Each needs 20 to 150 MB of
+                memory.
+            device: `cpu`; `gpu`, which may be a software adapter; or `auto`, which chooses a GPU that is real, differs
+                by at most `MAX_GPU_DIFFERENCE` from the CPU on one tile, and is faster on it.
+            on_device: Called with a line that says what the file runs on, unless `device` is `cpu`, and again if a GPU
+                fails later and the CPU takes over.
 
         Raises:
-            ModelError: It is no such file, was not exported by keras-psr, or is damaged.
-            ConfigError: `device` is none of these, or `gpu` and there is none that runs the file.
+            ModelError: The file is not a `.tflite`, was not exported by keras-psr, or is damaged.
+            ConfigError: `device` is unknown, or is `gpu` and no GPU can run the file.
         """
         check_device(device)
         metadata = read_metadata(path)
@@ -138,39 +139,39 @@ class LiteRTNetwork:
         self._content = path.read_bytes()
         self._interpreters: queue.LifoQueue[TileInterpreter | None] = queue.LifoQueue()
         for _ in range(self._cores - 1):
-            self._interpreters.put(None)  # made when so many tiles are under way
+            self._interpreters.put(None)  # created when a tile needs it
         interpreter = self._make_interpreter()
         self._interpreters.put(interpreter)
         self.is_quantized = interpreter.dtype == np.uint8
         try:
             scale, halo, self._tile = (int(metadata[key]) for key in ("scale", "halo", "tile"))
-            # Files that were made before there were styles do not state a grid.
+            # Files that were exported before style transfer existed do not state a grid.
             self.geometry = Geometry(scale, halo, int(metadata.get("grid", 1)))
         except (KeyError, TypeError, ValueError) as error:
-            raise ModelError(f"{path} does not say its scale, halo and tile. Export it again.") from error
+            raise ModelError(f"{path} does not state its scale, halo and tile. Export it again.") from error
         side = (self._tile - 2 * halo) * scale
         shapes = [list(shape) for shape in (interpreter.shape, interpreter.output_shape)]
         if shapes != [[1, self._tile, self._tile, 3], [1, side, side, 3]]:
             raise ModelError(
-                f"{path} goes from {shapes[0]} to {shapes[1]}, which is not what its metadata says. Export it again."
+                f"{path} maps {shapes[0]} to {shapes[1]}, which contradicts its metadata. Export it again."
             )
         self._lock, self._gpu = threading.Lock(), self._open_gpu(device, is_exact(metadata))
         self.workers = max(self._cores, GPU_WORKERS) if self._gpu else self._cores
 
     def tile_size(self, height: int, width: int) -> tuple[int, int]:
-        """Height and width of the tiles for a picture: always those of the file."""
+        """Returns the height and width of tiles, which the file fixes for pictures of every size."""
         return self._tile, self._tile
 
     def __call__(self, tile: np.ndarray, take: Take = np.array) -> Any:
-        """Enlarges a tile.
+        """Runs the network on a tile.
 
         Args:
             tile: RGB of the file's tile size, in [0, 255].
-            take: Makes what is returned from the result, of which it must keep nothing.
+            take: A function applied to the result; it must copy what it keeps.
 
         Returns:
-            What `take` gives, by default a copy, for RGB in [0, 255], the tile without its halo, enlarged by the scale;
-            uint8 from a quantized file, else float32.
+            What `take` returns for the result, by default a copy: RGB in [0, 255], the tile without its halo, enlarged
+            by the scale; uint8 from a quantized file, else float32.
         """
         gpu = self._gpu
         if gpu:
@@ -192,14 +193,14 @@ class LiteRTNetwork:
             raise ModelError(f"{self.name} cannot be run: {error} Export it again.") from error
 
     def _open_gpu(self, device: str, exact: bool) -> GpuNetwork | None:
-        """The GPU to compute on, or None for the CPU; says which it is."""
+        """Returns the GPU to run on, or None for the CPU, and reports the choice."""
         self.device = f"Computing on the CPU with {self._cores} thread{'s' if self._cores > 1 else ''}"
         if device == "cpu":
             return None
         gpu = None
         try:
             if device == "auto" and self.is_quantized:
-                raise GpuError("files of 8 bits are made for it")
+                raise GpuError("8-bit files are made for it")
             gpu = GpuNetwork(self._content, exact=exact)
             difference = self._compare(gpu, is_choosy=device == "auto")
             self.device = f"Computing on the GPU {gpu.adapter}: within {difference:.2g} grey levels of the CPU"
@@ -214,19 +215,19 @@ class LiteRTNetwork:
         return gpu
 
     def _compare(self, gpu: GpuNetwork, *, is_choosy: bool) -> float:
-        """The largest difference between a GPU's pixels and the CPU's on one tile of noise, in grey levels.
+        """Returns the largest difference between the GPU's and the CPU's pixels on a tile of noise, in grey levels.
 
         Raises:
-            GpuError: It should not be taken, if `is_choosy`: it is imitated, inaccurate or slower than the CPU.
+            GpuError: `is_choosy` is true, and the GPU is emulated, inaccurate or slower than the CPU.
         """
         if is_choosy and not gpu.is_hardware:
-            raise GpuError(f"the only adapter, {gpu.adapter}, is no real GPU")
+            raise GpuError(f"the only adapter, {gpu.adapter}, is not a real GPU")
         interpreter = self._interpreters.queue[-1]
         assert interpreter
         tile = np.random.default_rng(0).integers(0, 256, interpreter.shape[1:], np.uint8)
         expected = interpreter(tile).astype(np.float32)
         difference = float(np.abs(gpu(tile) - expected).max())
-        if is_choosy and not difference <= MAX_GPU_DIFFERENCE:  # so that NaN is refused, too
+        if is_choosy and not difference <= MAX_GPU_DIFFERENCE:  # also rejects NaN
             raise GpuError(f"{gpu.adapter} gives other pixels, by up to {difference:.2g} grey levels")
         if is_choosy:
             on_gpu = min(gpu.time() for _ in range(2))
@@ -236,30 +237,30 @@ class LiteRTNetwork:
         return difference
 
     def _give_up(self, gpu: GpuNetwork, error: GpuError) -> None:
-        """Leaves a GPU that failed; the first of the threads that notice says so."""
+        """Switches to the CPU after a GPU failed, and reports it once however many threads notice."""
         with self._lock:
             if self._gpu is gpu:
                 self._gpu = None
-                self.device = f"The GPU {gpu.adapter} failed ({error}). The CPU goes on; nothing is lost"
+                self.device = f"The GPU {gpu.adapter} failed ({error}). The CPU takes over; nothing is lost"
                 self._on_device(self.device)
 
 
 def check_device(device: str) -> None:
-    """Raises ConfigError if there is no such choice of a device."""
+    """Raises ConfigError if `device` is not one of `DEVICES`."""
     if device not in DEVICES:
         raise ConfigError(f"device must be one of {', '.join(DEVICES)}. Received: {device!r}.")
 
 
 def is_exact(metadata: dict[str, Any]) -> bool:
-    """Whether a GPU should compute a file in float32: any but those of float16, for which less may be enough."""
+    """Returns whether a GPU should run a file in float32, which holds for all files except float16 ones."""
     return metadata.get("variant") != "float16"
 
 
 def no_gpu(name: str, error: GpuError) -> str:
-    """What is said to somebody who asked for a GPU if none runs the file of a name."""
+    """Returns the message for `--device gpu` when no GPU can run the named file."""
     return f"--device gpu cannot run {name}: {error}. Looked for {LOOKED_FOR}. Install the driver, or use --device cpu."
 
 
 def available_cores() -> int:
-    """The processor cores that this process may use."""
+    """Returns the number of processor cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,4 +1,4 @@
-"""Keeping native libraries' log lines out of the console."""
+"""Keeps native libraries' log lines off the console."""
 
 import contextlib
 import ctypes
@@ -13,20 +13,21 @@ LOG_LINE = re.compile(
     r"(verbose|debug|info|warning|error): |[iwef]\d{4} |└|=== Source Location Trace|third_party/|\s+at |\s*$",
     re.ASCII | re.IGNORECASE,
 )
-"""What lines of LiteRT, and of Dawn, through which it reaches Vulkan, begin with."""
+"""Matches the start of log lines of LiteRT, and of Dawn, through which LiteRT uses Vulkan."""
 
 _TURN = threading.RLock()
 
 
 @contextlib.contextmanager
 def captured_log() -> Iterator[list[str]]:
-    """Takes LiteRT's log lines off the console, because LiteRT has no setting for that.
+    """Keeps LiteRT's log lines off the console, because LiteRT has no setting for that.
 
-    Standard output and standard error go to files meanwhile, by their file descriptors. Whatever else was written, by
-    other threads, reaches the console afterwards. Where there is no console, nothing happens.
+    Inside the context, standard output and standard error are redirected to files at the level of file descriptors.
+    Lines that are not LiteRT's, such as those of other threads, reach the console afterwards. Without a console the
+    context does nothing.
 
     Yields:
-        A list that holds LiteRT's lines once the context has been left.
+        A list that holds LiteRT's lines once the context has exited.
 
     Example:
         with captured_log() as lines:
@@ -60,15 +61,15 @@ def captured_log() -> Iterator[list[str]]:
 
 
 def silence_standard_error() -> None:
-    """Ends all output on standard error; for the moment when a process ends and static objects still log."""
+    """Discards all further output on standard error, because static objects still log while the process exits."""
     with contextlib.suppress(OSError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
 
 
 def _flush() -> None:
-    """Empties the buffers of Python's streams and of C's."""
+    """Flushes the buffers of Python's and C's streams."""
     for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(AttributeError, OSError, ValueError):  # no stream, a broken or a closed one
+        with contextlib.suppress(AttributeError, OSError, ValueError):  # there is no stream, or it is broken or closed
             stream.flush()
     if os.name == "posix":
         ctypes.CDLL(None).fflush(None)

@@ -1,4 +1,4 @@
-"""Enlarging and painting photographs with all that belongs to them."""
+"""Applies networks to photos: grey, transparent and 16-bit ones included."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -13,26 +13,26 @@ from keras_psr.images.pixels import match_histogram as match
 from keras_psr.images.screens import is_screen, keep_local_means
 
 STRIP = 256
-"""Rows that are computed at once in float32."""
+"""Number of rows that are processed at once in float32."""
 
 
 class PictureFunction(Protocol):
-    """What `upscaler.Upscaler` is: a function of pictures, `scale` times as large."""
+    """The interface of `upscaler.Upscaler`: a function from a picture to an enlarged or painted one."""
 
     @property
     def scale(self) -> int:
-        """Factor of the sides."""
+        """The factor by which both sides grow."""
 
     @property
     def takes_16_bits(self) -> bool:
-        """Whether it takes uint16 pictures, not only uint8."""
+        """Whether it accepts uint16 pictures, not only uint8."""
 
     def __call__(self, image: np.ndarray, *, strength: float, on_pixels: Callable[[int], None]) -> np.ndarray:
-        """The picture of a picture, uint8 or uint16, RGB or grey."""
+        """Returns the enlarged or painted picture, of the same kind and dtype as `image`: grey or RGB, 8 or 16 bits."""
 
 
 def output_size(height: int, width: int, output_scale: float) -> tuple[int, int]:
-    """Height and width of an enlarged picture, in pixels."""
+    """Returns the height and width of an enlarged picture, in pixels."""
     return max(1, round(height * output_scale)), max(1, round(width * output_scale))
 
 
@@ -46,28 +46,31 @@ def upscale_photo(
     preserve_colors: bool = False,
     on_pixels: Callable[[int], None] = lambda pixels: None,
 ) -> Photo:
-    """Enlarges a photograph, or paints it; grey stays grey, also where it is stored as RGB; 16 bits stay 16 bits.
+    """Enlarges or paints a photo. Grey stays grey, even if stored as RGB, and 16 bits stay 16 bits.
 
-    Opacity is enlarged by bicubic. Colours go through the network multiplied by their opacity, so that what is
-    transparent does not bleed into what is not, and are divided afterwards; under full transparency, colours are
-    enlarged by bicubic, for somebody may want them. Pictures of two levels, such as dithered photographs, keep their
-    local brightness.
+    Opacity is resized bicubically. Colours are multiplied by their opacity before the network, so that transparent
+    colours do not bleed into opaque ones, and divided by it afterwards; fully transparent colours are resized
+    bicubically, so that they are kept. Pictures with only two levels, such as dithered ones, keep their local
+    brightness.
 
     Args:
         upscaler: The network (`upscaler.Upscaler`), or `style_transfer.optimization.PixelOptimizer`.
-        photo: The photograph.
-        output_scale: Factor of the result's sides, reached by bicubic, antialiased where it shrinks, after the network;
-            None for the network's own.
+        photo: The photo.
+        output_scale: Factor by which both sides grow, reached by antialiased bicubic resizing after the network; None
+            for the network's own scale.
         strength: Share of the network in the result, in [0, 1]; the rest is bicubic.
-        match_histogram: Give each channel the distribution of levels that it has in the photograph.
-        preserve_colors: Take only the luma from the network; for networks that do not enlarge.
+        match_histogram: Whether to give each channel the histogram that it has in the photo.
+        preserve_colors: Whether to take only the luma from the network; for networks that do not enlarge.
         on_pixels: As for `upscaler.Upscaler`.
 
     Returns:
-        The enlarged photograph.
+        The enlarged or painted photo.
 
     Raises:
-        ConfigError: An argument is out of range, or the photograph has 16 bits and the network is quantized.
+        ConfigError: An argument is out of range, or the photo has 16 bits and the network is quantized.
+
+    Example:
+        result = upscale_photo(keras_psr.load("x4"), read_photo("photo.png"), output_scale=3)
     """
     if output_scale is not None and not 0 < output_scale <= 16:
         raise ConfigError(f"output_scale must be above 0, at most 16. Received: {output_scale}.")
@@ -98,12 +101,12 @@ def upscale_photo(
 
 
 def _resize(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Bicubic, in the dtype of the picture."""
+    """Resizes a picture bicubically, keeping its dtype."""
     return round_to(resize_bicubic(image, *size), image.dtype)
 
 
 def _multiply(photo: Photo, takes_16_bits: bool) -> np.ndarray:
-    """Colours times opacity: with 16 bits if the network takes them, because division makes rounding errors large."""
+    """Multiplies colours by opacity, in 16 bits if the network accepts them: division amplifies rounding errors."""
     assert photo.alpha is not None
     dtype = np.dtype(np.uint16 if takes_16_bits else photo.pixels.dtype)
     factor = np.iinfo(dtype).max / np.iinfo(photo.pixels.dtype).max
@@ -112,7 +115,7 @@ def _multiply(photo: Photo, takes_16_bits: bool) -> np.ndarray:
 
 
 def _divide(multiplied: np.ndarray, alpha: np.ndarray, hidden: np.ndarray) -> np.ndarray:
-    """Colours over opacity, in `alpha`'s dtype, and those of `hidden` where opacity is 0."""
+    """Divides colours by opacity, in the dtype of `alpha`; where opacity is 0, returns the colours of `hidden`."""
     top = np.iinfo(alpha.dtype).max
     factor = np.float32(top * top / np.iinfo(multiplied.dtype).max)
     divided = np.require(hidden, requirements="W")
@@ -125,5 +128,5 @@ def _divide(multiplied: np.ndarray, alpha: np.ndarray, hidden: np.ndarray) -> np
 
 
 def _spread(alpha: np.ndarray, pixels: np.ndarray) -> np.ndarray:
-    """Opacity in a shape that can be multiplied with grey or RGB pixels."""
+    """Reshapes opacity so that it broadcasts with grey or RGB pixels."""
     return alpha if pixels.ndim == 2 else alpha[..., None]

@@ -1,4 +1,4 @@
-"""Where models are found: the shipped ones, run folders and files."""
+"""Finds models: shipped ones, run folders and files."""
 
 import hashlib
 import json
@@ -16,29 +16,29 @@ CARD_FILE = "card.json"
 RUN_FILE = "config.json"
 
 RUNS_FOLDER = "runs"
-"""Where `keras-psr fit` puts run folders."""
+"""The folder in which `keras-psr fit` creates run folders."""
 
 DEFAULT_VARIANT = "float32"
-"""The `.tflite` that a shipped model's name stands for: its pixels are the network's own, int8's nearly so."""
+"""The variant that a shipped model's name alone means: its pixels are the Keras network's own."""
 
 
 def shipped_folder() -> Path:
-    """The folder that holds one folder for each shipped model."""
+    """Returns the folder that contains one folder per shipped model."""
     return Path(str(files("keras_psr.saved_models")))
 
 
 def shipped_models() -> dict[str, dict[str, Any]]:
-    """The cards of all shipped models, by name, sorted."""
+    """Returns the cards of all shipped models, sorted by name."""
     cards = sorted(shipped_folder().glob(f"*/{CARD_FILE}"))
     return {path.parent.name: json.loads(path.read_text(encoding="utf-8")) for path in cards}
 
 
 def model_names(*, task: str | None = None, variants: bool = True) -> list[str]:
-    """The names of the shipped models, each followed by those of its `.tflite` files: x4, x4_float16, ...
+    """Returns the names of the shipped models, each followed by those of its `.tflite` files: x4, x4_float16, ...
 
     Args:
-        task: Of the models, as their cards say it; None for all.
-        variants: Whether to name the files.
+        task: Return only models whose card states this task; None for all.
+        variants: Whether to include the names of the `.tflite` files.
     """
     names: list[str] = []
     for name, card in shipped_models().items():
@@ -52,21 +52,24 @@ def _variants(name: str) -> list[str]:
 
 
 def find_model(model: str | Path) -> Path:
-    """The `.keras` file that a user means.
+    """Finds the `.keras` file of a model.
 
     Args:
-        model: A shipped model's name, a run folder, or a `.keras` file. An existing path wins over a name.
+        model: A shipped model's name, a run folder, or a `.keras` file. An existing path takes precedence over a name.
 
     Returns:
         Its path. A shipped model's checksum has been verified.
 
     Raises:
-        ModelError: Nothing of that name exists, or a shipped file is damaged.
+        ModelError: There is no such model, or a shipped file is damaged.
+
+    Example:
+        path = find_model("x4")
     """
     path = Path(model)
     if path.is_dir():
         if not (path / MODEL_FILE).is_file():
-            raise ModelError(f"The folder {path} holds no {MODEL_FILE}. Give a run folder of `keras-psr fit`.")
+            raise ModelError(f"The folder {path} contains no {MODEL_FILE}. Give a run folder of `keras-psr fit`.")
         return path / MODEL_FILE
     if path.is_file():
         return path
@@ -74,12 +77,12 @@ def find_model(model: str | Path) -> Path:
         return _verified(shipped_folder() / str(model) / MODEL_FILE)
     base = str(model).rpartition("_")[0]
     if str(model) in _variants(base):
-        raise ModelError(f"{model} is a .tflite file, which only runs. Give the network itself: {base}.")
+        raise ModelError(f"{model} is a .tflite file, which can only be run. Give the network itself: {base}.")
     raise _unknown(str(model), variants=False)
 
 
 def _unknown(model: str, *, variants: bool) -> ModelError:
-    """The error that suggests the nearest name and lists all: with those of `.tflite` files, or without."""
+    """Returns an error that suggests the closest name and lists all names, with or without those of `.tflite` files."""
     names = model_names(variants=False)
     endings = sorted({file.removeprefix(name) for name in names for file in _variants(name)}) if variants else []
     plain = {_plain(name): name for name in model_names(variants=variants)}
@@ -93,22 +96,25 @@ def _unknown(model: str, *, variants: bool) -> ModelError:
 
 
 def _plain(name: str) -> str:
-    """A name without what people get wrong in it."""
+    """Returns a name in lower case without punctuation, where people make mistakes."""
     return re.sub(r"[^a-z0-9]", "", name.lower())
 
 
 def find_runnable(model: str | Path) -> Path:
-    """The file that enlarges pictures for a user: a `.tflite` where there is one, for it needs no TensorFlow.
+    """Finds the file to run for a model: a `.tflite` if there is one, because it does not need TensorFlow.
 
     Args:
-        model: As for `find_model`, where a shipped model's name stands for its float32 `.tflite`; or the name of one of
-            its files (`x4_int8`), or a `.tflite` file.
+        model: A shipped model's name, which means its float32 `.tflite`; the name of one of its `.tflite` files
+            (`x4_int8`); a run folder; or a `.tflite` or `.keras` file.
 
     Returns:
         Its path, a `.tflite` or a `.keras` file. A shipped file's checksum has been verified.
 
     Raises:
-        ModelError: Nothing of that name exists, or a shipped file is damaged.
+        ModelError: There is no such model, or a shipped file is damaged.
+
+    Example:
+        path = find_runnable("x4_int8")
     """
     name, _, variant = str(model).partition("_")
     if not Path(model).exists() and (shipped_folder() / name / CARD_FILE).is_file():
@@ -121,25 +127,25 @@ def find_runnable(model: str | Path) -> Path:
 
 
 def find_tflite(model: str | Path) -> Path:
-    """As `find_runnable`, for what needs a `.tflite`.
+    """Finds the `.tflite` file of a model, given as for `find_runnable`.
 
     Raises:
-        ModelError: There is no such model, or no `.tflite` of it.
+        ModelError: There is no such model, or it has no `.tflite`.
     """
     path = find_runnable(model)
     if path.suffix != ".tflite":
-        raise ModelError(f"{model} is no .tflite file. Make one: keras-psr export {model} --tflite")
+        raise ModelError(f"{model} is not a .tflite file. Make one: keras-psr export {model} --tflite")
     return path
 
 
 def fit_settings(model: str | Path) -> dict[str, Any]:
-    """The settings that a model was fitted with, from its run folder or its card, which stand beside its file.
+    """Returns the settings that a model was fitted with, from its card or its run folder.
 
     Args:
         model: As for `find_runnable`.
 
     Returns:
-        Settings by name; empty where nobody wrote them down.
+        Settings by name; empty if they are not recorded.
 
     Raises:
         ModelError: There is no such model.
@@ -167,12 +173,12 @@ def named_task(path: Path) -> str | None:
 
 
 def file_sha256(path: Path) -> str:
-    """The SHA-256 checksum of a file, in hexadecimal."""
+    """Returns the SHA-256 checksum of a file, in hexadecimal."""
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _verified(path: Path) -> Path:
-    """A shipped file, after its checksum was compared with the card's."""
+    """Returns the path of a shipped file after comparing its checksum with the card's."""
     expected = json.loads((path.parent / CARD_FILE).read_text(encoding="utf-8"))["sha256"].get(path.name, "nothing")
     received = file_sha256(path)
     if received != expected:

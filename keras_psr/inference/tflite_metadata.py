@@ -1,4 +1,4 @@
-"""What keras-psr writes into a `.tflite` file, so that an app can tile without guessing; needs no TensorFlow."""
+"""Reads and writes keras-psr's metadata in `.tflite` files, from which apps learn how to tile, without TensorFlow."""
 
 import json
 import struct
@@ -16,16 +16,19 @@ FILE_IDENTIFIER = b"TFL3"
 
 
 def read_metadata(path: str | Path) -> dict[str, Any]:
-    """The metadata of a `.tflite` file: tile, halo, scale, value range, licence, measured drop and more.
+    """Returns the metadata of a `.tflite` file: tile, halo, scale, value range, licence, measured loss and more.
 
     Args:
         path: The file.
 
     Returns:
-        What `export` wrote; docs/deploy.md lists the keys.
+        The metadata that `export` wrote; docs/deploy.md lists the keys.
 
     Raises:
-        ModelError: It is not a `.tflite` file, or keras-psr did not make it.
+        ModelError: The file is not a `.tflite`, or was not exported by keras-psr.
+
+    Example:
+        tile = read_metadata("x4.tflite")["tile"]
     """
     try:
         model = read_flatbuffer(Path(path).read_bytes())
@@ -39,15 +42,15 @@ def read_metadata(path: str | Path) -> dict[str, Any]:
         raise ModelError(f"{path}: {error}") from error
     except (struct.error, ValueError, IndexError, TypeError, AttributeError) as error:  # offsets that point nowhere
         raise ModelError(f"{path} is damaged or cut off. Export or download it again.") from error
-    raise ModelError(f"{path} has no metadata of keras-psr. Make the file with `keras-psr export --tflite`.")
+    raise ModelError(f"{path} has no keras-psr metadata. Make the file with `keras-psr export --tflite`.")
 
 
 def with_metadata(content: bytes, metadata: dict[str, Any]) -> bytes:
-    """A copy of a model with keras-psr's metadata, in place of any that it had.
+    """Returns a copy of a model with keras-psr's metadata set, replacing any that it had.
 
     Args:
         content: A TFLite flatbuffer.
-        metadata: JSON-ready.
+        metadata: A dictionary that can be written as JSON.
 
     Returns:
         The new flatbuffer.
@@ -68,10 +71,10 @@ def with_metadata(content: bytes, metadata: dict[str, Any]) -> bytes:
 
 
 def read_flatbuffer(content: bytes) -> schema.Model:
-    """The root of a TFLite flatbuffer, for reading.
+    """Returns the root of a TFLite flatbuffer, for reading.
 
     Raises:
-        ModelError: It is not one.
+        ModelError: `content` is not a TFLite model.
     """
     if content[4:8] != FILE_IDENTIFIER:
         raise ModelError("not a TFLite model: the file identifier TFL3 is missing. Give a .tflite file.")
@@ -79,16 +82,16 @@ def read_flatbuffer(content: bytes) -> schema.Model:
 
 
 def unpack(content: bytes) -> schema.ModelT:
-    """A TFLite flatbuffer as objects, for changing.
+    """Returns a TFLite flatbuffer as objects that can be changed.
 
     Raises:
-        ModelError: It is not one.
+        ModelError: `content` is not a TFLite model.
     """
     return schema.ModelT.InitFromObj(read_flatbuffer(content))
 
 
 def pack(model: schema.ModelT) -> bytes:
-    """The flatbuffer of a model's objects."""
+    """Returns the TFLite flatbuffer of a model given as objects."""
     builder = flatbuffers.Builder(1024)
     builder.Finish(model.Pack(builder), FILE_IDENTIFIER)
     return bytes(builder.Output())

@@ -1,4 +1,4 @@
-"""Fitted networks as functions of pictures, for both tasks; importing this imports neither TensorFlow nor Keras."""
+"""Fitted networks as functions of pictures, for both tasks. Importing this does not import TensorFlow or Keras."""
 
 import zipfile
 from collections.abc import Callable
@@ -22,22 +22,27 @@ if TYPE_CHECKING:
     import keras
 
 KERAS_OUTPUT_SIDE = 768
-"""Side of what Keras computes at once, in enlarged pixels: the default network takes 0.9 KB for each."""
+"""Largest side of a tile that Keras computes, in output pixels: the default network needs 0.9 KB for each pixel."""
 
 BICUBIC_HALO = 3
-"""What a bicubically enlarged pixel needs around it, in low-resolution pixels."""
+"""Halo that bicubic upsampling needs, in input pixels."""
 
 
 class Upscaler:
-    """Enlarges pictures with a network, or paints them, of any size, in tiles.
+    """Enlarges or paints pictures of any size with a network, tile by tile.
 
-    A picture is extended by mirroring at its borders as far as the network looks (its halo), and the result is cut: so
-    the zeros with which convolutions pad never show, and tiles give what the whole picture would give.
+    A picture is extended by mirroring at its borders, by the network's receptive field (its halo), and the result is
+    cropped. Therefore the zeros with which convolutions pad never show, and tiles give the same result as the whole
+    picture.
 
     Attributes:
         network: The Keras model, or the `LiteRTNetwork`.
         task: Name of its task: `super-resolution` or `style transfer`.
-        scale: Its upscaling factor; 1 of a network that does not enlarge.
+        scale: The upscaling factor; 1 for style transfer.
+
+    Example:
+        upscaler = keras_psr.Upscaler(keras.saving.load_model("runs/x4/model.keras"))
+        enlarged = upscaler(keras_psr.read_rgb("photo.jpg"))
     """
 
     def __init__(
@@ -46,14 +51,14 @@ class Upscaler:
         """Wraps a network.
 
         Args:
-            network: A functional Keras model from (batch, height, width, 3) to an enlarged picture, RGB in [0, 255]; or
-                a `.tflite`.
+            network: A functional Keras model from (batch, height, width, 3) to (batch, scale * height, scale * width,
+                3), RGB in [0, 255]; or a `LiteRTNetwork`.
             task: Name of its task; None for the one that its file names, or else the one that its scale suggests.
-            device: What computes a Keras model: `auto`, `cpu` or `gpu`.
+            device: What a Keras model runs on: `auto`, `cpu` or `gpu`.
 
         Raises:
-            ModelError: A layer of the Keras model is of an unknown kind, so nobody knows how far it looks.
-            ConfigError: `device` is `gpu`, and TensorFlow sees none.
+            ModelError: The Keras model has a layer of an unknown kind, so that its receptive field is unknown.
+            ConfigError: `device` is `gpu`, but TensorFlow finds no GPU.
         """
         self.network = network
         self._tiles = network if isinstance(network, LiteRTNetwork) else KerasNetwork(network, device)
@@ -64,36 +69,37 @@ class Upscaler:
             self._executor = ThreadPoolExecutor(self._tiles.workers)
 
     def __repr__(self) -> str:
-        """Which network it is, and what it does."""
+        """Returns a line that says which network it is, and what it does."""
         kind = f"{self.task}, scale {self.scale}"
         return f"<Upscaler {self.network.name}: {kind}; call it with uint8 or uint16 pixels (height, width[, 3])>"
 
     @property
     def device(self) -> str:
-        """A line that says what computes."""
+        """A line that says what the network runs on."""
         return self._tiles.device
 
     @property
     def takes_16_bits(self) -> bool:
-        """Whether it takes uint16 pictures; a quantized file does not."""
+        """Whether it accepts uint16 pictures; a quantized file does not."""
         return not self._tiles.is_quantized
 
     def __call__(
         self, image: np.ndarray, *, strength: float = 1.0, on_pixels: Callable[[int], None] = lambda pixels: None
     ) -> np.ndarray:
-        """Enlarges one picture. Several threads may do so at once.
+        """Enlarges or paints one picture. Several threads may call it at once.
 
         Args:
-            image: uint8 or uint16, RGB (height, width, 3) or grey (height, width). Grey is given to the network as
-                three equal channels, whose mean is taken.
-            strength: Share of the network in the result, in [0, 1]; the rest is bicubic, or the picture of a style.
-            on_pixels: Called again and again with the number of pixels of the result that have been added.
+            image: uint8 or uint16, RGB (height, width, 3) or grey (height, width). The network receives grey as three
+                equal channels, and the mean of its output channels is the result.
+            strength: Share of the network in the result, in [0, 1]. The rest is bicubic upsampling, or the picture
+                itself for style transfer.
+            on_pixels: Called repeatedly with the number of output pixels that have been added.
 
         Returns:
-            `scale` times as high and wide, of the same kind and dtype.
+            A picture `scale` times as high and wide, of the same kind and dtype as `image`.
 
         Raises:
-            ConfigError: `image` is of another shape or dtype, or has 16 bits and the network is quantized.
+            ConfigError: `image` has another shape or dtype, or has 16 bits and the network is quantized.
         """
         if not isinstance(image, np.ndarray):
             raise ConfigError(
@@ -106,12 +112,12 @@ class Upscaler:
                 f"Received: {image.dtype} of shape {image.shape}."
             )
         if not image.size:
-            raise ConfigError(f"image must hold pixels. Received: shape {image.shape}.")
+            raise ConfigError(f"image must contain pixels. Received: shape {image.shape}.")
         if not 0 <= strength <= 1:
             raise ConfigError(f"strength must be in [0, 1]. Received: {strength}.")
         if image.dtype == np.uint16 and not self.takes_16_bits:
             raise ConfigError(
-                "image has 16 bits for each channel, but the model is quantized to 8. Use its float32 or float16 file."
+                "image has 16 bits per channel, but the model is quantized to 8. Use its float32 or float16 file."
             )
         geometry = self._tiles.geometry
         if strength < 1 and self.scale > 1:
@@ -127,7 +133,7 @@ class Upscaler:
         )
 
     def _upscale_tile(self, tile: np.ndarray, strength: float) -> np.ndarray:
-        """One tile, in the dtype and kind of the picture."""
+        """Enlarges or paints one tile, keeping the picture's dtype and kind."""
         if tile.dtype == np.uint8 and tile.ndim == 3 and strength == 1:
             return self._tiles(tile, to_uint8)
         levels = tile.astype(np.float32) / 257 if tile.dtype == np.uint16 else tile
@@ -136,7 +142,7 @@ class Upscaler:
             enlarged = enlarged.mean(axis=-1, dtype=np.float32)
         if strength < 1:
             bicubic = resize_bicubic(levels.astype(np.float32), *(side * self.scale for side in tile.shape[:2]))
-            missing = (len(bicubic) - len(enlarged)) // 2  # files give a tile without its halo
+            missing = (len(bicubic) - len(enlarged)) // 2  # a .tflite returns a tile without its halo
             bicubic = bicubic[missing : len(bicubic) - missing, missing : bicubic.shape[1] - missing]
             enlarged = strength * np.clip(enlarged.astype(np.float32), 0, 255) + (1 - strength) * bicubic
         if tile.dtype == np.uint16:
@@ -148,11 +154,11 @@ class KerasNetwork:
     """A Keras model as a function of tiles.
 
     Attributes:
-        geometry: Scale, halo and grid, measured.
-        workers: 1, for TensorFlow itself uses all cores.
-        is_quantized: False.
-        task: None: Keras models do not name theirs.
-        device: A line that says what computes.
+        task: None, because Keras models do not name theirs.
+        geometry: Scale, halo and grid, measured from the network.
+        workers: Number of threads that should call it at once: 1, because TensorFlow uses all cores itself.
+        is_quantized: Always False.
+        device: A line that says what the network runs on.
     """
 
     workers = 1
@@ -160,15 +166,15 @@ class KerasNetwork:
     is_quantized = False
 
     def __init__(self, network: "keras.Model", device: str = "auto") -> None:
-        """Finds out how far a network looks.
+        """Measures a network's geometry.
 
         Args:
             network: The Keras model.
-            device: `auto` leaves the choice to TensorFlow; `cpu`; or `gpu`, which TensorFlow must see.
+            device: `auto` leaves the choice to TensorFlow; `cpu`; or `gpu`, which TensorFlow must find.
 
         Raises:
-            ModelError: It has a layer of an unknown kind.
-            ConfigError: TensorFlow sees no GPU.
+            ModelError: The network has a layer of an unknown kind.
+            ConfigError: `device` is `gpu`, but TensorFlow finds no GPU.
         """
         import tensorflow as tf
 
@@ -178,7 +184,7 @@ class KerasNetwork:
         gpus = tf.config.list_physical_devices("GPU")
         if device == "gpu" and not gpus:
             raise ConfigError(
-                "--device gpu: TensorFlow, which runs .keras files, sees no GPU. A .tflite runs on any: "
+                "--device gpu: TensorFlow, which runs .keras files, finds no GPU. A .tflite runs on any GPU: "
                 "keras-psr export MODEL --tflite. Or use --device cpu."
             )
         self.device = f"TensorFlow computes on the {'GPU' if gpus and device != 'cpu' else 'CPU'}"
@@ -191,12 +197,12 @@ class KerasNetwork:
         return tf.device("CPU:0") if self._device == "cpu" else nullcontext()
 
     def tile_size(self, height: int, width: int) -> tuple[int, int]:
-        """Height and width of the tiles for a picture: the whole, unless that is too large."""
+        """Returns the height and width of tiles for a picture: one tile for all of it, unless it is too large."""
         around, whole_blocks = 2 * max(self.geometry.halo, BICUBIC_HALO), self.geometry.whole_blocks
         return whole_blocks(min(self._tile, height + around)), whole_blocks(min(self._tile, width + around))
 
     def __call__(self, tile: np.ndarray, take: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
-        """Enlarges a tile, as `LiteRTNetwork` does, but with its halo and not clipped."""
+        """Runs the network on a tile, as `LiteRTNetwork` does, but keeps the halo and does not clip."""
         with self._on_device():
             return take(np.asarray(self._network(tile[None].astype(np.float32), training=False))[0].astype(np.float32))
 
@@ -217,20 +223,24 @@ def load(
 
     Args:
         model: A shipped model's name (`x4`), the name of one of its `.tflite` files (`x4_int8`), a run folder, or a
-            `.tflite` or `.keras` file. A name alone means the model's float32 `.tflite`, which gives the network's own
-            pixels without TensorFlow, and its `.keras` file if it has none.
-        threads: Tiles of a `.tflite` that the CPU computes at once; None for one on each core.
-        device: `auto` takes a GPU for a float `.tflite` if there is a real one that gives the CPU's pixels and is
-            faster (`litert.LiteRTNetwork`); or `cpu` or `gpu`. It needs neither CUDA nor TensorFlow.
-        on_device: Called with a line that says which it is, if a `.tflite` left a choice, and again if a GPU fails and
-            the CPU goes on.
+            `.tflite` or `.keras` file. A shipped model's name means its float32 `.tflite`, which gives the same pixels
+            as the Keras network without TensorFlow, or its `.keras` file if it has no `.tflite`.
+        threads: Tiles of a `.tflite` that the CPU computes at once; None for one per core.
+        device: `auto` runs a float `.tflite` on a GPU if there is a real one that gives the CPU's pixels and is faster
+            (`litert.LiteRTNetwork`); `cpu` and `gpu` force the choice. CUDA and TensorFlow are not needed.
+        on_device: Called with a line that says what a `.tflite` runs on, unless `device` is `cpu`, and again if a GPU
+            fails and the CPU takes over.
 
     Returns:
         The network as a function of pictures.
 
     Raises:
-        ModelError: There is no such model, or it does not go from picture to picture.
-        ConfigError: `device` is unknown, or `gpu` and there is none.
+        ModelError: There is no such model, or it does not map pictures to pictures.
+        ConfigError: `device` is unknown, or is `gpu` and no GPU can run the model.
+
+    Example:
+        upscaler = keras_psr.load("x4")
+        enlarged = upscaler(keras_psr.read_rgb("photo.jpg"))
     """
     path = find_runnable(model)
     if path.suffix == ".tflite":
@@ -239,41 +249,44 @@ def load(
 
 
 def load_keras(model: str | Path, *, device: str = "auto") -> Upscaler:
-    """Loads a fitted network as a Keras model, to fit or export it further.
+    """Loads a fitted network as a Keras model, to fine-tune or export it.
 
     Args:
         model: A shipped model's name (`x4`), a run folder, or a `.keras` file.
-        device: `auto`, `cpu` or `gpu`: what TensorFlow computes on.
+        device: What TensorFlow runs on: `auto`, `cpu` or `gpu`.
 
     Returns:
         The network as a function of pictures; its `network` is a Keras model.
 
     Raises:
-        ModelError: There is no such model, or it does not go from picture to picture.
-        ConfigError: `device` is unknown, or `gpu` and TensorFlow sees none.
+        ModelError: There is no such model, or it does not map pictures to pictures.
+        ConfigError: `device` is unknown, or is `gpu` and TensorFlow finds no GPU.
+
+    Example:
+        network = load_keras("x4").network
     """
     check_device(device)
     path = find_model(model)
     network = load_network(path)
     if network.output_shape != (None, None, None, 3) or network.input_shape != (None, None, None, 3):
         raise ModelError(
-            f"{path} is not a network of keras-psr: it goes from {network.input_shape} to {network.output_shape}, "
+            f"{path} is not a keras-psr network: it maps {network.input_shape} to {network.output_shape}, "
             "expected (None, None, None, 3) for both."
         )
     return Upscaler(network, task=named_task(path), device=device)
 
 
 def load_network(path: Path) -> "keras.Model":
-    """Loads a `.keras` file without executing anything in it (`safe_mode`).
+    """Loads a `.keras` file without executing code from it (`safe_mode`).
 
     Args:
-        path: The file.
+        path: The `.keras` file.
 
     Returns:
         The model, not compiled.
 
     Raises:
-        ModelError: It is not a Keras model file.
+        ModelError: The file is not a Keras model file.
         InstallationError: Keras is not installed.
     """
     if path.suffix != ".keras" or not zipfile.is_zipfile(path):  # Keras would also open .h5, without `safe_mode`
@@ -281,7 +294,7 @@ def load_network(path: Path) -> "keras.Model":
     require_everything(f"The .keras file {path}")
     import keras
 
-    import keras_psr.networks.style_transfer  # noqa: F401 - registers the layer that a network of it may have
+    import keras_psr.networks.style_transfer  # noqa: F401 - registers the layers that a style network may contain
 
     try:
         return keras.saving.load_model(path, compile=False, safe_mode=True)

@@ -1,1 +1,1 @@
-"""What a network is fitted to."""
+"""The losses that networks are fitted to."""

@@ -1,46 +1,54 @@
-"""The mathematics of the losses: pure functions of tensors (batch, height, width, channels), float32."""
+"""The mathematics of the losses: pure functions of float32 tensors (batch, height, width, channels)."""
 
 import keras
 from keras import KerasTensor, ops
 
 PHASE_WINDOW = 6
 PHASE_STRIDE = 3
-"""Window and stride, in periods of the lattice, over which `phase_error` averages; ours, there is no source."""
+"""Window and stride, in periods of the lattice, over which `phase_error` averages. These values are our own choice."""
 
 
 def mean_squared_error(first: KerasTensor, second: KerasTensor) -> KerasTensor:
-    """Squared difference averaged over everything.
+    """Returns the squared difference of two tensors, averaged over all elements.
 
-    On responses this is the paper's feature loss, ||phi(y') - phi(y)||^2 / (C H W) (Johnson et al. 2016, equation 2);
-    on pictures its pixel loss (section 3.2). Both are averaged over the batch.
+    For responses this is the paper's feature loss, ||phi(y') - phi(y)||^2 / (C H W) (Johnson et al. 2016, equation 2);
+    for pictures it is the paper's pixel loss (section 3.2). Both are averaged over the batch.
 
     Args:
-        first: Any shape.
-        second: The same shape.
+        first: A tensor of any shape.
+        second: A tensor of the same shape.
 
     Returns:
         A scalar.
+
+    Example:
+        loss = mean_squared_error(network(low_res), high_res)
     """
     return ops.mean(ops.square(first - second))
 
 
 def mean_absolute_error(first: KerasTensor, second: KerasTensor) -> KerasTensor:
-    """Absolute difference averaged over everything (L1; LapSRN and EDSR prefer it to the paper's squared form).
+    """Returns the absolute difference of two tensors, averaged over all elements.
+
+    LapSRN and EDSR prefer this L1 form to the paper's squared form.
 
     Args:
-        first: Any shape.
-        second: The same shape.
+        first: A tensor of any shape.
+        second: A tensor of the same shape.
 
     Returns:
         A scalar.
+
+    Example:
+        loss = mean_absolute_error(network(low_res), high_res)
     """
     return ops.mean(ops.abs(first - second))
 
 
 def total_variation(image: KerasTensor) -> KerasTensor:
-    """Squared differences of vertical and of horizontal neighbours, each averaged, summed.
+    """Returns the mean squared difference of vertical neighbours plus that of horizontal neighbours.
 
-    The paper names the term without a formula; its authors' code sums squared neighbour differences over the batch
+    The paper names the term but gives no formula; its authors' code sums squared differences over the batch
     (jcjohnson/fast-neural-style, TotalVariation.lua). Averaging makes the weight independent of picture and batch size.
 
     Args:
@@ -48,6 +56,9 @@ def total_variation(image: KerasTensor) -> KerasTensor:
 
     Returns:
         A scalar.
+
+    Example:
+        roughness = total_variation(output)
     """
     rows = image[:, 1:] - image[:, :-1]
     columns = image[:, :, 1:] - image[:, :, :-1]
@@ -55,19 +66,22 @@ def total_variation(image: KerasTensor) -> KerasTensor:
 
 
 def gram_matrix(responses: KerasTensor) -> KerasTensor:
-    """Products of all pairs of channels, averaged over places and divided by the number of channels.
+    """Returns the products of all pairs of channels, averaged over positions and divided by the number of channels.
 
-    Which features occur together, wherever they are: the style of a picture, without its content.
+    The matrix tells which features occur together, regardless of position: the style of a picture without its content.
 
     Args:
-        responses: (batch, height, width, channels). Products of bfloat16 are rounded to it, which takes half the time;
-            those of float16, which they would leave, are computed in float32.
+        responses: (batch, height, width, channels). Products of bfloat16 are rounded to bfloat16, which takes half the
+            time; products of float16 are computed in float32, because they would overflow.
 
     Returns:
-        (batch, channels, channels) float32, symmetric; does not depend on the size of the picture.
+        (batch, channels, channels) float32, symmetric. It does not depend on the size of the picture.
 
     Reference:
         Johnson et al. 2016, equation 3: psi psi^T / (C H W).
+
+    Example:
+        gram = gram_matrix(build_vgg(["relu2_2"])(image)["relu2_2"])
     """
     _, height, width, channels = ops.shape(responses)
     dtype = "bfloat16" if keras.backend.standardize_dtype(responses.dtype) == "bfloat16" else "float32"
@@ -77,33 +91,40 @@ def gram_matrix(responses: KerasTensor) -> KerasTensor:
 
 
 def feature_error(found: KerasTensor, wanted: KerasTensor, normalization: str = "mean") -> KerasTensor:
-    """Squared difference of responses, averaged over everything (Johnson et al. 2016, equation 2).
+    """Returns the squared difference of responses, averaged over all elements (Johnson et al. 2016, equation 2).
 
     Args:
-        found: (batch, height, width, channels).
-        wanted: The same shape.
-        normalization: `energy` divides by the mean square of what is wanted, so that 1 is what a picture without any
-            response costs; any other leaves the average as it is.
+        found: Responses to the output, (batch, height, width, channels).
+        wanted: Responses to the target, the same shape.
+        normalization: `energy` divides by the mean square of `wanted`, so that an output without any response costs 1;
+            any other value leaves the average as it is.
 
     Returns:
         A scalar.
+
+    Example:
+        loss = feature_error(vgg(output)["relu2_2"], vgg(target)["relu2_2"])
     """
     error = mean_squared_error(found, wanted)
     return error / ops.mean(ops.square(wanted)) if normalization == "energy" else error
 
 
 def gram_error(gram: KerasTensor, target: KerasTensor, normalization: str = "energy") -> KerasTensor:
-    """Squared Frobenius norm of the difference of two Gram matrices, averaged over the batch.
+    """Returns the squared Frobenius norm of the difference of two Gram matrices, averaged over the batch.
 
     Args:
         gram: (batch, channels, channels).
         target: The same shape, or (1, channels, channels) for one painting.
-        normalization: `paper` leaves it so (Johnson et al. 2016, equation 4); `mean` divides by the number of entries,
-            as the authors' code does (jcjohnson/fast-neural-style, MSECriterion); `energy` divides by the squared
-            norm of the target, so that 1 is what a picture without any response costs, in each layer, for each style.
+        normalization: `paper` leaves the norm as it is (Johnson et al. 2016, equation 4); `mean` divides it by the
+            number of entries, as the authors' code does (jcjohnson/fast-neural-style, MSECriterion); `energy` divides
+            it by the squared norm of the target, so that an output without any response costs 1 in every layer and
+            for every style.
 
     Returns:
         A scalar.
+
+    Example:
+        loss = gram_error(gram_matrix(found), gram_matrix(wanted))
     """
     if normalization == "mean":
         return mean_squared_error(gram, target)
@@ -112,19 +133,23 @@ def gram_error(gram: KerasTensor, target: KerasTensor, normalization: str = "ene
 
 
 def phase_error(output: KerasTensor, target: KerasTensor, period: int) -> KerasTensor:
-    """What repeats in the error with the period of the upsampling lattice, and nothing else.
+    """Returns the part of the error that repeats with the period of the upsampling lattice.
 
-    The error is sorted by its position modulo `period` into period^2 phases and the mean over phases is taken away.
-    What is left of each phase is averaged over windows of `PHASE_WINDOW` periods and over the whole crop; the result is
-    the mean square of both averages, summed. Texture averages out in a window; a grid does not.
+    The error is sorted by position modulo `period` into period^2 phases, and the mean over phases is subtracted. What
+    remains of each phase is averaged over windows of `PHASE_WINDOW` periods and over the whole crop; the result is the
+    sum of the mean squares of these two averages. Texture averages out in a window; a grid does not.
 
     Args:
         output: (batch, period * height, period * width, channels), height and width at least `PHASE_WINDOW`.
         target: The same shape.
-        period: Of the lattice, in pixels: a network's upscaling factor, or the coarsest grid of a style network.
+        period: Period of the lattice, in pixels: a super-resolution network's scale, or the coarsest grid of a style
+            network.
 
     Returns:
         A scalar.
+
+    Example:
+        loss = phase_error(output, target, period=4)
     """
     error = output - target
     _, height, width, channels = error.shape

@@ -1,4 +1,4 @@
-"""The weighted sum of loss terms that a network, or a picture itself, is fitted to."""
+"""The weighted sum of loss terms that a network, or a picture itself, is optimised for."""
 
 from collections.abc import Sequence
 
@@ -11,13 +11,17 @@ from keras_psr.losses.vgg import build_vgg
 
 
 class PerceptualLoss:
-    """Named terms between a network's output and the original, and their weighted sum, for both tasks.
+    """A weighted sum of named terms that compare a network's output with the original, for both tasks.
 
-    One VGG16 serves all terms. A term of weight zero is not computed.
+    All terms share one VGG16. A term whose weight is zero is not computed.
 
     Attributes:
-        terms: The terms that have a weight.
-        encoder: The VGG16 that gives the responses they compare; None if no term compares any.
+        terms: The terms whose weight is not zero.
+        encoder: The VGG16 whose responses the terms compare; None if no term compares responses.
+
+    Example:
+        loss = PerceptualLoss([pixel_loss(0.1), feature_loss(1.0, "relu2_2")])
+        total = loss.total(loss.compute(output, target))
     """
 
     def __init__(
@@ -29,18 +33,18 @@ class PerceptualLoss:
         vgg_dtype: str = "float32",
         shift_period: int = 1,
     ) -> None:
-        """Builds VGG16 if a term needs it.
+        """Creates the loss, and builds VGG16 if a term needs it.
 
         Args:
-            terms: As `losses.terms` makes them.
+            terms: Terms from `losses.terms`.
             vgg_weights: As for `vgg.build_vgg`.
             vgg_pooling: As for `vgg.build_vgg`.
             vgg_dtype: Compute dtype of VGG16; the terms themselves are float32.
-            shift_period: Number of positions of VGG16's pooling grid, down and across, that the steps of a fit take in
-                turn: a network that sees each of them cannot fit a pattern to one. 1 leaves the grid where it is.
+            shift_period: Number of positions, vertically and horizontally, through which the steps of a fit shift
+                VGG16's pooling grid, so that a network cannot adapt a pattern to one position. 1 does not shift it.
 
         Raises:
-            ConfigError: A layer of VGG16 is unknown.
+            ConfigError: A VGG16 layer is unknown.
             ModelError: VGG16's weights are missing or damaged.
         """
         self.terms = [term for term in terms if term.weight > 0]
@@ -52,19 +56,19 @@ class PerceptualLoss:
 
     @property
     def weights(self) -> dict[str, float]:
-        """The weight of each term by name."""
+        """The weights of the terms, by name."""
         return {term.name: term.weight for term in self.terms}
 
     def compute(
         self, output: KerasTensor, target: KerasTensor, step: KerasTensor | int = 0, wanted: Responses | None = None
     ) -> dict[str, KerasTensor]:
-        """Returns each term by name, unweighted.
+        """Returns the unweighted terms, by name.
 
         Args:
-            output: The network's pictures, (batch, height, width, 3) float32 in [0, 255].
+            output: The network's output, (batch, height, width, 3) float32 in [0, 255].
             target: The originals, the same shape and range.
-            step: Gradient steps done, which decides how the pooling grid is shifted.
-            wanted: `responses(target)`, where they are known already.
+            step: Number of gradient steps so far, which decides how the pooling grid is shifted.
+            wanted: `responses(target)`, if already known.
         """
         found: Responses = {}
         if self.encoder is not None:
@@ -78,7 +82,7 @@ class PerceptualLoss:
         return sum(self.weights[name] * term for name, term in terms.items())
 
     def measure(self, image: np.ndarray, original: np.ndarray) -> dict[str, float]:
-        """Returns each term of one picture, unweighted, and their weighted sum as `loss`.
+        """Returns the unweighted terms of one picture by name, and their weighted sum as `loss`.
 
         Args:
             image: uint8 RGB (height, width, 3), both sides at least 8.
@@ -89,12 +93,12 @@ class PerceptualLoss:
         return {"loss": float(self.total(terms)), **{name: float(term) for name, term in terms.items()}}
 
     def responses(self, image: KerasTensor) -> Responses:
-        """Returns VGG16's responses to pictures (batch, height, width, 3) at all layers that some term compares."""
+        """Returns VGG16's responses to pictures (batch, height, width, 3) at every layer that a term compares."""
         assert self.encoder is not None, "no term compares responses"
         return self.encoder(image)
 
     def _shifted(self, image: KerasTensor, step: KerasTensor | int) -> KerasTensor:
-        """Returns pictures cut at the top and left, by each number of pixels in turn, which shifts the pooling grid."""
+        """Returns pictures cropped at the top and left to shift the pooling grid, by each number of pixels in turn."""
         if self.shift_period == 1:
             return image
         return image[:, step % self.shift_period :, step // self.shift_period % self.shift_period :]

@@ -1,6 +1,6 @@
-"""The terms of a loss. Each has a name, a weight, and a function of two pictures and of their VGG16 responses.
+"""The terms of a loss. Each has a name, a weight, and a function of two pictures and their VGG16 responses.
 
-A new kind of term is one more function here that returns a `Term`.
+To add a kind of term, add a function here that returns a `Term`.
 """
 
 from collections.abc import Callable, Sequence
@@ -23,7 +23,7 @@ from keras_psr.losses.functional import (
 from keras_psr.losses.vgg import build_vgg
 
 Responses = dict[str, KerasTensor]
-"""VGG16's responses by layer, (batch, height, width, channels), of its compute dtype."""
+"""VGG16's responses by layer, (batch, height, width, channels), in its compute dtype."""
 
 Grams = dict[str, np.ndarray]
 """Gram matrices of a painting by layer, (1, channels, channels) float32."""
@@ -31,12 +31,12 @@ Grams = dict[str, np.ndarray]
 
 @dataclass(frozen=True)
 class Comparison:
-    """What the terms of a loss compare.
+    """The pictures and responses that the terms of a loss compare.
 
     Attributes:
-        output: The network's pictures, (batch, height, width, 3) float32 in [0, 255].
+        output: The network's output, (batch, height, width, 3) float32 in [0, 255].
         target: The originals, the same shape and range.
-        found: VGG16's responses to the output, at all layers that some term asks for.
+        found: VGG16's responses to the output, at every layer that a term compares.
         wanted: VGG16's responses to the target, at the same layers.
     """
 
@@ -51,10 +51,13 @@ class Term:
     """One term of a loss.
 
     Attributes:
-        name: What logs call it.
+        name: Its name in logs.
         weight: Its factor in the weighted sum; a term of weight 0 is not computed.
-        error: Returns the unweighted term, a float32 scalar.
+        error: A function that returns the unweighted term, a float32 scalar.
         layers: The VGG16 layers whose responses it compares (`vgg.TAPS`).
+
+    Example:
+        brightness = Term("brightness", 0.1, lambda pictures: ops.abs(ops.mean(pictures.output - pictures.target)))
     """
 
     name: str
@@ -69,6 +72,9 @@ def pixel_loss(weight: float, norm: str = "l1") -> Term:
     Args:
         weight: Its weight.
         norm: `l1`, or `l2` as in the paper (section 3.2).
+
+    Example:
+        loss = PerceptualLoss([pixel_loss(1.0)])
     """
     error = mean_absolute_error if norm == "l1" else mean_squared_error
     return Term("pixel_loss", weight, lambda pictures: error(pictures.output, pictures.target))
@@ -79,8 +85,11 @@ def feature_loss(weight: float, layer: str, normalization: str = "mean") -> Term
 
     Args:
         weight: Its weight.
-        layer: The paper has relu2_2 for super-resolution, and relu3_3 for styles.
+        layer: A VGG16 layer. The paper uses relu2_2 for super-resolution and relu3_3 for style transfer.
         normalization: As for `functional.feature_error`.
+
+    Example:
+        loss = PerceptualLoss([feature_loss(1.0, "relu2_2")])
     """
 
     def error(pictures: Comparison) -> KerasTensor:
@@ -95,12 +104,16 @@ def style_loss(weight: float, layers: Sequence[str], normalization: str = "energ
 
     Args:
         weight: Its weight.
-        layers: The paper has relu1_2, relu2_2, relu3_3 and relu4_3.
+        layers: VGG16 layers. The paper uses relu1_2, relu2_2, relu3_3 and relu4_3.
         normalization: As for `functional.gram_error`.
-        grams: Those of a painting (`painting_grams`). None takes each original's own, which makes it a texture loss.
+        grams: The Gram matrices of a painting (`painting_grams`). None compares with those of each original, which
+            makes the term a texture loss.
 
     Raises:
         ConfigError: The normalisation is unknown.
+
+    Example:
+        loss = PerceptualLoss([feature_loss(1.0, "relu2_2"), style_loss(0.1, ["relu2_2", "relu3_3"])])
     """
     if normalization not in STYLE_NORMALIZATIONS:
         accepted = ", ".join(STYLE_NORMALIZATIONS)
@@ -120,17 +133,27 @@ def style_loss(weight: float, layers: Sequence[str], normalization: str = "energ
 
 
 def phase_loss(weight: float, period: int) -> Term:
-    """Returns the term for what repeats with the upsampling lattice (`functional.phase_error`).
+    """Returns the term for errors that repeat with the upsampling lattice (`functional.phase_error`).
 
     Args:
         weight: Its weight.
-        period: Of the lattice, in pixels.
+        period: Period of the lattice, in pixels.
+
+    Example:
+        loss = PerceptualLoss([pixel_loss(1.0), phase_loss(1.0, period=4)])
     """
     return Term("phase_loss", weight, lambda pictures: phase_error(pictures.output, pictures.target, period))
 
 
 def total_variation_loss(weight: float) -> Term:
-    """Returns the term for the total variation of the output (Johnson et al. 2016, section 3.2)."""
+    """Returns the term for the total variation of the output (Johnson et al. 2016, section 3.2).
+
+    Args:
+        weight: Its weight.
+
+    Example:
+        loss = PerceptualLoss([pixel_loss(1.0), total_variation_loss(1e-4)])
+    """
     return Term("total_variation", weight, lambda pictures: total_variation(pictures.output))
 
 
@@ -142,6 +165,9 @@ def painting_grams(painting: np.ndarray, layers: Sequence[str], *, weights: str,
         layers: VGG16 layers.
         weights: As for `vgg.build_vgg`.
         pooling: As for `vgg.build_vgg`.
+
+    Example:
+        grams = painting_grams(painting, ["relu1_2", "relu2_2"], weights="bundled", pooling="max")
     """
     responses = build_vgg(layers, weights=weights, pooling=pooling)(painting[None].astype(np.float32))
     return {layer: np.asarray(gram_matrix(responses[layer])) for layer in layers}

@@ -1,4 +1,4 @@
-"""The frozen VGG16 whose responses define feature loss, style loss and feature distance."""
+"""The frozen VGG16 whose responses define the feature loss, the style loss and the feature distance."""
 
 import hashlib
 from collections.abc import Sequence
@@ -16,39 +16,44 @@ CONVOLUTIONS = [
     for block, num_convolutions in enumerate((2, 2, 3, 3, 3), start=1)
     for convolution in range(1, num_convolutions + 1)
 ]
-"""Block and number of each convolution of VGG16; each block but the last ends with a pooling."""
+"""Block and number of each convolution of VGG16. Each block except the last ends with a pooling layer."""
 
 TAPS = {f"relu{block}_{convolution}": f"block{block}_conv{convolution}" for block, convolution in CONVOLUTIONS}
-"""The paper's names of the responses, and the Keras Applications layers that give them (their ReLU is built in)."""
+"""Maps the paper's names for responses to the layers of Keras Applications that compute them, ReLU included."""
 
 BUNDLED_WEIGHTS = "vgg16_imagenet_conv1_1-conv4_3.npz"
 BUNDLED_WEIGHTS_SHA256 = "dfb91d7b6c29923d85bb13e50a57855e63f1e1a51e37722a00f2dcc6d2f6835b"
-"""ImageNet weights up to conv4_3 (Simonyan & Zisserman, CC BY 4.0); NOTICE tells what was changed."""
+"""ImageNet weights up to conv4_3 (Simonyan & Zisserman, CC BY 4.0); NOTICE lists the changes."""
 
 STRIDES = {f"relu{block}_{convolution}": 2 ** (block - 1) for block, convolution in CONVOLUTIONS}
-"""Pixels from one response to the next, by the paper's names of the responses."""
+"""Maps the paper's names for responses to the distance between neighbouring responses, in pixels."""
 
 
 def build_vgg(
     taps: Sequence[str], *, weights: str = "bundled", pooling: str = "max", dtype: str = "float32"
 ) -> keras.Model:
-    """Builds the frozen feature extractor, cut at the deepest tap asked for.
+    """Builds the frozen feature extractor, cut off after the deepest requested tap.
 
     Args:
-        taps: Responses to give, by the paper's names, such as `("relu2_2",)`.
+        taps: Responses to return, by the paper's names, such as `("relu2_2",)`.
         weights: `bundled`, `imagenet` (Keras downloads them), or a file: `.npz` with `blockB_convC/kernel` and
             `/bias`, or a `.weights.h5` saved from `keras.applications.VGG16(include_top=False)`.
-        pooling: `max` is VGG16 as published; `average` replaces the pooling, and leaves less of a grid in what is
-            fitted to the responses (Distill, "Deconvolution and Checkerboard Artifacts", on the loss's own grid).
+        pooling: `max` is VGG16 as published; `average` replaces its pooling layers, which reduces the grid in pictures
+            that are optimised for the responses (Distill, "Deconvolution and Checkerboard Artifacts", on the loss's own
+            grid).
         dtype: Keras dtype policy of the convolutions, such as `float32` or `bfloat16`.
 
     Returns:
         A model from RGB (batch, height, width, 3) in [0, 255] to a dictionary of responses by tap, each (batch,
-        height', width', channels). Preprocessing is inside. No variable is trainable.
+        height', width', channels). Preprocessing is included. No variable is trainable.
 
     Raises:
         ConfigError: A tap or the pooling is unknown.
-        ModelError: The weights are missing, damaged or do not reach a tap.
+        ModelError: The weights are missing or damaged, or do not include a tap.
+
+    Example:
+        vgg = build_vgg(["relu1_2", "relu2_2"])
+        responses = vgg(images)["relu2_2"]
     """
     _check_taps(taps)
     if pooling not in ("max", "average"):
@@ -75,7 +80,7 @@ def build_vgg(
 
 
 def pooling_stride(tap: str) -> int:
-    """Returns the pixels from one response to the next, such as 2 for `relu2_2`.
+    """Returns the distance between neighbouring responses in pixels, such as 2 for `relu2_2`.
 
     Raises:
         ConfigError: The tap is unknown.
@@ -91,7 +96,7 @@ def _check_taps(taps: Sequence[str]) -> None:
 
 
 def _read_bundled() -> Path:
-    """The bundled weight file, after its checksum was found right."""
+    """Returns the path of the bundled weight file after verifying its checksum."""
     path = Path(str(files("keras_psr") / "weights" / BUNDLED_WEIGHTS))
     if not path.is_file():
         raise ModelError(f"The bundled VGG16 weights are missing: {path}. Reinstall keras-psr.")
@@ -113,7 +118,7 @@ def _load_npz(model: keras.Model, path: Path) -> None:
                     layer.set_weights([arrays[f"{layer.name}/{part}"] for part in ("kernel", "bias")])
     except KeyError as error:
         raise ModelError(
-            f"VGG16 weights in {path} do not reach {error.args[0].split()[0]}. Choose layers above it, or "
+            f"VGG16 weights in {path} do not include {error.args[0].split()[0]}. Choose earlier layers, or "
             "--vgg-weights imagenet."
         ) from error
     except (OSError, ValueError, EOFError, TypeError, AttributeError, BadZipFile) as error:  # all come from NumPy
@@ -128,5 +133,5 @@ def _load_h5(vgg: keras.Model, path: Path) -> None:
     except (OSError, ValueError, KeyError) as error:
         reason = str(error).splitlines()[0]
         raise ModelError(
-            f"{path} does not hold weights of keras.applications.VGG16(include_top=False): {reason}"
+            f"{path} does not contain weights of keras.applications.VGG16(include_top=False): {reason}"
         ) from error

@@ -1,1 +1,1 @@
-"""The networks, as functional Keras models, and how far they look."""
+"""The networks, as functional Keras models, and their receptive fields."""

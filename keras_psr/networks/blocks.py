@@ -1,4 +1,4 @@
-"""What the networks of both tasks are built with."""
+"""Helpers that build the networks of both tasks."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,7 +8,7 @@ import keras
 
 @contextmanager
 def dtype_policy(name: str) -> Iterator[None]:
-    """Sets Keras's global dtype policy for the layers built inside."""
+    """Sets Keras's global dtype policy for the layers built inside the context."""
     previous = keras.config.dtype_policy()
     keras.config.set_dtype_policy(name)
     try:

@@ -1,4 +1,4 @@
-"""The kinds of layer that networks are made of: what each reads, and how many pixels it makes of one."""
+"""The kinds of layer that networks may contain: which pixels each reads, and how it changes the size of a picture."""
 
 import math
 from collections.abc import Callable
@@ -14,33 +14,33 @@ from keras_psr.errors import ModelError
 from keras_psr.networks.style_transfer import ReflectionPadding2D
 
 Interval = tuple[int, int]
-"""First and last pixel of a row, both included."""
+"""First and last pixel of an interval of a row, both included."""
 
 
 class Kind(Enum):
-    """What a layer does to its input. Exports compute layers of one kind in one way."""
+    """What a layer does to its input. Exports handle all layers of a kind alike."""
 
     INPUT = auto()
     CONVOLUTION = auto()
     TRANSPOSED_CONVOLUTION = auto()
     UPSAMPLING = auto()
     BORDER = auto()
-    """Adds rows and columns at the borders, or takes them away."""
+    """Adds or removes rows and columns at the borders."""
     LINEAR = auto()
-    """Multiplies by a gain and adds a shift, so that a convolution before it can do that."""
+    """Multiplies by a gain and adds a shift, both of which can be folded into the convolution before it."""
     ACTIVATION = auto()
     ADDITION = auto()
 
 
 @dataclass(frozen=True)
 class LayerRule:
-    """What is known of the layers of one Keras class.
+    """Properties of the layers of one Keras class.
 
     Attributes:
-        kind: How they are computed.
-        reads: Maps a layer and an interval of its output pixels to the input pixels that these depend on. By default
-            each output pixel reads the input pixel at its own place, and no other.
-        density: Maps a layer to its output pixels along one side for each input pixel.
+        kind: What they do to their input.
+        reads: Maps a layer and an interval of its output pixels to the input pixels that these depend on. By default,
+            each output pixel depends only on the input pixel at the same position.
+        density: Maps a layer to its number of output pixels per input pixel along one side.
     """
 
     kind: Kind
@@ -52,7 +52,7 @@ def find_rule(layer: keras.Layer) -> LayerRule:
     """Returns the row of `RULES` for a layer.
 
     Raises:
-        ModelError: The layer is of an unknown kind.
+        ModelError: The layer's kind is unknown.
     """
     for ancestor in type(layer).__mro__:
         if ancestor in RULES:
@@ -61,19 +61,19 @@ def find_rule(layer: keras.Layer) -> LayerRule:
 
 
 def unknown_layer(layer: keras.Layer) -> ModelError:
-    """Returns the error for a layer that neither tiling nor export knows."""
+    """Returns the error for a layer that neither tiling nor export supports."""
     known = sorted(kind.__name__ for kind in RULES)
     return ModelError(
-        f"The layer {layer.name} is of an unknown kind, {type(layer).__name__}. A network may be made of "
+        f"The layer {layer.name} is of an unknown kind, {type(layer).__name__}. A network may contain "
         f"{', '.join(known)}; with square kernels and strides, and padding 'same', or 'valid' without strides."
     )
 
 
 def side(layer: keras.Layer, name: str) -> int:
-    """Returns a layer's kernel size, stride or the like.
+    """Returns one side of a square property of a layer, such as its kernel size or strides.
 
     Raises:
-        ModelError: It is not square, or the layer has strides and does not pad 'same'.
+        ModelError: The property is not square, or the layer has strides and its padding is not 'same'.
     """
     value = getattr(layer, name)
     is_valid = isinstance(layer, layers.Conv2D) and layer.padding == "valid" and set(layer.strides) == {1}
@@ -83,7 +83,7 @@ def side(layer: keras.Layer, name: str) -> int:
 
 
 def transposed_crop(layer: layers.Conv2DTranspose) -> int:
-    """Returns what padding 'same' cuts off before the first pixel of a transposed convolution's full output."""
+    """Returns how many pixels padding 'same' crops before the first pixel of a transposed convolution's full output."""
     return max(side(layer, "kernel_size") - side(layer, "strides"), 0) // 2
 
 
@@ -118,7 +118,7 @@ def _read_by_cropping(layer: layers.Cropping2D, pixels: Interval) -> Interval:
 
 
 def _read_by_reflection(layer: ReflectionPadding2D, pixels: Interval) -> Interval:
-    return pixels[0] - layer.padding, pixels[1] - layer.padding  # what is mirrored lies at the border, in the halo
+    return pixels[0] - layer.padding, pixels[1] - layer.padding  # mirrored pixels lie within the halo
 
 
 RULES: dict[type[keras.Layer], LayerRule] = {
@@ -137,4 +137,4 @@ RULES: dict[type[keras.Layer], LayerRule] = {
     layers.ReLU: LayerRule(Kind.ACTIVATION),
     layers.Add: LayerRule(Kind.ADDITION),
 }
-"""Every Keras class that a network may be made of."""
+"""Maps each Keras class that a network may contain to the properties of its layers."""

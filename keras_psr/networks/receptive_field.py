@@ -1,4 +1,4 @@
-"""How far a network looks: the halo that a tile needs, computed from the network's graph."""
+"""A network's receptive field, and so the halo that its tiles need, computed from its graph."""
 
 import math
 from fractions import Fraction
@@ -12,21 +12,26 @@ from keras_psr.networks.layer_kinds import Interval, find_rule
 
 
 def measure_geometry(network: keras.Model) -> Geometry:
-    """Measures how far a network looks, and on which grid, from its graph.
+    """Measures a network's scale, receptive field and grid from its graph.
 
-    The output pixels of a block of the grid, one input pixel for networks without strides, are followed backwards
-    through every layer to the input pixels that they read. Rows and columns are alike, because all kernels and strides
-    are square.
+    The output pixels of one cell of the grid (one input pixel for networks without strides) are traced back through
+    every layer to the input pixels that they depend on. One dimension is enough, because all kernels and strides are
+    square.
 
     Args:
         network: A functional model from (batch, height, width, 3) to a picture of the same size or an enlarged one.
 
     Returns:
-        The scale; the halo: what lies further than that from a block does not change the block's output pixels; and the
-        coarsest grid inside the network, in input pixels, of which a picture's sides must be multiples.
+        The scale; the halo, in input pixels: pixels further than that from a cell do not change the cell's output; and
+        the side of a cell of the coarsest grid inside the network, in input pixels, by which a picture's sides must be
+        divisible.
 
     Raises:
-        ModelError: The network is not functional, makes pictures smaller, or has a layer whose reach is not known.
+        ModelError: The network is not functional, reduces pictures, or has a layer of an unknown kind.
+
+    Example:
+        geometry = measure_geometry(build_network("fast", scale=2))
+        geometry.scale, geometry.halo
     """
     densities = pixel_densities(network)
     scale = densities[id(network.output)]
@@ -39,12 +44,12 @@ def measure_geometry(network: keras.Model) -> Geometry:
 
 
 def pixels_read(network: keras.Model, pixels: Interval) -> dict[int, Interval]:
-    """Maps each tensor's `id` to its pixels that an interval of output pixels depends on.
+    """Maps each tensor's `id` to the interval of its pixels that an interval of output pixels depends on.
 
-    Those beyond the borders, which padding makes, are counted too. Tensors that do not lead to the output are left out.
+    Pixels beyond the borders, which padding adds, count too. Tensors that do not lead to the output are left out.
 
     Raises:
-        ModelError: The network has a layer whose reach is not known.
+        ModelError: The network has a layer of an unknown kind.
     """
     reads = {id(network.output): pixels}
     for layer, inputs, output in reversed(walk_layers(network)):
@@ -59,10 +64,10 @@ def pixels_read(network: keras.Model, pixels: Interval) -> dict[int, Interval]:
 
 
 def pixel_densities(network: keras.Model) -> dict[int, Fraction]:
-    """Maps each tensor's `id` to its pixels along one side for each pixel of the input.
+    """Maps each tensor's `id` to its number of pixels per input pixel along one side.
 
     Raises:
-        ModelError: The network is not functional, or a layer is of an unknown kind.
+        ModelError: The network is not functional, or has a layer of an unknown kind.
     """
     walked = walk_layers(network)
     densities = {id(network.input): Fraction(1)}
@@ -73,7 +78,7 @@ def pixel_densities(network: keras.Model) -> dict[int, Fraction]:
 
 
 def walk_layers(network: keras.Model) -> list[tuple[keras.Layer, list[keras.KerasTensor], keras.KerasTensor]]:
-    """Returns the layers of a functional network from input to output, each with its input tensors and its output.
+    """Returns the layers of a functional network from input to output, each with its input tensors and output tensor.
 
     Raises:
         ModelError: The network is not functional, or calls a layer twice.
@@ -86,7 +91,7 @@ def walk_layers(network: keras.Model) -> list[tuple[keras.Layer, list[keras.Kera
         end = network.output
     except (AttributeError, ValueError) as error:
         raise ModelError(f"The network {network.name} must be a functional Keras model.") from error
-    # Keras gives only the first call of a layer that is called twice; then some tensor comes from nowhere.
+    # Keras reports only the first call of a layer that is called twice, which leaves a tensor without a source.
     made = {id(output) for _, _, output in walked}
     needed = {id(tensor) for _, inputs, _ in walked for tensor in inputs} | {id(end)}
     if not needed <= made:

@@ -1,4 +1,4 @@
-"""The feed-forward networks, as functional Keras models that take and give RGB in [0, 255], float32, NHWC, any size."""
+"""The super-resolution networks: functional Keras models from RGB to RGB of any size, float32 in [0, 255], NHWC."""
 
 from collections.abc import Callable
 from math import log2
@@ -15,11 +15,12 @@ RESIDUAL_BRANCH_GAIN = 0.1
 
 
 def johnson2016(*, scale: int = 4, num_filters: int = 64, num_residual_blocks: int = 5) -> keras.Model:
-    """The super-resolution network of Johnson et al. 2016, supplement table 2.
+    """Builds the super-resolution network of Johnson et al. 2016, supplement table 2.
 
-    9x9 convolution, residual blocks, one stride-1/2 3x3 transposed convolution per factor of two, 9x9 convolution and
-    a tanh scaled to [0, 255]; batch norm and ReLU after each but the last. The paper's table has four residual blocks;
-    five are this project's default. Input scaling to [-1, 1] is ours: the paper does not state any.
+    Its layers are a 9x9 convolution, residual blocks, one 3x3 transposed convolution of stride 2 per factor of two, a
+    9x9 convolution and a tanh scaled to [0, 255]; batch norm and ReLU follow each convolution except the last. The
+    paper's table has four residual blocks; our default is five. Scaling the input to [-1, 1] is our choice: the paper
+    does not specify any scaling.
 
     Args:
         scale: Upscaling factor: 2, 4 or 8.
@@ -49,11 +50,11 @@ def johnson2016(*, scale: int = 4, num_filters: int = 64, num_residual_blocks: i
 
 
 def residual(*, scale: int = 4, num_filters: int = 64, num_residual_blocks: int = 5) -> keras.Model:
-    """The default network: the shape of `johnson2016` with the later field's cheap improvements.
+    """Builds the default network: `johnson2016` with inexpensive improvements from later work.
 
-    Departures: no batch norm (EDSR); 4x4 transposed convolutions, whose kernel the stride divides (LapSRN, Distill);
-    the network adds to a bilinearly enlarged input (MSRResNet), through a linear exit that starts at zero, so an
-    unfitted network is the bilinear enlargement and colours cannot drift far.
+    It differs in three ways. It has no batch norm (EDSR). Its transposed convolutions are 4x4, so that the stride
+    divides the kernel (LapSRN, Distill). It adds its output to the bilinearly upsampled input (MSRResNet) through a
+    linear exit that starts at zero, so that a network before its fit upsamples bilinearly and colours cannot drift far.
 
     Args:
         scale: Upscaling factor: 2, 4 or 8.
@@ -62,7 +63,7 @@ def residual(*, scale: int = 4, num_filters: int = 64, num_residual_blocks: int 
 
     Returns:
         A functional model from (batch, height, width, 3) to (batch, scale * height, scale * width, 3). Its output may
-        leave [0, 255] a little; `pixels.to_uint8` clips.
+        leave [0, 255] slightly; `pixels.to_uint8` clips it.
     """
     image = layers.Input((None, None, 3), name="image")
     x = _low_res_features(image, 9, num_filters, num_residual_blocks)
@@ -71,26 +72,27 @@ def residual(*, scale: int = 4, num_filters: int = 64, num_residual_blocks: int 
             num_filters, 4, strides=2, padding="same", activation="relu", name=f"upsample{index}", **_he_normal(x, 2)
         )
         x = upsampling(x)
-    # In grey levels, not in [-1, 1]: a gain of 127.5 behind 5,184 inputs makes Adam's first steps overshoot.
+    # In grey levels, not in [-1, 1]: a gain of 127.5 after 5,184 inputs would make Adam's first steps overshoot.
     detail = layers.Conv2D(3, 9, padding="same", kernel_initializer="zeros", name="exit")(x)
     return keras.Model(image, _enlarged_plus(image, detail, scale), name=f"residual_x{scale}")
 
 
 def fast(*, scale: int = 4, num_filters: int = 32, num_residual_blocks: int = 5) -> keras.Model:
-    """The network for phones: `residual` without a layer between the low-resolution grid and the output's.
+    """Builds the network for phones: `residual` with all hidden layers on the low-resolution grid.
 
-    In `residual` two thirds of the arithmetic come after the first upsampling. Here one transposed convolution at the
-    end goes straight to RGB, its stride the scale and its kernel twice that (FSRCNN), so that neighbouring
-    low-resolution pixels share each output pixel. The entry is 5x5, not 9x9: the blocks behind it see enough.
+    In `residual`, two thirds of the arithmetic come after the first upsampling. Here a single transposed convolution at
+    the end produces RGB. Its stride is the scale and its kernel twice that (FSRCNN), so that each output pixel depends
+    on neighbouring low-resolution pixels. The entry is 5x5 instead of 9x9, because the blocks after it widen the
+    receptive field enough.
 
     Args:
         scale: Upscaling factor: 2, 4 or 8.
-        num_filters: Channels of every hidden layer. In XNNPACK 32 are faster than 24, and 40 as slow as 48.
+        num_filters: Channels of every hidden layer. In XNNPACK, 32 are faster than 24, and 40 as slow as 48.
         num_residual_blocks: Residual blocks on the low-resolution grid.
 
     Returns:
         A functional model from (batch, height, width, 3) to (batch, scale * height, scale * width, 3). Its output may
-        leave [0, 255] a little; `pixels.to_uint8` clips.
+        leave [0, 255] slightly; `pixels.to_uint8` clips it.
 
     Reference:
         Dong et al. 2016, Accelerating the Super-Resolution Convolutional Neural Network.
@@ -104,7 +106,7 @@ def fast(*, scale: int = 4, num_filters: int = 32, num_residual_blocks: int = 5)
 
 
 ARCHITECTURES: dict[str, Callable[..., keras.Model]] = {"johnson2016": johnson2016, "residual": residual, "fast": fast}
-"""Builders by the name that `--architecture` takes."""
+"""Maps the names that `--architecture` accepts to builders."""
 
 
 def build_network(
@@ -115,20 +117,24 @@ def build_network(
     num_residual_blocks: int = 5,
     dtype: str = "float32",
 ) -> keras.Model:
-    """Builds an untrained network.
+    """Builds a network for super-resolution, not fitted yet.
 
     Args:
         architecture: One of `ARCHITECTURES`.
         scale: Upscaling factor: 2, 4 or 8.
         num_filters: Channels of every hidden layer, at least 1.
         num_residual_blocks: Residual blocks on the low-resolution grid, at least 1.
-        dtype: Keras dtype policy of the hidden layers; the output is float32 under any.
+        dtype: Keras dtype policy of the hidden layers; the output is always float32.
 
     Returns:
         A functional model from (batch, height, width, 3) to (batch, scale * height, scale * width, 3).
 
     Raises:
-        ConfigError: An argument is outside what is accepted.
+        ConfigError: An argument is not one of the accepted values.
+
+    Example:
+        network = keras_psr.build_network("fast", scale=2, num_filters=32)
+        network.summary()
     """
     if architecture not in ARCHITECTURES:
         raise ConfigError(f"architecture must be one of {', '.join(ARCHITECTURES)}. Received: {architecture!r}.")
@@ -146,7 +152,7 @@ def build_network(
 def _low_res_features(
     image: keras.KerasTensor, entry_size: int, num_filters: int, num_residual_blocks: int
 ) -> keras.KerasTensor:
-    """The part of `residual` and `fast` on the low-resolution grid: entry convolution and residual blocks."""
+    """Applies the layers of `residual` and `fast` on the low-resolution grid: entry convolution and residual blocks."""
     x = layers.Rescaling(1 / 127.5, offset=-1, name="to_unit_range")(image)
     entry = layers.Conv2D(
         num_filters, entry_size, padding="same", activation="relu", name="entry", **_he_normal(x, entry_size)
@@ -165,22 +171,22 @@ def _low_res_features(
 
 
 def _enlarged_plus(image: keras.KerasTensor, detail: keras.KerasTensor, scale: int) -> keras.KerasTensor:
-    """The bilinear enlargement of the input plus what the network found, in float32."""
+    """Adds the network's detail to the bilinearly upsampled input, in float32."""
     enlarged = layers.UpSampling2D(scale, interpolation="bilinear", dtype="float32", name="enlarged")(image)
     return layers.Add(dtype="float32", name="output")([enlarged, detail])
 
 
 def _he_normal(x: keras.KerasTensor, kernel_size: int, gain: float = 1.0) -> dict[str, keras.Initializer]:
-    """He initialisation (He et al. 2015) times `gain`, for a layer on `x` whose outputs read kernel_size^2 pixels each.
+    """Returns He initialisation (He et al. 2015) times `gain` for a layer on `x` with the given kernel size.
 
-    Spelled out as a normal distribution, because Keras 3.15 saves its own He initializers in a form that older ones do
-    not load.
+    It is written as a normal distribution, because Keras 3.15 saves its own He initializers in a form that older
+    versions cannot load.
     """
     fan_in = kernel_size**2 * x.shape[-1]
     return {"kernel_initializer": keras.initializers.RandomNormal(stddev=gain * (2 / fan_in) ** 0.5)}
 
 
 def _convolution_norm_relu(x: keras.KerasTensor, convolution: layers.Layer) -> keras.KerasTensor:
-    """The paper's convolution, batch norm over the batch of all devices, ReLU."""
+    """Applies a convolution, batch norm over the batch of all devices, and ReLU."""
     x = layers.BatchNormalization(synchronized=True, name=f"{convolution.name}_norm")(convolution(x))
     return layers.ReLU(name=f"{convolution.name}_relu")(x)

@@ -197,7 +197,7 @@ def test_bad_arguments(network, variant, tile, message):
 
 
 def test_calibration_without_black_and_white_is_refused(network):
-    with pytest.raises(ModelError, match="no calibration tile holds both 0 and 255"):
+    with pytest.raises(ModelError, match="no calibration tile contains both 0 and 255"):
         convert(network, "int8", TILE, [np.full((TILE, TILE, 3), 90, np.uint8)])
 
 
@@ -211,7 +211,7 @@ def convert_function(function):
 
 
 def test_operators_that_are_no_builtins_are_named():
-    with pytest.raises(ModelError, match="operators that are no TFLite builtins: Digamma"):
+    with pytest.raises(ModelError, match="operators that are not TFLite builtins: Digamma"):
         refuse_others_than_builtins(convert_function(tf.math.digamma))
 
 

@@ -68,11 +68,11 @@ def test_writing_refuses_unknown_endings_and_arrays(tmp_path):
         with pytest.raises(ConfigError, match="image must be uint8 of shape"):
             write_image(tmp_path / "a.png", wrong)
     for name, kind in [("a.jpg", "JPEG"), ("a.bmp", "BMP")]:
-        with pytest.raises(ConfigError, match=f"{kind} holds no transparency"):
+        with pytest.raises(ConfigError, match=f"{kind} cannot store transparency"):
             write_image(tmp_path / name, np.zeros((4, 4, 4), np.uint8))
-        with pytest.raises(ConfigError, match=f"{kind} holds no 16 bits"):
+        with pytest.raises(ConfigError, match=f"{kind} cannot store 16 bits"):
             write_image(tmp_path / name, np.zeros((4, 4), np.uint16))
-    with pytest.raises(ConfigError, match="image must hold pixels"):
+    with pytest.raises(ConfigError, match="image must contain pixels"):
         write_image(tmp_path / "a.png", COLOURS[:0])
     assert os.listdir(tmp_path) == []
 
@@ -128,10 +128,10 @@ def test_what_a_format_cannot_hold_is_told():
     assert jpeg.alpha is None and jpeg.icc_profile == SRGB
     assert (jpeg.pixels == round(100 * 128 / 255 + 255 * 127 / 255)).all()
     assert jpeg.notes == (
-        "first of 2 frames", "16 bits rounded to 8 for JPEG", "transparency laid over white for JPEG"
+        "first of 2 frames", "16 bits rounded to 8 for JPEG", "transparency blended with white for JPEG"
     )  # fmt: skip
     bmp = fit_to_format(photo, ".bmp")
-    assert bmp.exif is bmp.icc_profile is None and bmp.notes[-1] == "BMP holds no colour profile or EXIF data"
+    assert bmp.exif is bmp.icc_profile is None and bmp.notes[-1] == "BMP cannot store a colour profile or EXIF data"
 
 
 def test_rounding_to_8_bits_is_exact():
@@ -158,11 +158,11 @@ def test_unknown_endings_are_refused(tmp_path):
 
 
 def test_pictures_too_large_for_a_format_are_one_line(tmp_path):
-    with pytest.raises(ConfigError, match=r"cannot write .*a\.webp: WEBP holds at most 16383 pixels a side"):
+    with pytest.raises(ConfigError, match=r"cannot write .*a\.webp: WEBP is limited to 16383 pixels per side"):
         save_photo(tmp_path / "a.webp", Photo(np.zeros((1, 17000, 3), np.uint8)))
-    with pytest.raises(ConfigError, match=r"cannot write .*a\.jpg: JPEG holds at most 65500 pixels a side"):
+    with pytest.raises(ConfigError, match=r"cannot write .*a\.jpg: JPEG is limited to 65500 pixels per side"):
         check_format(tmp_path / "a.jpg", 70000, 10)
-    with pytest.raises(ConfigError, match=r"cannot write .*a\.tif: TIFF holds 4 GB, and 30000x30000 pixels may need 7"):
+    with pytest.raises(ConfigError, match=r"cannot write .*a\.tif: TIFF is limited to 4 GB, .* pixels may need 7"):
         check_format(tmp_path / "a.tif", 30000, 30000, is_deep=True)
     check_format(tmp_path / "a.tif", 30000, 30000, channels=3)
     save_photo(tmp_path / "longest.jpg", Photo(np.zeros((1, 65500), np.uint8)))

@@ -1,4 +1,4 @@
-"""Metadata stay true when pixels change: what tells of pixels is scaled or left out with a note, the rest is kept."""
+"""Metadata stay true when pixels change: values in pixels are scaled or left out with a note, the rest is kept."""
 
 import numpy as np
 import pytest
@@ -97,7 +97,7 @@ def test_maps_lie_where_they_lay(tmp_path, kind, form, bits):
     for column, row in [(0, 0), (10, 6), (3, 2.5)]:
         assert locate(after, 2 * column, 2 * row) == pytest.approx(locate(before, column, row))
     assert after[34735] == keys and 50844 not in after
-    assert notes == ("geographic coefficients left out, as they tell of pixels",)
+    assert notes == ("geographic coefficients left out, because they refer to pixels",)
 
 
 def read_tags(path):
@@ -115,7 +115,7 @@ def test_a_microscope_s_sizes_do_not_go_stale(tmp_path, description):
     photo, notes = enlarge(tmp_path / "a.tif", tmp_path / "b.tif")
     assert photo.exif is None or 270 not in photo.exif
     assert photo.dpi == pytest.approx((2 * 254, 2 * 127))
-    assert notes == ("the microscope's own data left out, as they tell of pixels",)
+    assert notes == ("the microscope's own data left out, because it refers to pixels",)
     save_photo(tmp_path / "same.tif", read_photo(tmp_path / "a.tif"))
     assert read_photo(tmp_path / "same.tif").exif[270] == description
 
@@ -164,12 +164,12 @@ def test_exif_that_jpeg_does_not_hold_is_shed_maker_note_first(tmp_path):
     exif[ExifTags.IFD.Exif] = {0x927C: bytes(70000), 0x829A: 0.125}
     Image.fromarray(COLOURS).save(tmp_path / "a.png", exif=exif)
     photo, notes = enlarge(tmp_path / "a.png", tmp_path / "b.jpg")
-    assert notes == ("maker note left out, as JPEG holds 64 KB of EXIF data",)
+    assert notes == ("maker note left out, because JPEG stores only 64 KB of EXIF data",)
     assert photo.exif[0x010F] == "Maker" and float(photo.exif[ExifTags.IFD.Exif][0x829A]) == 0.125
     exif[ExifTags.IFD.Exif] = {0x9286: bytes(70000), 0x829A: 0.125}
     Image.fromarray(COLOURS).save(tmp_path / "a.png", exif=exif)
     photo, notes = enlarge(tmp_path / "a.png", tmp_path / "b.jpg")
-    assert notes == ("EXIF entry UserComment left out, as JPEG holds 64 KB of EXIF data",)
+    assert notes == ("EXIF entry UserComment left out, because JPEG stores only 64 KB of EXIF data",)
     assert float(photo.exif[ExifTags.IFD.Exif][0x829A]) == 0.125
     for name in ("b.png", "b.webp", "b.tif"):
         photo, notes = enlarge(tmp_path / "a.png", tmp_path / name)
@@ -200,7 +200,7 @@ def test_metadata_are_kept_where_the_format_holds_them(tmp_path, given, wanted):
     names = {"xmp": "XMP", "iptc": "IPTC", "texts": "texts"}
     lost = [names[name] for name in ("xmp", "iptc", "texts") if name in KEPT[given] - kept]
     format_name = {"tif": "TIFF", "webp": "WEBP", "bmp": "BMP"}.get(wanted, "")
-    assert notes == ((f"{format_name} holds no {' or '.join(lost)}",) if lost else ())
+    assert notes == ((f"{format_name} cannot store {' or '.join(lost)}",) if lost else ())
 
 
 def test_sizes_and_orientation_in_xmp_are_corrected():
@@ -245,7 +245,7 @@ def test_png_texts(tmp_path):
         assert tuple(image.text.items()) == texts
     assert read_photo(tmp_path / "a.png").texts == texts
     _, notes = enlarge(tmp_path / "a.png", tmp_path / "b.jpg")
-    assert notes == ("JPEG holds no texts",)
+    assert notes == ("JPEG cannot store texts",)
 
 
 def test_texts_that_repeat_numbers_of_the_file_are_left_out():

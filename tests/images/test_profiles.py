@@ -21,7 +21,7 @@ def test_a_profile_fits_its_own_space_only():
     assert find_fault(SRGB, "RGB") is None
     assert find_fault(SRGB, "GRAY") == "colour profile for RGB, not GRAY,"
     assert find_fault(SRGB, "CMYK") == "colour profile for RGB, not CMYK,"
-    assert find_fault(LINK, "RGB") == "colour profile of another purpose"
+    assert find_fault(LINK, "RGB") == "colour profile for another purpose"
     for damaged in (b"", b"x" * 200, SRGB[:131], SRGB[:36] + b"????" + SRGB[40:]):
         assert find_fault(damaged, "RGB") == "damaged colour profile"
 

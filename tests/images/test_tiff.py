@@ -138,7 +138,7 @@ def test_white_is_zero(tmp_path, bits):
 
 
 def test_numbers_of_32_bits_that_fill_16_are_refused(tmp_path):
-    with pytest.raises(ImageFileError, match=r"a\.tif is a TIFF of 32 bits whose numbers are all below 1/65536"):
+    with pytest.raises(ImageFileError, match=r"a\.tif is a TIFF of 32 bits whose levels are all below 1/65536"):
         read(tmp_path, make_tiff(np.full((2, 2, 1), 60000), 32, 1))
     assert (read(tmp_path, make_tiff(np.zeros((2, 2, 1), int), 32, 1)).pixels == 0).all()
 
@@ -311,7 +311,7 @@ def test_pictures_of_unknown_meaning_are_refused_by_name(tmp_path):
         make_tiff(numbers, 16, 2, _339=[2, 2, 2]): "a TIFF of signed or complex numbers",
         make_tiff(numbers, 8, 10): "a TIFF of ITULab; convert it to RGB first",
         make_tiff(numbers, 8, 77): "a TIFF of photometric interpretation 77",
-        make_tiff(np.ones((4, 4, 4), int), 8, 5, _332=2): "a TIFF of other inks than CMYK",
+        make_tiff(np.ones((4, 4, 4), int), 8, 5, _332=2): "a TIFF with inks other than CMYK",
         make_tiff(numbers[..., :2], 8, 2): "a TIFF of RGB with 2 channels",
         make_tiff(numbers, 8, 2).replace(
             struct.pack("<HHLL", 277, 4, 1, 3), struct.pack("<HHLL", 277, 4, 1, 10**9)
@@ -325,7 +325,7 @@ def test_pictures_of_unknown_meaning_are_refused_by_name(tmp_path):
                 function(path)
             assert str(path) in str(caught.value) and "\n" not in str(caught.value)
     codec = make_tiff(numbers, 8, 2).replace(struct.pack("<HHLL", 259, 4, 1, 1), struct.pack("<HHLL", 259, 4, 1, 34887))
-    with pytest.raises(ImageFileError, match="a TIFF with compression 34887, which is not read"):
+    with pytest.raises(ImageFileError, match="a TIFF with compression 34887, which is not supported"):
         read(tmp_path, codec)
 
 

@@ -9,9 +9,9 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from keras_psr import gpu as gpu_module
 from keras_psr.cli.main import main
 from keras_psr.errors import ConfigError
+from keras_psr.inference import gpu as gpu_module
 from keras_psr.inference.gpu import GpuError, GpuNetwork
 from keras_psr.inference.litert import LiteRTNetwork, TileInterpreter
 from keras_psr.inference.upscaler import load
@@ -99,7 +99,7 @@ def test_auto_leaves_a_gpu_that_is_slower(hardware, export_tflite, monkeypatch):
 
 
 def test_auto_leaves_files_of_8_bits_to_the_cpu(hardware, export_tflite):
-    assert LiteRTNetwork(export_tflite("int8"), device="auto").device.endswith("files of 8 bits are made for it")
+    assert LiteRTNetwork(export_tflite("int8"), device="auto").device.endswith("8-bit files are made for it")
 
 
 @pytest.mark.parametrize("step", ["start", "finish"])
@@ -121,7 +121,7 @@ def test_a_gpu_that_fails_in_the_middle_loses_nothing(software_gpu, export_tflit
     assert np.abs(received.astype(int) - expected).max() <= 1
     assert sum(pixels) == 800 * 600
     assert len(lines) == 2
-    assert lines[1].endswith("failed (device lost). The CPU goes on; nothing is lost")
+    assert lines[1].endswith("failed (device lost). The CPU takes over; nothing is lost")
     np.testing.assert_array_equal(upscaler(image), expected)
 
 
@@ -170,7 +170,7 @@ def test_a_keras_model_computes_where_tensorflow_does(tiny_run):
         pytest.skip("TensorFlow has a GPU here")
     assert load(tiny_run).device == "TensorFlow computes on the CPU"
     assert load(tiny_run, device="cpu")(make_picture(3, 4)).shape == (12, 16, 3)
-    with pytest.raises(ConfigError, match="--device gpu: TensorFlow, which runs .keras files, sees no GPU"):
+    with pytest.raises(ConfigError, match="--device gpu: TensorFlow, which runs .keras files, finds no GPU"):
         load(tiny_run, device="gpu")
 
 

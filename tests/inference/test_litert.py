@@ -111,8 +111,8 @@ def test_files_that_are_no_models_are_refused(export_tflite, tmp_path):
     cases = {
         "text.tflite": (b"not a model", "not a TFLite model"),
         "cut.tflite": (good.read_bytes()[:-3000], "cut.tflite"),
-        "other.tflite": (with_metadata(good.read_bytes(), {"tile": 48}), "does not say its scale, halo and tile"),
-        "wrong.tflite": (with_metadata(good.read_bytes(), metadata | {"tile": 64}), "not what its metadata says"),
+        "other.tflite": (with_metadata(good.read_bytes(), {"tile": 48}), "does not state its scale, halo and tile"),
+        "wrong.tflite": (with_metadata(good.read_bytes(), metadata | {"tile": 64}), "contradicts its metadata"),
     }
     for name, (content, message) in cases.items():
         (tmp_path / name).write_bytes(content)

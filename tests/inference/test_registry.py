@@ -62,7 +62,7 @@ def test_a_damaged_shipped_model_is_refused(shipped):
 @pytest.mark.parametrize("name", ["x16", "unfinished", ".", ""])
 def test_unknown_names_are_refused_with_the_known(name, shipped, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(ModelError, match=r"No model .* shipped model: x4, x8\.|The folder .* holds no model\.keras"):
+    with pytest.raises(ModelError, match=r"No model .* shipped model: x4, x8\.|The folder .* contains no model\.keras"):
         find_model(name)
 
 
@@ -74,7 +74,7 @@ def test_without_shipped_models_the_message_says_none(tmp_path, monkeypatch):
 
 
 def test_run_folders_and_files_are_found(tmp_path):
-    with pytest.raises(ModelError, match=r"holds no model\.keras\. Give a run folder of `keras-psr fit`\."):
+    with pytest.raises(ModelError, match=r"contains no model\.keras\. Give a run folder of `keras-psr fit`\."):
         find_model(tmp_path)
     (tmp_path / "model.keras").write_bytes(b"")
     assert find_model(tmp_path) == find_model(str(tmp_path)) == tmp_path / "model.keras"
@@ -117,7 +117,7 @@ def test_a_name_stands_for_its_float32_tflite_and_for_keras_without_one(shipped)
     with pytest.raises(ModelError, match=r"No model 'x3'\. (Did|Expected)"):
         find_runnable("x3")
     with pytest.raises(
-        ModelError, match=r"x4_int8 is a \.tflite file, which only runs\. Give the network itself: x4\."
+        ModelError, match=r"x4_int8 is a \.tflite file, which can only be run\. Give the network itself: x4\."
     ):
         find_model("x4_int8")
     assert find_tflite("x4") == shipped / "x4" / "x4_float32.tflite"
@@ -153,7 +153,7 @@ def test_a_name_like_no_other_gets_the_list_alone():
 
 def test_what_only_keras_runs_is_no_tflite(tmp_path):
     (tmp_path / "model.keras").write_bytes(b"")
-    with pytest.raises(ModelError, match=r"is no \.tflite file\. Make one: keras-psr export .* --tflite"):
+    with pytest.raises(ModelError, match=r"is not a \.tflite file\. Make one: keras-psr export .* --tflite"):
         find_tflite(tmp_path)
 
 

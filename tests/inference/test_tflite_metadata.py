@@ -47,7 +47,7 @@ def test_what_is_no_model_is_refused(tmp_path, content):
 def test_a_model_of_others_is_refused(tmp_path):
     path = tmp_path / "x4.tflite"
     path.write_bytes(make_empty_model())
-    with pytest.raises(ModelError, match="has no metadata of keras-psr"):
+    with pytest.raises(ModelError, match="has no keras-psr metadata"):
         read_metadata(path)
 
 

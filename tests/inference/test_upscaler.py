@@ -139,7 +139,7 @@ def test_saved_code_is_not_executed(tmp_path):
 
 def test_a_network_of_another_kind_is_refused(tmp_path):
     keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)]).save(tmp_path / "dense.keras")
-    message = r"dense\.keras is not a network of keras-psr: it goes from \(None, 4\) to \(None, 2\), expected"
+    message = r"dense\.keras is not a keras-psr network: it maps \(None, 4\) to \(None, 2\), expected"
     with pytest.raises(ModelError, match=message):
         load(tmp_path / "dense.keras")
 

@@ -144,7 +144,7 @@ def test_missing_bundled_weights_are_refused(monkeypatch):
 
 
 def test_bundled_weights_end_at_conv4_3():
-    with pytest.raises(ModelError, match="do not reach block5_conv1/kernel. Choose layers above it"):
+    with pytest.raises(ModelError, match="do not include block5_conv1/kernel. Choose earlier layers"):
         build_vgg(("relu5_1",))
 
 
@@ -158,7 +158,7 @@ def test_an_npz_file_gives_the_weights(tmp_path, bundled, image):
 
 def test_an_npz_file_without_a_layer_is_refused(tmp_path, bundled):
     np.savez(tmp_path / "short.npz", **{"block1_conv1/kernel": bundled["block1_conv1/kernel"]})
-    with pytest.raises(ModelError, match=r"short\.npz do not reach block1_conv1/bias"):
+    with pytest.raises(ModelError, match=r"short\.npz do not include block1_conv1/bias"):
         build_vgg(("relu1_1",), weights=str(tmp_path / "short.npz"))
 
 
@@ -200,7 +200,7 @@ def test_a_file_that_is_not_weights_is_refused(write, tmp_path):
 def test_a_weights_h5_file_of_something_else_is_refused(tmp_path):
     keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)]).save_weights(tmp_path / "dense.weights.h5")
     for name in ("dense.weights.h5", "missing.weights.h5"):
-        with pytest.raises(ModelError, match=rf"{name} does not hold weights of keras\.applications\.VGG16"):
+        with pytest.raises(ModelError, match=rf"{name} does not contain weights of keras\.applications\.VGG16"):
             build_vgg(("relu1_1",), weights=str(tmp_path / name))
 
 

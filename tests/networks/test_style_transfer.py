@@ -72,7 +72,7 @@ def test_an_unfitted_network_stays_in_the_range_and_computes_in_its_dtype():
 
 
 def test_an_unknown_architecture_is_refused():
-    with pytest.raises(ConfigError, match="must be one of style, johnson2016-style beside --style. Received: 'fast'"):
+    with pytest.raises(ConfigError, match="must be one of style, johnson2016-style with --style. Received: 'fast'"):
         tiny("fast")
 
 
