@@ -49,7 +49,6 @@ def verify(
     Raises:
         DataError: No picture can be used.
         ModelError: A model cannot be run.
-
     """
     runners = _runners(network, models)
 
