@@ -1,13 +1,12 @@
-"""Speed of the default fit's gradient step beside a plain float32 loop over the same networks and loss terms.
+"""Speed of the default fit's gradient step compared with a plain float32 loop, and of the sample stream.
 
-Run it on an idle machine: `python benchmarks/fit_speed.py`. Both are measured in turn, round by round, in one process;
-the medians over rounds are printed. "Plain" is what one would write first: float32, VGG16 with max pooling, and a
-`@tf.function` with a gradient tape and Adam, without averaged weights.
+Run it on an idle machine: `python benchmarks/fit_speed.py`. What is compared is measured in turn, round by round, in
+one process; the medians over rounds are printed. "Plain" is what one would write first, over the same networks and loss
+terms: float32, VGG16 with max pooling, and a `@tf.function` with a gradient tape and Adam, without averaged weights.
+The sample stream is compared with the warm-up of `fast`, which takes its samples faster than any other network.
 """
 
 import itertools
-import os
-import platform
 import statistics
 import time
 from collections.abc import Callable
@@ -17,12 +16,12 @@ import click
 import keras
 import tensorflow as tf
 
-from keras_psr.data.samples import SampleStream
-from keras_psr.data.sources import open_sources
 from keras_psr.networks.super_resolution import build_network
 from keras_psr.tasks.config import SuperResolutionConfig
-from keras_psr.tasks.super_resolution.task import build_loss
+from keras_psr.tasks.super_resolution.task import build_loss, build_stream
 from keras_psr.training.fit import build_trainer
+from keras_psr.training.precision import choose_precision
+from keras_psr.training.run_folder import describe_environment
 
 
 def fit_step(config: SuperResolutionConfig, batches: tf.data.Dataset) -> Callable[[], float]:
@@ -61,6 +60,47 @@ def seconds(function: Callable[[], object], times: int) -> float:
     return (time.perf_counter() - start) / times
 
 
+def compare_steps(config: SuperResolutionConfig, rounds: int, steps: int) -> None:
+    """Prints the speed of the default step and of the plain one, and their ratio."""
+    stream = build_stream(config)
+    batches = tf.data.Dataset.from_tensors(stream.batch(0, config.batch_size)).repeat()
+    functions = {"keras-psr fit": fit_step(config, batches), "plain float32": plain_step(config, batches)}
+    for step in functions.values():
+        seconds(step, 3)  # traces and warms up
+    times: dict[str, list[float]] = {name: [] for name in functions}
+    for _ in range(rounds):
+        for name, step in functions.items():
+            times[name].append(seconds(step, steps))
+    medians = {name: statistics.median(values) for name, values in times.items()}
+    click.echo(
+        f"{config.architecture} x{config.scale}, {config.batch_size} crops of {config.crop}x{config.crop} a step"
+    )
+    for name, median in medians.items():
+        spread = f"{min(times[name]):.3f} to {max(times[name]):.3f}"
+        click.echo(f"  {name}: {median:.3f} s a step ({spread}), {config.batch_size / median:.1f} crops/s")
+    click.echo(f"  ratio: {medians['plain float32'] / medians['keras-psr fit']:.2f}")
+
+
+def compare_stream(config: SuperResolutionConfig, rounds: int, steps: int) -> None:
+    """Prints the rate of the sample stream and that of the network which takes its samples fastest, and their ratio."""
+    stream = build_stream(config)
+    stream.batch(0, 10 * len(stream.pictures))  # decodes them: a fit does that once, in its first minutes
+    step = fit_step(config, tf.data.Dataset.from_tensors(stream.batch(0, config.batch_size)).repeat())
+    seconds(step, 3)
+    first_samples, ratios, rates = itertools.count(0, config.batch_size), [], []
+    for _ in range(rounds):
+        network = seconds(step, steps)
+        loading = seconds(lambda: stream.batch(next(first_samples), config.batch_size), steps)
+        ratios.append(network / loading)
+        rates.append((config.batch_size / loading, config.batch_size / network))
+    of_stream, of_network = (statistics.median(column) for column in zip(*rates, strict=True))
+    click.echo(
+        f"{config.architecture} x{config.scale}, pixel loss, {config.batch_size} crops of {config.crop}x{config.crop}\n"
+        f"  sample stream on one core: {of_stream:.0f} crops/s\n  network on all cores: {of_network:.0f} crops/s\n"
+        f"  ratio: {statistics.median(ratios):.1f}"
+    )
+
+
 @click.command(help=__doc__)
 @click.option("--rounds", default=5, show_default=True, help="Times that each is measured.")
 @click.option("--steps", default=20, show_default=True, help="Gradient steps a round.")
@@ -69,34 +109,17 @@ def seconds(function: Callable[[], object], times: int) -> float:
 @click.option("--data", default="sample", show_default=True, help="Pictures.")
 def main(rounds: int, steps: int, architecture: str, batch_size: int, data: str) -> None:
     """Measures and prints."""
-    config = SuperResolutionConfig(architecture=architecture, batch_size=batch_size, data=(data,), warmup_steps=0)
-    stream = SampleStream(open_sources(config.data), scale=config.scale, crop=config.crop)
-    batches = tf.data.Dataset.from_tensors(stream.batch(0, batch_size)).repeat()
-    functions = {"keras-psr fit": fit_step(config, batches), "plain float32": plain_step(config, batches)}
-    for step in functions.values():
-        seconds(step, 3)  # traces and warms up
-    times: dict[str, list[float]] = {name: [] for name in functions}
-    loading: list[float] = []
-    stream.batch(0, 10 * len(stream.pictures))  # decodes them: a fit does that once, in its first minutes
-    first_samples = itertools.count(0, batch_size)
-    for _ in range(rounds):
-        for name, step in functions.items():
-            times[name].append(seconds(step, steps))
-        loading.append(seconds(lambda: stream.batch(next(first_samples), batch_size), steps))
-
+    choice = choose_precision(SuperResolutionConfig(), tf.distribute.get_strategy())
+    machine = describe_environment()["machine"]
     click.echo(
-        f"{config.architecture} x{config.scale}, {batch_size} crops of {config.crop}x{config.crop} a step, "
-        f"{rounds} rounds of {steps} steps; {os.cpu_count()} cores, {platform.machine()}, "
-        f"TensorFlow {tf.__version__}, Keras {keras.__version__}"
+        f"{machine['processor']}, {machine['cores']} cores, TensorFlow {tf.__version__}, Keras {keras.__version__}; "
+        f"{rounds} rounds of {steps} steps; precision auto takes {choice.precision}: {choice.reason}"
     )
-    medians = {name: statistics.median(values) for name, values in times.items()}
-    for name, median in medians.items():
-        spread = f"{min(times[name]):.3f} to {max(times[name]):.3f}"
-        click.echo(f"{name}: {median:.3f} s a step ({spread}), {batch_size / median:.1f} crops/s")
-    click.echo(f"ratio: {medians['plain float32'] / medians['keras-psr fit']:.2f}")
-    load = statistics.median(loading)
-    share = load / medians["keras-psr fit"]
-    click.echo(f"sample stream, pictures decoded: {load * 1000:.1f} ms a step, {share:.1%} of keras-psr's step")
+    config = SuperResolutionConfig(architecture=architecture, batch_size=batch_size, data=(data,))
+    compare_steps(config, rounds, steps)
+    warmup = replace(config, architecture="fast", num_filters=32, warmup_steps=1, warmup_crop=128).stages()[0].config
+    assert isinstance(warmup, SuperResolutionConfig)
+    compare_stream(warmup, rounds, steps)
 
 
 if __name__ == "__main__":
