@@ -319,7 +319,7 @@ def test_two_runs_at_once_share_the_work(photo, export_tflite, tmp_path):
     command = [sys.executable, "-m", "keras_psr", "upscale", "in", "-o", "out", "-m", model, "--json", "-"]
     processes = [start(command, tmp_path) for _ in range(2)]
     reports = [json.loads(process.communicate()[0])["pictures"] for process in processes]
-    assert [process.returncode for process in processes] == [0, 0]
+    assert [process.returncode for process in processes] == [0, 0], reports
     for rows in zip(*reports, strict=True):
         assert sorted(row["status"] for row in rows) == ["skipped", "written"], rows
     assert sorted(os.listdir(tmp_path / "out")) == [f"{index:02}_x4.png" for index in range(30)]

@@ -357,7 +357,10 @@ def test_a_resumed_run_ends_where_a_straight_one_does(photographs, tmp_path):
 
 
 @pytest.mark.parametrize("number", STOP_SIGNALS, ids=lambda number: number.name)
-def test_a_signal_ends_the_step_and_leaves_a_checkpoint_to_resume_from(number, photographs, tmp_path):
+def test_a_signal_ends_the_step_and_leaves_a_checkpoint_to_resume_from(number, photographs, tmp_path, request):
+    before = signal.signal(number, signal.SIG_DFL)  # under nohup SIGHUP would be ignored
+    request.addfinalizer(lambda: signal.signal(number, before))
+
     def press(model):
         signal.raise_signal(number)
 
