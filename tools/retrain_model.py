@@ -38,7 +38,8 @@ def main(name: str, options: tuple[str, ...]) -> None:
         before = {"optimizer": "adam", "phase_weight": 0.0}
         if name_task(fit["config"]) == STYLE_TRANSFER:
             before["photograph_size"] = 0
-        config = before | fit["config"] | {"init": str(folders[number - 1]) if number else ""}
+        # A card may name bfloat16, which only some machines compute fast.
+        config = before | fit["config"] | {"precision": "auto", "init": str(folders[number - 1]) if number else ""}
         with TemporaryDirectory() as temporary:
             file = Path(temporary) / "config.json"
             file.write_text(json.dumps(config), encoding="utf-8")
