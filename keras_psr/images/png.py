@@ -96,7 +96,7 @@ def _read_chunk(name: bytes, content: bytes, checksum: bytes, room: int, found: 
         found.texts.append((keyword.decode("latin-1"), text))
         return len(text)
     except _TooLargeError:
-        note = f"a {what} of more than {MAX_PROFILE if name == b'iCCP' else MAX_TEXT >> 20} MB is left out"
+        note = f"a {what} of more than {(MAX_PROFILE if name == b'iCCP' else MAX_TEXT) >> 20} MB is left out"
     except (ValueError, zlib.error, IndexError):
         note = f"a damaged {what} is left out"
     if note not in found.notes:

@@ -149,7 +149,7 @@ class PixelOptimizer:
             ConfigError: The picture is too small, too large or has 16 bits.
         """
         if image.dtype != np.uint8:
-            raise ConfigError("image has 16 bits for each channel, but is optimised with 8. Convert it first.")
+            raise ConfigError("image has 16 bits per channel, but is optimised with 8. Convert it first.")
         photograph = image if image.ndim == 3 else np.stack([image] * 3, axis=-1)
 
         def note(iteration: int, objective: float, picture: np.ndarray) -> None:
