@@ -73,8 +73,8 @@ def free_ports(count):
 
 
 ROUNDING = 1e-2
-"""Relative difference of the states of two runs. Rounding grows over the steps, because gradients of ReLU and L1 jump; a
-wrong sum would differ by its whole size."""
+"""Relative difference of the states of two runs. Rounding grows over the steps, because gradients of ReLU and L1 jump;
+a wrong sum would differ by its whole size."""
 
 
 def assert_same_state(folder, other):
