@@ -138,6 +138,7 @@ def test_gram_matrix_does_not_see_where_features_are_nor_how_large_the_picture_i
         np.testing.assert_allclose(gram_matrix(other), gram_matrix(responses), rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.sixteen_bits
 @pytest.mark.parametrize(("dtype", "error"), [("bfloat16", 0.01), ("float16", 0.001)])
 def test_gram_matrix_of_16_bits_is_float32_and_does_not_overflow(dtype, error):
     responses = np.random.default_rng(0).uniform(0, 3000, (1, 64, 64, 8)).astype(np.float32)
