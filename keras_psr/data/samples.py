@@ -265,11 +265,18 @@ class SampleStream:
 
     def _keep(self, index: int, pixels: np.ndarray) -> None:
         """Keeps a picture in memory if there is room, with its low-resolution version unless each crop has its own."""
-        low_res = None if self.degradation == "photo" else make_low_res(pixels, self.scale, self.blur_sigma)
+        shrinks_crops = self.degradation == "photo"
+        num_bytes = pixels.nbytes + (0 if shrinks_crops else pixels.nbytes // self.scale**2)
+        if not self._has_room(num_bytes):
+            return  # before it is shrunk: pictures without room are decoded again for each sample
+        low_res = None if shrinks_crops else make_low_res(pixels, self.scale, self.blur_sigma)
         with self._lock:
-            kept = [array for pair in [*self._cache.values(), (pixels, low_res)] for array in pair if array is not None]
-            if index not in self._cache and sum(array.nbytes for array in kept) <= CACHE_BYTES:
+            if index not in self._cache and self._has_room(num_bytes):
                 self._cache[index] = (pixels, low_res)
+
+    def _has_room(self, num_bytes: int) -> bool:
+        kept = [array for pair in list(self._cache.values()) for array in pair if array is not None]
+        return sum(array.nbytes for array in kept) + num_bytes <= CACHE_BYTES
 
 
 def _cut(pixels: np.ndarray, top: int, left: int, size: int) -> np.ndarray:

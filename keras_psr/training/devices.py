@@ -11,6 +11,7 @@ from pathlib import Path
 import tensorflow as tf
 
 from keras_psr.errors import ConfigError, TrainingError
+from keras_psr.inference.litert import available_cores
 
 NVIDIA_DRIVER = ("/proc/driver/nvidia/version", "/usr/lib/wsl/lib/libcuda.so.1")
 """Files that the driver brings: on Linux, and in the Linux of Windows (WSL2)."""
@@ -81,7 +82,7 @@ def describe_devices(strategy: tf.distribute.Strategy) -> str:
 def _describe_device(name: str) -> str:
     kind, number = name.split(":")
     if kind == "CPU":
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        cores = available_cores()
         return f"the CPU ({cores} core{'s' if cores > 1 else ''})"
     details = tf.config.experimental.get_device_details(tf.config.list_physical_devices(kind)[int(number)])
     return f"{name} ({details.get('device_name', 'unknown')})"

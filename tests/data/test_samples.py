@@ -192,6 +192,16 @@ def test_samples_do_not_depend_on_what_is_in_memory(options, monkeypatch):
     assert kept._cache and not decoded_anew._cache
 
 
+def test_a_picture_without_room_in_memory_is_not_shrunk_whole(monkeypatch):
+    monkeypatch.setattr(keras_psr.data.samples, "CACHE_BYTES", 0)
+    sides, make = [], make_low_res
+    monkeypatch.setattr(
+        keras_psr.data.samples, "make_low_res", lambda image, *rest: sides.append(len(image)) or make(image, *rest)
+    )
+    SampleStream(held(noise(400, 400)), scale=4, crop=24).batch(0, 5)
+    assert len(sides) == 5 and max(sides) < 100
+
+
 def test_smaller_crops_come_from_the_same_pictures_in_memory():
     reads, picture = [], noise(64, 64)
     counted = Picture("counted", 64, 64, lambda: reads.append(0) or picture)
