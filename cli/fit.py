@@ -79,7 +79,7 @@ def fit(out: Path | None, resume: bool, overwrite: bool, config_file: Path | Non
 
 
 def resolve(options: dict[str, Any], config_file: Path | None, saved: dict[str, Any]) -> FitConfig:
-    """The settings: defaults, or those of a run that goes on; then the file's; then the options that were given.
+    """Returns the settings. Options win over the file, and the file over defaults or over those of a resumed run.
 
     Raises:
         ConfigError: A setting is unknown or not accepted.
@@ -90,7 +90,7 @@ def resolve(options: dict[str, Any], config_file: Path | None, saved: dict[str, 
 
 
 def describe_settings(config: FitConfig, width: int) -> str:
-    """All settings, in a paragraph of lines of at most `width` characters."""
+    """Returns all settings in a paragraph whose lines have at most `width` characters."""
     settings = {name: " ".join(value) if isinstance(value, list) else value for name, value in config.to_json().items()}
     text = ", ".join(f"{name} {value}" for name, value in settings.items() if value != "")
     return click.wrap_text(text, width=width, initial_indent="  ", subsequent_indent="  ")
@@ -114,7 +114,7 @@ def fit_visibly(config: FitConfig, out: Path, *, resumed: "SavedRun | None", ove
 
 
 def build_callback(display: FitDisplay, config: FitConfig, out: Path) -> "keras.callbacks.Callback":
-    """A callback that tells the display of the start and of each step; made here as its base imports Keras."""
+    """Returns a callback that reports the start and each step to the display. Its base class imports Keras."""
     from keras_psr.training.callbacks import StepCallback
     from keras_psr.training.devices import describe_devices
 

@@ -17,7 +17,7 @@ PACE_STEPS = 200
 """Steps whose time gives the rate."""
 
 QUIET_SECONDS = 60
-"""After so long without a line a step writes one, where there is no bar."""
+"""Longest time without a line of output if there is no bar."""
 
 BAR_ROOM = 38
 """Columns of the terminal that counts, bar and elapsed time take."""

@@ -83,7 +83,7 @@ class CountSteps(StepCallback):
 
 
 class StopOnDivergence(StepCallback):
-    """Ends the fit with a message when the loss is no number any more, or far above what it was."""
+    """Ends the fit with a message if the loss is not finite, or far above what it was."""
 
     def __init__(self, progress: Progress, describe_batch: DescribeStep) -> None:
         """`describe_batch` names the pictures of a step."""
@@ -209,7 +209,7 @@ class SaveAndValidate(StepCallback):
         """Saves when it is time.
 
         Raises:
-            TrainingError: A weight is no number.
+            TrainingError: A weight is not finite.
             KeyboardInterrupt: A signal asked to stop; the checkpoint has been written.
         """
         step = self.step()

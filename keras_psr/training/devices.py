@@ -67,7 +67,7 @@ def is_chief(strategy: tf.distribute.Strategy) -> bool:
 
 
 def describe_devices(strategy: tf.distribute.Strategy) -> str:
-    """What a fit computes on, as in `GPU:0 (NVIDIA H100)` or `the CPU (2 cores)`; of several machines, each one's."""
+    """Returns what a fit computes on, such as `GPU:0 (NVIDIA H100)` or `the CPU (2 cores)`."""
     if isinstance(strategy, tf.distribute.MirroredStrategy | tf.distribute.MultiWorkerMirroredStrategy):
         names = [name.split("device:")[-1] for name in strategy.extended.worker_devices]
     else:

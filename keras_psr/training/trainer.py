@@ -11,7 +11,7 @@ from keras_psr.training.precision import PrecisionChoice
 
 
 class Trainer(keras.Model):
-    """Fits `network` to a loss. `PerceptualLoss` is no Keras object, so VGG16 is neither trained nor saved with it.
+    """Fits `network` to a loss. `PerceptualLoss` is not a Keras object, so VGG16 is neither trained nor saved with it.
 
     Attributes:
         network: The network.

@@ -184,7 +184,7 @@ def build_validation(config: StyleConfig) -> "StyleValidation":
 
 
 def build_verification(scale: int, max_drop: float) -> "StyleVerification":
-    """How near a `.tflite` file comes to the pictures of its network: a painted photograph has no original."""
+    """Returns the comparison of a `.tflite` with its network, because a painted photograph has no original."""
     return StyleVerification()
 
 
@@ -200,7 +200,7 @@ def evaluate(
     """Measures a network by the loss that it was fitted to, as `evaluation.evaluate_style` does.
 
     Raises:
-        ConfigError: Nobody knows which painting that was.
+        ConfigError: The painting that the network was fitted to is unknown.
         DataError: No picture can be used.
     """
     settings = {**settings, "style": style} if style else settings

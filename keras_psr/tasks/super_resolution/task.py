@@ -89,7 +89,7 @@ def build_validation(config: SuperResolutionConfig) -> "SuperResolutionValidatio
 
 
 def build_verification(scale: int, max_drop: float) -> "SuperResolutionVerification":
-    """What a `.tflite` file loses against its network, measured on originals that both enlarge."""
+    """Returns the comparison of a `.tflite` with its network, on originals that both reproduce."""
     return SuperResolutionVerification(scale, max_drop)
 
 
