@@ -5,15 +5,18 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from threading import Lock
+from typing import TYPE_CHECKING
 
 import numpy as np
-import tensorflow as tf
 
 from keras_psr.constants import DEGRADATIONS
 from keras_psr.data.degradation import MAX_BLUR_REACH, degrade
 from keras_psr.data.sources import Picture, report_skipped
 from keras_psr.errors import ConfigError, DataError, ImageFileError
 from keras_psr.images.pixels import crop_to_multiple, make_low_res
+
+if TYPE_CHECKING:
+    import tensorflow as tf
 
 CACHE_BYTES = 2 * 1024**3
 """Bytes of decoded pictures and their low-resolution versions in memory; others are decoded again each time."""
@@ -198,7 +201,7 @@ class SampleStream:
         num_steps: int,
         replicas: range = range(1),
         num_replicas: int = 1,
-    ) -> tf.data.Dataset:
+    ) -> "tf.data.Dataset":
         """Returns the batches of `num_steps` steps, prefetched in the background.
 
         Args:
@@ -211,6 +214,8 @@ class SampleStream:
         Returns:
             A dataset of uint8 (low_res, high_res) batches of batch_size / num_replicas samples each.
         """
+        import tensorflow as tf
+
         part, crop, low_crop = batch_size // num_replicas, self.crop, self._low_crop
 
         def load(turn: int) -> tuple[np.ndarray, np.ndarray]:
