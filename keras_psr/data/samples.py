@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_psr.constants import DEGRADATIONS
-from keras_psr.data.degradation import MAX_BLUR_REACH, degrade
+from keras_psr.data.degradation import MARGIN, degrade
 from keras_psr.data.sources import Picture, report_skipped
 from keras_psr.errors import ConfigError, DataError, ImageFileError
 from keras_psr.images.pixels import crop_to_multiple, make_low_res
@@ -175,7 +175,7 @@ class SampleStream:
         low-resolution picture if nothing is degraded.
         """
         is_degraded = self.degradation == "photo"
-        low_margin = 2 + (MAX_BLUR_REACH if is_degraded else int(np.ceil(4 * self.blur_sigma / self.scale)))
+        low_margin = MARGIN if is_degraded else 2 + int(np.ceil(4 * self.blur_sigma / self.scale))
         margin = self.scale * (low_margin + self.surround)
         surrounded = _cut(pixels, sample.top - margin, sample.left - margin, self.crop + 2 * margin)
         if is_degraded:

