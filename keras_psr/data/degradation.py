@@ -31,6 +31,9 @@ REDUCTIONS = (
 """Antialiased kernels with which phones and web sites reduce, equally likely. Real-ESRGAN: area, bilinear, bicubic;
 ImageMagick, on which many web sites run, takes Lanczos."""
 
+KERNEL_REACH = 3
+"""Low-resolution pixels on each side on which a pixel depends: those of Lanczos, the widest kernel."""
+
 BLUR_PROBABILITY = 0.5
 """Probability of a blur. Real-ESRGAN: always, then 0.8; but phones and web sites sharpen, so that about half of all
 pictures is sharp."""
@@ -87,8 +90,8 @@ as phones, messengers and most web sites do. BSRGAN and Real-ESRGAN: OpenCV's 4:
 JPEG_BLOCK = 16
 """Side of JPEG's blocks in pixels, with colour at half the resolution."""
 
-MARGIN = 9
-"""Low-resolution pixels around a crop on which it depends, apart from JPEG: 3 each for Lanczos, blur and sharpening."""
+MARGIN = 6
+"""Low-resolution pixels around a crop on which it depends, apart from JPEG: 3 each for blur and sharpening."""
 
 
 def degrade(high_res: np.ndarray, scale: int, generator: np.random.Generator) -> np.ndarray:
@@ -111,9 +114,55 @@ def degrade(high_res: np.ndarray, scale: int, generator: np.random.Generator) ->
     Example:
         low_res = degrade(high_res, 4, np.random.default_rng(0))
     """
+    kernel = draw_kernel(generator)
+    return make_low_res(high_res, scale) if kernel is None else wear(reduce(high_res, scale, kernel), generator)
+
+
+def draw_kernel(generator: np.random.Generator) -> Image.Resampling | None:
+    """Draws the kernel of a picture's reduction, which is the first step of `degrade`.
+
+    Args:
+        generator: Source of all randomness.
+
+    Returns:
+        One of `REDUCTIONS`; None for a picture that stays clean, which `pixels.make_low_res` reduces.
+    """
     if generator.random() < CLEAN_PROBABILITY:
-        return make_low_res(high_res, scale)
-    image = _reduce(crop_to_multiple(high_res, scale), scale, generator)
+        return None
+    return REDUCTIONS[generator.integers(len(REDUCTIONS))]
+
+
+def reduce(high_res: np.ndarray, scale: int, kernel: Image.Resampling) -> np.ndarray:
+    """Reduces a picture as phones and web sites do, aligned with `pixels.make_low_res` and mirrored as there.
+
+    Args:
+        high_res: uint8, (height, width, 3).
+        scale: Factor by which both sides are reduced; `high_res` is cropped to a multiple of it first.
+        kernel: One of Pillow's antialiased kernels.
+
+    Returns:
+        uint8, (height // scale, width // scale, 3).
+
+    Raises:
+        ConfigError: The picture is smaller than `scale`.
+    """
+    border = KERNEL_REACH * scale
+    image = np.pad(crop_to_multiple(high_res, scale), [(border, border), (border, border), (0, 0)], mode="symmetric")
+    size = (image.shape[1] // scale, image.shape[0] // scale)
+    reduced = np.asarray(Image.fromarray(image).resize(size, kernel))
+    return reduced[KERNEL_REACH:-KERNEL_REACH, KERNEL_REACH:-KERNEL_REACH]
+
+
+def wear(image: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+    """Gives a reduced picture the traces that pictures from phones and the web show: all steps after the reduction.
+
+    Args:
+        image: uint8, (height, width, 3).
+        generator: Source of all randomness.
+
+    Returns:
+        uint8, of the same shape.
+    """
     if generator.random() < BLUR_PROBABILITY:
         image = _blur(image, generator)
     if generator.random() < NOISE_PROBABILITY:
@@ -127,18 +176,11 @@ def degrade(high_res: np.ndarray, scale: int, generator: np.random.Generator) ->
     return image
 
 
-def _reduce(image: np.ndarray, scale: int, generator: np.random.Generator) -> np.ndarray:
-    """Reduces with a random kernel. All keep the centre of each block of pixels where it is, as `make_low_res` does."""
-    size = (image.shape[1] // scale, image.shape[0] // scale)
-    kernel = REDUCTIONS[generator.integers(len(REDUCTIONS))]
-    return np.asarray(Image.fromarray(image).resize(size, kernel))
-
-
 def _blur(image: np.ndarray, generator: np.random.Generator) -> np.ndarray:
     """Applies a Gaussian blur.
 
-    It follows the reduction because that takes a tenth of the time. It hardly matters: an antialiased reduction leaves
-    little that a blur before it would have kept from aliasing.
+    It follows the reduction, which may then be made once for many crops. It hardly matters: an antialiased reduction
+    leaves little that a blur before it would have kept from aliasing.
     """
     sigmas = generator.uniform(*BLUR_SIGMA, 2)
     if generator.random() < ROUND_BLUR_PROBABILITY:

@@ -172,7 +172,7 @@ def test_pictures_are_decoded_once_within_the_bound_of_memory(monkeypatch):
         reads.clear()
         crops = SampleStream([picture(0), picture(1)], scale=4, crop=24)
         crops.batch(0, 20)
-        assert sum(array.nbytes for pair in crops._cache.values() for array in pair) <= cache_bytes
+        assert sum(pixels.nbytes + low[None].nbytes for pixels, low in crops._cache.values()) <= cache_bytes
         return sorted(reads.count(index) for index in (0, 1))
 
     both_versions = (32 * 32 + 8 * 8) * 3
@@ -182,7 +182,11 @@ def test_pictures_are_decoded_once_within_the_bound_of_memory(monkeypatch):
     assert min(count_reads(both_versions - 1)) > 5
 
 
-@pytest.mark.parametrize("options", [{}, {"scale": 2}, {"blur_sigma": 1.0}, {"surround": 5}], ids=str)
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"scale": 2}, {"blur_sigma": 1.0}, {"surround": 5}, {"degradation": "photo", "surround": 3}],
+    ids=str,
+)
 def test_samples_do_not_depend_on_what_is_in_memory(options, monkeypatch):
     kept = stream(**options)
     monkeypatch.setattr(keras_psr.data.samples, "CACHE_BYTES", 0)
