@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@model_option
+@model_option("the shipped model for the scale")
 @scale_option
 @device_option
 @click.option(
