@@ -135,7 +135,7 @@ def stylize(
             factor = size.factor(*photo.pixels.shape[:2])
             return upscale_photo(painter, photo, output_scale=factor, on_pixels=on_pixels, **result)
 
-        return Work("stylize", name, process, size, f"_{name}", passes)
+        return Work("stylize", name, lambda name: process, size, f"_{name}", passes)
 
     work_through(Batch(**options), load_work)
 

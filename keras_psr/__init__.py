@@ -11,6 +11,7 @@ from keras_psr.errors import KerasPSRError
 if TYPE_CHECKING:
     from keras_psr.images.decoding import read_rgb
     from keras_psr.images.encoding import write_image
+    from keras_psr.inference.choice import choose_model
     from keras_psr.inference.painting import Painter
     from keras_psr.inference.upscaler import Upscaler, load
     from keras_psr.networks.super_resolution import build_network
@@ -24,6 +25,7 @@ __all__ = [
     "Painter",
     "Upscaler",
     "build_network",
+    "choose_model",
     "evaluate",
     "fit",
     "load",
@@ -35,6 +37,7 @@ _HOMES = {
     "Painter": "keras_psr.inference.painting",
     "Upscaler": "keras_psr.inference.upscaler",
     "build_network": "keras_psr.networks.super_resolution",
+    "choose_model": "keras_psr.inference.choice",
     "evaluate": "keras_psr.tasks.super_resolution.evaluation",
     "fit": "keras_psr.training.fit",
     "load": "keras_psr.inference.upscaler",
