@@ -225,7 +225,7 @@ def test_evaluate_measures_the_loss_that_it_was_fitted_to(run, style_run, painti
     assert result.exit_code == 0, result.stderr
     document = json.loads(result.stdout)
     assert document["weights"] == {"feature_loss": 1.0, "style_loss": 2.0, "total_variation": 1e-4}
-    assert list(document["summary"]) == ["photograph", "model", "L-BFGS 1", "L-BFGS 2"]
+    assert list(document["summary"]) == ["photograph", "painting", "model", "L-BFGS 1", "L-BFGS 2"]
     for name in ("photograph", "L-BFGS 2"):
         (row,) = (line for line in result.stderr.splitlines() if name in line)
         assert f"{document['summary'][name]['loss']:.4f}" in row
