@@ -54,8 +54,8 @@ def upscale_photo(
     brightness.
 
     Args:
-        upscaler: The network (`upscaler.Upscaler`), a `painting.Painter`, or `style_transfer.optimization`'s
-            `PixelOptimizer`.
+        upscaler: The network (`upscaler.Upscaler`), a `painting.Painter`, or a
+            `style_transfer.optimization.PixelOptimizer`.
         photo: The photo.
         output_scale: Factor by which both sides grow, reached by antialiased bicubic resizing after the network; None
             for the network's own scale.
