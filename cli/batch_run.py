@@ -117,11 +117,11 @@ def run(plan: Sequence[Job], work: Work, batch: Batch, scratch: Path) -> None:
     for job in planned:
         waiting.put(job)
     processes = {name: work.load(name) for name in dict.fromkeys(job.model for job in planned)}
-    claims, stopped, tried = Claims(), threading.Event(), list[Job]()
+    stopped, tried = threading.Event(), list[Job]()
     remove_stale_parts({job.target.parent for job in planned if job.target != STDOUT and job.target.parent.is_dir()})
     debug = bool(click.get_current_context().find_root().params.get("debug"))
 
-    with trusted_headers(), show_progress(planned) as bar:
+    with trusted_headers(), show_progress(planned) as bar, Claims() as claims:
 
         def advance(pixels: float) -> None:
             if stopped.is_set():
@@ -162,7 +162,6 @@ def run(plan: Sequence[Job], work: Work, batch: Batch, scratch: Path) -> None:
             deadline = time.monotonic() + PATIENCE
             for thread in threads:
                 thread.join(max(0.0, deadline - time.monotonic()))
-            claims.abandon()
 
 
 def wait_for(finished: "queue.SimpleQueue[Job]") -> Job:

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from keras_psr.images.decoding import read_rgb
     from keras_psr.images.encoding import write_image
     from keras_psr.inference.choice import choose_model
+    from keras_psr.inference.painting import Painter
     from keras_psr.inference.upscaler import Upscaler, load
     from keras_psr.networks.super_resolution import build_network
     from keras_psr.tasks.super_resolution.evaluation import evaluate
@@ -21,6 +22,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "KerasPSRError",
+    "Painter",
     "Upscaler",
     "build_network",
     "choose_model",
@@ -32,6 +34,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "Painter": "keras_psr.inference.painting",
     "Upscaler": "keras_psr.inference.upscaler",
     "build_network": "keras_psr.networks.super_resolution",
     "choose_model": "keras_psr.inference.choice",
