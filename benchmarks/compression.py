@@ -3,8 +3,8 @@
 python benchmarks/compression.py x4 x4-photo --data photos/
 
 Pictures are shrunk, compressed as files of many kinds and qualities, and enlarged by both models. Each column has the
-score of the first model, of the second, and the second's minus the first's. `images/compression.py` takes its limit from
-this table.
+score of the first model, of the second, and the second's minus the first's. `images/compression.py` takes its limit
+from this table.
 """
 
 import io
