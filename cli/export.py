@@ -107,9 +107,7 @@ def export(
     settings |= {"dynamic_shape": dynamic_shape, "check_gpu": check == "gpu"}
     num_checks = len(variants) if check else 0
     with show_steps(saved_model + len(variants) + 2 * tflite + num_checks) as on_step:
-        report = run_interruptibly(
-            lambda: write_files(model or f"x{DEFAULT_SCALE}", out, saved_model, variants, on_step, settings)
-        )
+        report = run_interruptibly(lambda: write_files(model, out, saved_model, variants, on_step, settings))
     if not report:
         return
     Console(stderr=True).print(build_table(report))
@@ -121,7 +119,7 @@ def export(
 
 
 def write_files(
-    model: str,
+    model: str | None,
     out: Path,
     saved_model: bool,
     variants: Sequence[str],
@@ -131,7 +129,7 @@ def write_files(
     """Loads a network and writes what was asked for.
 
     Args:
-        model: A run folder, a `.keras` file or a shipped model's name.
+        model: A run folder, a `.keras` file or a shipped model's name; None for the shipped x4.
         out: Folder to write to.
         saved_model: Whether to write a SavedModel.
         variants: Variants of `.tflite` to write, if any.
@@ -153,11 +151,7 @@ def write_files(
     )
     from keras_psr.inference.upscaler import load_network
 
-<<<<<<< .merge_file_kxxKU1
     path = find_model(model or default_model(DEFAULT_SCALE))
-=======
-    path = find_model(model)
->>>>>>> .merge_file_askjSy
     network = load_network(path)
     if saved_model:
         refuse_existing([out / SAVED_MODEL_FILE], overwrite=settings["overwrite"])

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -95,7 +94,10 @@ def export_tflite(
         tiles = calibration_tiles(open_sources(calibration), scale=geometry.scale, tile=side)
     models = {}
     for variant in variants:
-        on_tile = partial(on_step, f"converting to {variant}", total=max(1, len(tiles)))
+
+        def on_tile(done: int, variant: str = variant) -> None:
+            on_step(f"converting to {variant}", done, max(1, len(tiles)))
+
         on_tile(0)
         models[variant] = convert(network, variant, None if dynamic_shape else tile, tiles, on_tile)
     rules = TASKS[task].build_verification(geometry.scale, max_drop)
