@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@model_option
+@model_option("the shipped model for the scale")
 @scale_option
 @device_option
 @click.option(
@@ -71,9 +71,10 @@ def evaluate(
     LPIPS is of VGG16 without learned weights; less is better. A lattice ratio far above 1 means a visible grid.
     --degradation reduces pictures as phones and web sites do; blocks above 1.5 mean that those of JPEG are visible.
 
-    Of a style network the loss that it was fitted to is measured, but for the phase loss, in squares of 256 pixels,
-    beside the photograph's own and that of optimising the pixels from noise; the lattice ratio tells of a grid of four
-    pixels.
+    Of a style network the loss that it was fitted to is measured, without the phase and the chroma loss, in squares of
+    256 pixels, beside the photograph's own and that of optimising the pixels from noise. Chroma noise is the power of
+    Cb and Cr above a quarter cycle per pixel, and should not exceed the painting's. The lattice ratio tells of a grid
+    of four pixels.
 
     \b
     Examples:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from keras_psr.constants import CHROMA_WEIGHTS
 from keras_psr.errors import ConfigError
 from keras_psr.images.pixels import crop_to_multiple, rgb_to_y
 
@@ -12,9 +13,6 @@ _SSIM_WINDOW = 11
 
 _JPEG_BLOCK = 8
 """Side of JPEG's blocks in pixels; twice that for colour, which most files store at half the resolution (4:2:0)."""
-
-_CB_CR_WEIGHTS = np.array([[-0.168736, -0.331264, 0.5], [0.5, -0.418688, -0.081312]])
-"""Weights of R, G and B in JPEG's two channels of colour (JFIF 1.02)."""
 
 
 def psnr_y(image: np.ndarray, reference: np.ndarray, border: int) -> float:
@@ -175,7 +173,36 @@ def color_block_ratio(image: np.ndarray, scale: int) -> float:
         blocks = color_block_ratio(keras_psr.load("x4")(keras_psr.read_rgb("photo.jpg")), scale=4)
     """
     _check_picture("image", image)
-    return _block_ratio([image @ weights for weights in _CB_CR_WEIGHTS], 2 * _JPEG_BLOCK, scale)
+    return _block_ratio([image @ np.array(weights) for weights in CHROMA_WEIGHTS], 2 * _JPEG_BLOCK, scale)
+
+
+def chroma_noise(image: np.ndarray) -> float:
+    """Returns the power of the colour in the finest detail: of Cb and Cr above a quarter cycle per pixel.
+
+    Coloured fringes and speckles have it, while strokes and edges are mostly luma there.
+
+    Args:
+        image: uint8 RGB, (height, width, 3), at least 8 pixels a side.
+
+    Returns:
+        The variance in squared grey levels, summed over Cb and Cr (JFIF), through a Hann window; 0 for grey.
+
+    Raises:
+        ConfigError: `image` is not a uint8 RGB picture, or is too small.
+
+    Example:
+        ratio = chroma_noise(painted) / chroma_noise(painting)
+    """
+    _check_picture("image", image)
+    height, width = image.shape[:2]
+    if min(height, width) < 8:
+        raise ConfigError(f"image must have at least 8 pixels on each side. Received: {width}x{height}.")
+    window = np.outer(np.hanning(height + 2)[1:-1], np.hanning(width + 2)[1:-1])[..., None]
+    chroma = image @ np.array(CHROMA_WEIGHTS).T
+    spectrum = np.fft.fft2((chroma - chroma.mean(axis=(0, 1))) * window, axes=(0, 1))
+    frequency = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.fftfreq(width))
+    power = np.sum(np.abs(spectrum[frequency > 1 / 4]) ** 2)
+    return float(power / (height * width * np.sum(window**2)))
 
 
 def mean_scores(pictures: Sequence[dict[str, float]]) -> dict[str, float]:
