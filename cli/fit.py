@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from keras_psr.cli.fit_progress import FitDisplay
+from keras_psr.cli.model_options import complete_files, complete_models
 from keras_psr.cli.terminal import say
 from keras_psr.installation import require_everything
 from keras_psr.tasks.config import FitConfig, list_settings, read_config_file
@@ -18,6 +19,12 @@ if TYPE_CHECKING:
     import keras
 
     from keras_psr.training.run_folder import SavedRun
+
+COMPLETIONS = {
+    "init": complete_models(variants=False),
+    **dict.fromkeys(("data", "val", "style", "vgg_weights"), complete_files),
+}
+"""What the shell completes after an option, by setting."""
 
 SHORT_FLAGS = {"num_residual_blocks": "--residual-blocks", "total_variation_weight": "--tv-weight"}
 
@@ -35,6 +42,7 @@ def setting_options(command: Callable[..., None]) -> Callable[..., None]:
             multiple=repeatable,
             default=None,
             help=f"{text}  [default: {setting.describe_default()}]",
+            shell_complete=COMPLETIONS.get(setting.name),
         )(command)
     return command
 

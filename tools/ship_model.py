@@ -187,7 +187,7 @@ def export_shipped(upscaler: Upscaler, name: str, verify: tuple[str, ...]) -> di
             task=upscaler.task,
             licence=LICENCE,
             verification=verify,
-            on_step=click.echo,
+            on_step=lambda step, done, total: None if done else click.echo(step),
         )
         rejected = [row["file"] for row in report["files"].values() if not row["accepted"]]
         if rejected:
