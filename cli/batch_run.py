@@ -20,6 +20,7 @@ from keras_psr.cli.batch_plan import (
     STDOUT,
     Inputs,
     Job,
+    Process,
     Work,
     check_plan,
     choose,
@@ -29,6 +30,7 @@ from keras_psr.cli.batch_plan import (
     trusted_headers,
 )
 from keras_psr.cli.claims import ClaimedError, Claims, remove_stale_parts
+from keras_psr.cli.model_choice import describe_choices
 from keras_psr.cli.own_results import sign
 from keras_psr.cli.signals import PATIENCE, heeded_signals
 from keras_psr.cli.terminal import say, shown
@@ -64,6 +66,8 @@ def work_through(batch: Batch, load: Callable[[], Work]) -> None:
             plan = plan_files(found, batch, work)
         try:
             check_plan(plan, work, batch)
+            for line in describe_choices(plan, work.size.scale):
+                say(line)
             if batch.dry_run:
                 say("\n".join(["Would write:", *(f"  {job.describe()}" for job in plan if job.status == "planned")]))
             else:
@@ -112,11 +116,12 @@ def run(plan: Sequence[Job], work: Work, batch: Batch, scratch: Path) -> None:
     planned = [job for job in plan if job.status == "planned"]
     for job in planned:
         waiting.put(job)
-    claims, stopped, tried = Claims(), threading.Event(), list[Job]()
+    processes = {name: work.load(name) for name in dict.fromkeys(job.model for job in planned)}
+    stopped, tried = threading.Event(), list[Job]()
     remove_stale_parts({job.target.parent for job in planned if job.target != STDOUT and job.target.parent.is_dir()})
     debug = bool(click.get_current_context().find_root().params.get("debug"))
 
-    with trusted_headers(), show_progress(planned) as bar:
+    with trusted_headers(), show_progress(planned) as bar, Claims() as claims:
 
         def advance(pixels: float) -> None:
             if stopped.is_set():
@@ -130,7 +135,7 @@ def run(plan: Sequence[Job], work: Work, batch: Batch, scratch: Path) -> None:
                 except queue.Empty:
                     return
                 try:
-                    process_file(job, work, batch, claims, scratch, advance, debug)
+                    process_file(job, processes[job.model], batch, claims, scratch, advance, debug)
                 except ClaimedError:
                     if job not in tried:
                         tried.append(job)
@@ -157,7 +162,6 @@ def run(plan: Sequence[Job], work: Work, batch: Batch, scratch: Path) -> None:
             deadline = time.monotonic() + PATIENCE
             for thread in threads:
                 thread.join(max(0.0, deadline - time.monotonic()))
-            claims.abandon()
 
 
 def wait_for(finished: "queue.SimpleQueue[Job]") -> Job:
@@ -170,7 +174,13 @@ def wait_for(finished: "queue.SimpleQueue[Job]") -> Job:
 
 
 def process_file(
-    job: Job, work: Work, batch: Batch, claims: Claims, scratch: Path, advance: Callable[[float], None], debug: bool
+    job: Job,
+    process: Process,
+    batch: Batch,
+    claims: Claims,
+    scratch: Path,
+    advance: Callable[[float], None],
+    debug: bool,
 ) -> None:
     """Reads, processes and writes one picture, and records the outcome in the job.
 
@@ -192,7 +202,7 @@ def process_file(
         with claims.claim(place) as part:
             if place.exists() and not batch.overwrite:
                 raise ClaimedError  # another run has written it since this run began
-            write_result(job, work, batch.quality, part, count)
+            write_result(job, process, batch.quality, part, count)
             deliver(job, part, place, overwrite=batch.overwrite)
     except ClaimedError:
         raise
@@ -204,7 +214,7 @@ def process_file(
     job.seconds = time.perf_counter() - start
 
 
-def write_result(job: Job, work: Work, quality: int | None, part: Path, count: Callable[[float], None]) -> None:
+def write_result(job: Job, process: Process, quality: int | None, part: Path, count: Callable[[float], None]) -> None:
     """Computes a result and writes it to `part`."""
     from keras_psr.images.decoding import read_photo
     from keras_psr.images.encoding import fit_to_format, save_photo
@@ -216,9 +226,9 @@ def write_result(job: Job, work: Work, quality: int | None, part: Path, count: C
         computed += pixels
         count(pixels)
 
-    photo = work.process(read_photo(job.file), count_computed)
+    photo = process(read_photo(job.file), count_computed)
     count(job.network_pixels - computed)
-    photo = sign(fit_to_format(photo, job.ending), work.model, job.ending)
+    photo = sign(fit_to_format(photo, job.ending), job.model, job.ending)
     save_photo(part, photo, quality)
     job.notes = list(photo.notes)
 

@@ -103,12 +103,14 @@ def export(
     if not (tflite or saved_model):
         raise click.UsageError("Say what to write: --tflite, --saved-model or both.")
     require_everything("keras-psr export")
+    from keras_psr.inference.registry import default_model
+
     variants = choose_variants(quantize) if tflite else []
     settings |= {"dynamic_shape": dynamic_shape, "check_gpu": check == "gpu"}
     num_checks = len(variants) if check else 0
     with show_steps(saved_model + len(variants) + 2 * tflite + num_checks) as on_step:
         report = run_interruptibly(
-            lambda: write_files(model or f"x{DEFAULT_SCALE}", out, saved_model, variants, on_step, settings)
+            lambda: write_files(model or default_model(DEFAULT_SCALE), out, saved_model, variants, on_step, settings)
         )
     if not report:
         return
