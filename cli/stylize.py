@@ -141,14 +141,15 @@ def stylize(
 
 
 def build_optimizer(settings: dict[str, Any], iterations: int, from_noise: bool) -> "PixelOptimizer":
-    """Optimisation towards a painting, with the weights of a default fit; each iteration writes a line."""
+    """Optimisation towards a painting, with the loss of a default fit but for the lattice; iterations write a line."""
     require_everything("keras-psr stylize --style")
     from keras_psr.tasks.style_transfer.optimization import PixelOptimizer
-    from keras_psr.tasks.style_transfer.task import build_objective
+    from keras_psr.tasks.style_transfer.task import build_loss
 
-    config = StyleConfig.from_json({name: value for name, value in settings.items() if value})
+    given = {name: value for name, value in settings.items() if value}
+    loss = build_loss(StyleConfig.from_json({"phase_weight": 0.0, "precision": "float32", **given}))
 
     def on_iteration(iteration: int, objective: float) -> None:
         say(f"iteration {iteration}/{iterations}: objective {objective:.5g}")
 
-    return PixelOptimizer(build_objective(config), iterations, from_noise=from_noise, on_iteration=on_iteration)
+    return PixelOptimizer(loss, iterations, from_noise=from_noise, on_iteration=on_iteration)

@@ -13,7 +13,7 @@ from keras_psr.data.sources import open_sources
 from keras_psr.errors import ConfigError, ModelError
 from keras_psr.export import delegates
 from keras_psr.export.calibration import CALIBRATION_MIDDLE, calibration_tiles
-from keras_psr.export.conversion import CALIBRATED, OnTile, convert
+from keras_psr.export.conversion import CALIBRATED, convert
 from keras_psr.export.verification import OnStep, verify
 from keras_psr.images.atomic import write_whole
 from keras_psr.inference.tflite_metadata import with_metadata
@@ -94,9 +94,12 @@ def export_tflite(
         tiles = calibration_tiles(open_sources(calibration), scale=geometry.scale, tile=side)
     models = {}
     for variant in variants:
-        models[variant] = convert(
-            network, variant, None if dynamic_shape else tile, tiles, _count_tiles(on_step, variant, len(tiles))
-        )
+
+        def on_tile(done: int, variant: str = variant) -> None:
+            on_step(f"converting to {variant}", done, max(1, len(tiles)))
+
+        on_tile(0)
+        models[variant] = convert(network, variant, None if dynamic_shape else tile, tiles, on_tile)
     rules = TASKS[task].build_verification(geometry.scale, max_drop)
     measured = verify(
         network,
@@ -137,13 +140,6 @@ def export_tflite(
     report = {**facts, **sources, **rules.limit, "files": files}
     write_file(out / REPORT_FILE, (json.dumps(report, indent=2) + "\n").encode())
     return report
-
-
-def _count_tiles(on_step: OnStep, variant: str, number: int) -> OnTile:
-    """Calls `on_step` at the start of a conversion, and returns a function that calls it for each calibration tile."""
-    step = f"converting to {variant}"
-    on_step(step, 0, max(1, number))
-    return lambda done: on_step(step, done, number)
 
 
 def refuse_existing(paths: Sequence[Path], *, overwrite: bool) -> None:
