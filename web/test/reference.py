@@ -2,7 +2,6 @@
 
 import base64
 import io
-import itertools
 import json
 import sys
 from dataclasses import asdict
@@ -19,7 +18,7 @@ from keras_psr.images.compression import read_compression
 from keras_psr.images.decoding import read_photo
 from keras_psr.images.encoding import save_photo
 from keras_psr.images.pixels import resize_bicubic
-from keras_psr.images.tiling import Geometry, _mirrored, spans, upscale_in_tiles
+from keras_psr.images.tiling import upscale_in_tiles
 from keras_psr.inference.litert import LiteRTNetwork
 from keras_psr.inference.photos import upscale_photo
 from keras_psr.inference.upscaler import load
@@ -101,18 +100,11 @@ def painted(model: str, picture: str, strength: str, out: str) -> None:
     save_photo(Path(out), photo)
 
 
-def tiles(out: str) -> None:
-    """Writes the spans and the mirrored places of many sizes, and a bicubically enlarged tile."""
-    shapes = ((128, 16, 1), (9, 4, 1), (12, 0, 1), (48, 8, 4))
-    found = []
-    for size, (tile, halo, grid) in itertools.product((1, 2, 5, 95, 96, 97, 192, 300), shapes):
-        geometry = Geometry(1, halo, grid)
-        places = [[span.start, span.first, span.end] for span in spans(size, tile, geometry)]
-        found.append([size, tile, halo, grid, places, _mirrored(size, tile, geometry).tolist()])
+def bicubic(out: str) -> None:
+    """Writes a channel of a tile, and the same enlarged by bicubic."""
     channel = skimage.data.coffee()[:20, :20, 0]
     enlarged = {scale: resize_bicubic(channel, 20 * scale, 20 * scale).ravel().tolist() for scale in (1, 2, 4, 8)}
-    document = {"cases": found, "channel": channel.ravel().tolist(), "enlarged": enlarged}
-    Path(out).write_text(json.dumps(document), encoding="utf-8")
+    Path(out).write_text(json.dumps({"channel": channel.ravel().tolist(), "enlarged": enlarged}), encoding="utf-8")
 
 
 def compressions(out: str) -> None:
@@ -156,5 +148,5 @@ def find(content: bytes) -> dict[str, Any] | None:
 
 
 if __name__ == "__main__":
-    functions = (compressions, painted, pictures, models, floats, upscaled, tiles)
+    functions = (compressions, painted, pictures, models, floats, upscaled, bicubic)
     {function.__name__: function for function in functions}[sys.argv[1]](*sys.argv[2:])
