@@ -13,8 +13,8 @@ FILE = Path(__file__).with_name("tiling.json")
 
 DESCRIPTION = [
     "Where tiles lie along one side of a picture of `size` pixels.",
-    "The extended picture is the picture with `halo` more pixels before it and enough behind it, mirrored at its borders "
-    "with the border pixel repeated; `mirrored` holds the picture's pixel for each place of it.",
+    "The extended picture has `halo` more pixels before the picture and enough of them behind it, mirrored at its "
+    "borders with the border pixel repeated; `mirrored` holds the picture's pixel for each place of it.",
     "A span [start, first, end] is one tile: it reads the extended picture from place `start`, `tile` pixels long, and "
     "the picture's pixels from `first` to before `end` are kept of it.",
     "`refused` holds tiles that are not larger than twice their halo, or no multiples of the grid.",
