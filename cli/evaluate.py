@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@model_option
+@model_option("the shipped model for the scale")
 @scale_option
 @device_option
 @click.option(
@@ -63,9 +63,10 @@ def evaluate(
     a border of the scale left out; more is better. Features is the distance in VGG16's relu2_2 over that of bicubic;
     LPIPS is of VGG16 without learned weights; less is better. A lattice ratio far above 1 means a visible grid.
 
-    Of a style network the loss that it was fitted to is measured, but for the phase loss, in squares of 256 pixels,
-    beside the photograph's own and that of optimising the pixels from noise; the lattice ratio tells of a grid of four
-    pixels.
+    Of a style network the loss that it was fitted to is measured, without the phase and the chroma loss, in squares of
+    256 pixels, beside the photograph's own and that of optimising the pixels from noise. Chroma noise is the power of
+    Cb and Cr above a quarter cycle per pixel, and should not exceed the painting's. The lattice ratio tells of a grid
+    of four pixels.
 
     \b
     Examples:

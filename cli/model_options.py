@@ -54,13 +54,16 @@ class NetworkScale(click.Choice[Any]):
             raise click.BadParameter(error.message + hint, context, parameter) from None
 
 
-model_option = click.option(
-    *("-m", "-n", "--model"),
-    metavar="MODEL",
-    help="A shipped model's name (x4, x4_int8), a run folder, or a .tflite or .keras file.  "
-    "[default: the shipped model that suits the scale]",
-    shell_complete=complete_models(),
-)
+def model_option(default: str) -> Callable[[Command], Command]:
+    """Returns the option `--model`, whose help says what is taken without it."""
+    return click.option(
+        *("-m", "-n", "--model"),
+        metavar="MODEL",
+        help=f"A shipped model's name (x4, x4_int8), a run folder, or a .tflite or .keras file.  [default: {default}]",
+        shell_complete=complete_models(),
+    )
+
+
 scale_option = click.option(
     *("-s", "--scale"),
     type=NetworkScale(SCALES),

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@model_option
+@model_option("the shipped model for the scale that suits each file")
 @scale_option
 @result_options
 @threads_option

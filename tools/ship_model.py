@@ -27,7 +27,7 @@ from keras_psr.inference.upscaler import Upscaler, load_keras
 from keras_psr.tasks.config import FitConfig, StyleConfig, name_task
 from keras_psr.tasks.report import REPORTS
 from keras_psr.tasks.style_transfer.evaluation import evaluate_style
-from keras_psr.tasks.style_transfer.task import build_objective
+from keras_psr.tasks.style_transfer.task import build_objective, read_painting
 from keras_psr.tasks.super_resolution.evaluation import PROTOCOL, evaluate
 from keras_psr.training.callbacks import LOG_EVERY
 from keras_psr.training.run_folder import describe_environment
@@ -51,6 +51,8 @@ STYLE_LIMITS = (
 STYLE_PROTOCOL = {
     "objective": "weighted sum of content, style and total variation, on squares of 256 pixels; mean over photographs",
     "photograph": "the objective of the photograph itself",
+    "chroma_noise": "power of Cb and Cr above a quarter cycle per pixel, in squared grey levels, on the same squares",
+    "chroma_noise_of_painting": "the same of the painting, at the size at which the network was fitted to it",
     "lattice_ratio": "spectral power on the grid of 4 pixels over its surroundings, on the same squares; median",
 }
 
@@ -118,11 +120,15 @@ def measure_super_resolution(upscaler: Upscaler, config: FitConfig, benchmarks: 
 
 def measure_style(upscaler: Upscaler, config: FitConfig, benchmarks: Sequence[str]) -> dict[str, Any]:
     """What a card says of a style network: its objective, and that of the photographs as they are."""
-    objective = build_objective(StyleConfig.from_json(config.to_json()))
-    measured = evaluate_style(upscaler, objective, benchmarks, on_step=report_progress)["summary"]
+    settings = StyleConfig.from_json(config.to_json())
+    painting = read_painting(settings)
+    objective = build_objective(settings, painting)
+    measured = evaluate_style(upscaler, objective, benchmarks, painting=painting, on_step=report_progress)["summary"]
     scores = {
         "objective": measured["model"]["loss"],
         "photograph": measured["photograph"]["loss"],
+        "chroma_noise": measured["model"]["chroma_noise"],
+        "chroma_noise_of_painting": measured["painting"]["chroma_noise"],
         "lattice_ratio": measured["model"]["lattice_ratio"],
     }
     return {"limits": STYLE_LIMITS, "protocol": STYLE_PROTOCOL, "scores": round_numbers(scores)}

@@ -6,7 +6,7 @@ from scipy.signal import convolve2d
 from skimage import data
 
 from keras_psr.errors import ConfigError
-from keras_psr.images.metrics import lattice_ratio, psnr_rgb, psnr_y, ssim_y
+from keras_psr.images.metrics import chroma_noise, lattice_ratio, psnr_rgb, psnr_y, ssim_y
 from keras_psr.images.pixels import crop_to_multiple, make_low_res, resize_bicubic, rgb_to_y, to_uint8
 
 
@@ -102,6 +102,35 @@ def test_lattice_ratio_grows_with_the_square_of_an_added_grid(scale):
     assert clean < 4
     assert weak > 50 * clean
     assert strong / weak == pytest.approx(16, rel=0.2)
+
+
+def test_chroma_noise_of_white_noise_is_its_variance_times_the_share_of_frequencies():
+    # Outside a circle of a quarter cycle lies 1 - pi / 16 / (1 cycle squared) of the spectrum. Noise in blue alone, of
+    # variance v, has v / 4 in Cb, and .081312^2 v in Cr.
+    image = np.full((256, 240, 3), 100, np.uint8)
+    image[..., 2] = np.random.default_rng(0).integers(50, 151, image.shape[:2])
+    expected = image[..., 2].var() * (0.25 + 0.081312**2) * (1 - math.pi / 16)
+    assert chroma_noise(image) == pytest.approx(expected, rel=0.02)
+    assert chroma_noise(image[..., [2, 2, 2]]) == pytest.approx(0, abs=1e-3)
+
+
+def test_chroma_noise_begins_at_a_quarter_cycle():
+    columns = np.arange(256)
+    for frequency, is_fine in ((0.1, False), (0.23, False), (0.27, True), (0.4, True)):
+        wave = np.zeros((64, 256, 3), np.uint8)
+        wave[...] = to_uint8(100 + 20 * np.sin(2 * np.pi * frequency * columns))[None, :, None]
+        wave[..., 1] = 100
+        # A wave of amplitude a has the variance a^2 / 2; here R and B carry it.
+        cb, cr = 0.5 - 0.168736, 0.5 - 0.081312
+        expected = (cb**2 + cr**2) * 20**2 / 2 if is_fine else 0
+        assert chroma_noise(wave) == pytest.approx(expected, rel=0.03, abs=0.1)
+
+
+def test_chroma_noise_refuses_what_it_cannot_measure():
+    with pytest.raises(ConfigError, match="at least 8 pixels on each side. Received: 90x7"):
+        chroma_noise(noise(7, 90))
+    with pytest.raises(ConfigError, match="uint8 RGB"):
+        chroma_noise(noise(64, 64)[..., 0])
 
 
 def test_lattice_ratio_of_a_known_spectrum():
