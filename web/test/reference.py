@@ -120,7 +120,7 @@ def tiles(out: str) -> None:
     enlarged = {scale: resize_bicubic(channel, 20 * scale, 20 * scale).ravel().tolist() for scale in (1, 2, 4, 8)}
     document = {"cases": found, "channel": channel.ravel().tolist(), "enlarged": enlarged}
     picture = skimage.data.coffee()[:23, :31]
-    sizes = ((23, 31), (9, 31), (23, 7), (5, 4), (60, 50), (30, 9))
+    sizes = ((23, 31), (9, 31), (23, 7), (5, 4), (60, 50), (24, 40))
     resized = [[*size, resize_bicubic(picture, *size).ravel().tolist()] for size in sizes]
     document |= {"picture": picture.ravel().tolist(), "resized": resized}
     Path(out).write_text(json.dumps(document), encoding="utf-8")
