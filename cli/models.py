@@ -26,6 +26,8 @@ from keras_psr.tasks.report import REPORTS
 LEGENDS = {
     "objective": "loss of stylized photographs that the network was not fitted to",
     "photograph": "loss of the same photographs before stylizing",
+    "chroma noise": "power of colour in the finest detail, in squared grey levels",
+    "chroma noise of painting": "the same of the painting, which a network should not exceed",
     "lattice ratio": "strength of a grid of four pixels; photographs have about 1",
 }
 """Explanations below a table, by column heading."""
@@ -146,7 +148,7 @@ def describe_purpose(card: dict[str, Any]) -> str:
     if "painting" in card:
         return card["painting"].partition(";")[0]
     if removes_artefacts(card):
-        return "for JPEG files, noise and blur, as from phones and web pages"
+        return "for lossy files (upscale takes it for them), noise and blur"
     if card.get("architecture") == "fast":
         return "for phones and previews: about ten times as fast"
     return "for clean pictures"
