@@ -141,7 +141,7 @@ def test_an_interrupted_fit_can_be_resumed(fit_tiny, tmp_path, monkeypatch):
         patch.setattr(StopOnDivergence, "on_train_batch_end", interrupt_at_three)
         result = fit_tiny("--out", out)
     assert result.exit_code == 130
-    assert result.stderr.endswith(f"To go on from here: keras-psr fit --out {out} --resume\nInterrupted.\n")
+    assert result.stderr.endswith(f"To continue from here: keras-psr fit --out {out} --resume\nInterrupted.\n")
     assert (out / "checkpoints" / "step-00000003.npz").is_file()
     assert fit_tiny("--out", out, "--resume").exit_code == 0
 
@@ -177,7 +177,7 @@ def test_a_folder_without_pictures_is_one_line(fit_tiny, tmp_path):
     ("args", "message"),
     [
         (["--resume"], "--resume needs the --out"),
-        (["--resume", "--overwrite", "--out", "x"], "goes without --overwrite"),
+        (["--resume", "--overwrite", "--out", "x"], "does not go with --overwrite"),
         (["--steps", "many"], "'many' is not a valid integer"),
         (["--config", "missing.json"], "'missing.json' does not exist"),
     ],

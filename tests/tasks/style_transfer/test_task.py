@@ -170,7 +170,7 @@ def test_a_huge_painting_is_refused_before_it_is_decoded(tmp_path, sources, monk
         ({"crop": 30}, "crop must be a multiple of 4, and at least 32. Received: 30."),
         ({"style_weight": 0.0}, "style_weight must be above 0"),
         ({"style_normalization": "l2"}, "style_normalization must be one of energy, paper, mean. Received: l2."),
-        ({"scale": 4}, "scale is for super-resolution; leave it out beside --style."),
+        ({"scale": 4}, "scale is for super-resolution. Leave it out with --style."),
         ({"pixel_weight": 0.1}, "pixel_weight is for super-resolution"),
     ],
 )
@@ -180,7 +180,7 @@ def test_settings_that_do_not_go_with_a_style_are_refused(settings, message, sou
 
 
 def test_a_style_setting_without_a_style_is_refused():
-    with pytest.raises(ConfigError, match="content_layer goes with --style."):
+    with pytest.raises(ConfigError, match="content_layer goes only with --style."):
         FitConfig.from_json({"content_layer": "relu2_2"})
 
 
