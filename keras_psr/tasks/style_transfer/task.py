@@ -202,6 +202,7 @@ def evaluate(
     data: Sequence[str],
     *,
     settings: Mapping[str, Any],
+    degradation: str | None,
     style: str | None,
     iterations: int | None,
     on_picture: OnPicture,
@@ -209,9 +210,11 @@ def evaluate(
     """Measures a network by the loss that it was fitted to, as `evaluation.evaluate_style` does.
 
     Raises:
-        ConfigError: The painting that the network was fitted to is unknown.
+        ConfigError: The painting that the network was fitted to is unknown, or a degradation was asked for.
         DataError: No picture can be used.
     """
+    if degradation:
+        raise ConfigError("--degradation is for networks that enlarge. This one transfers a style.")
     settings = {**settings, "style": style} if style else settings
     if not settings:
         raise ConfigError(

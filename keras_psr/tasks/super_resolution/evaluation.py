@@ -10,9 +10,18 @@ from keras import ops
 from PIL import Image
 
 from keras_psr.constants import SUPER_RESOLUTION
+from keras_psr.data.degradation import named_degradation
 from keras_psr.data.sources import OnPicture, Picture, open_sources, use_pictures
-from keras_psr.images.metrics import lattice_ratio, mean_scores, psnr_rgb, psnr_y, ssim_y
-from keras_psr.images.pixels import crop_to_multiple, make_low_res, resize_bicubic
+from keras_psr.images.metrics import (
+    block_ratio,
+    color_block_ratio,
+    lattice_ratio,
+    mean_scores,
+    psnr_rgb,
+    psnr_y,
+    ssim_y,
+)
+from keras_psr.images.pixels import crop_to_multiple, resize_bicubic
 from keras_psr.inference.upscaler import Upscaler, load
 from keras_psr.losses.vgg import build_vgg
 from keras_psr.tasks.task import Scores
@@ -30,6 +39,13 @@ PROTOCOL = {
     "lattice_ratio": "spectral power on the upsampling lattice over its surroundings; median over pictures",
 }
 
+DEGRADED_PROTOCOL = {
+    "low_res": "by `degradation.named_degradation`, seeded with the original's pixels",
+    "block_ratio": "power of absolute differences of luma at the blocks of JPEG over its surroundings; median",
+    "color_block_ratio": "the same of Cb and Cr, with blocks of 16 pixels; median",
+}
+"""What differs where low-resolution pictures are degraded, and what is measured besides."""
+
 Responses = dict[str, keras.KerasTensor]
 UpscaleFunction = Callable[[np.ndarray], np.ndarray]
 
@@ -38,6 +54,7 @@ def evaluate(
     model: Upscaler | str | Path,
     data: str | Sequence[str],
     *,
+    degradation: str = "bicubic",
     vgg_weights: str = "bundled",
     on_picture: OnPicture = lambda name, done, total: None,
 ) -> dict[str, Any]:
@@ -46,14 +63,19 @@ def evaluate(
     Args:
         model: The network, or a model as for `upscaler.load`.
         data: One or more sources of originals (`sources.open_sources`).
+        degradation: How low-resolution pictures are made: `bicubic`, which is the protocol of the literature; or like
+            pictures from phones and the web: `photo`, `jpeg:75`, `noise:10` or `blur:0.5`, with any number
+            (`degradation.named_degradation`). Two more scores then measure the blocks of JPEG.
         vgg_weights: As for `vgg.build_vgg`.
         on_picture: Called before each picture with its name, how many are done, and how many there are.
 
     Returns:
-        A dictionary for JSON: `task`; `scale`; `protocol`; `skipped`; `pictures`, a list of {`name`, `height`, `width`,
-        `scores`}; and `summary`. `scores` and `summary` map `bicubic`, `lanczos` and `model` to scores by metric.
+        A dictionary for JSON: `task`; `scale`; `degradation`; `protocol`; `skipped`; `pictures`, a list of {`name`,
+        `height`, `width`, `scores`}; and `summary`. `scores` and `summary` map `bicubic`, `lanczos` and `model` to
+        scores by metric.
 
     Raises:
+        ConfigError: No degradation has this name.
         DataError: No picture can be used.
         ModelError: The model cannot be loaded.
 
@@ -61,6 +83,7 @@ def evaluate(
         result = keras_psr.evaluate("x4", "Set14/")
         result["summary"]["model"]["psnr_y"]
     """
+    degrade = named_degradation(degradation)
     upscaler = model if isinstance(model, Upscaler) else load(model)
     scale = upscaler.scale
     methods: dict[str, UpscaleFunction] = {**interpolations(scale), "model": upscaler}
@@ -68,11 +91,12 @@ def evaluate(
 
     def score(picture: Picture) -> dict[str, Any]:
         original = crop_to_multiple(picture.read(), scale)
-        low_res = make_low_res(original, scale)
-        expected = vgg_responses(original, vgg)
-        scores = {
-            name: score_picture(upscale(low_res), original, scale, vgg, expected) for name, upscale in methods.items()
-        }
+        low_res, expected, scores = degrade(original, scale), vgg_responses(original, vgg), {}
+        for name, upscale in methods.items():
+            image = upscale(low_res)
+            scores[name] = score_picture(image, original, scale, vgg, expected)
+            if degradation != "bicubic":
+                scores[name] |= score_blocks(image, scale)
         return {"name": picture.name, "height": original.shape[0], "width": original.shape[1], "scores": scores}
 
     pictures = open_sources([data] if isinstance(data, str) else data)
@@ -81,7 +105,8 @@ def evaluate(
     return {
         "task": SUPER_RESOLUTION,
         "scale": scale,
-        "protocol": PROTOCOL,
+        "degradation": degradation,
+        "protocol": PROTOCOL if degradation == "bicubic" else PROTOCOL | DEGRADED_PROTOCOL,
         "skipped": [{"name": name, "reason": reason} for name, reason in skipped],
         "pictures": rows,
         "summary": summarize([row["scores"] for row in rows]),
@@ -139,15 +164,20 @@ def score_picture(
     return scores
 
 
+def score_blocks(image: np.ndarray, scale: int) -> Scores:
+    """Returns how visible JPEG's blocks are in an enlarged uint8 RGB picture, by metric (`DEGRADED_PROTOCOL`)."""
+    return {"block_ratio": block_ratio(image, scale), "color_block_ratio": color_block_ratio(image, scale)}
+
+
 def summarize(pictures: Iterable[dict[str, Scores]]) -> dict[str, Scores]:
-    """Returns the scores of a set: means over pictures, and for the lattice ratio the median.
+    """Returns the scores of a set: means over pictures, and for ratios of spectral power the median.
 
     Args:
         pictures: The scores of each picture by method; the methods include `bicubic`.
 
     Returns:
         Scores by method. They include `feature_distance_ratio`, the feature distance divided by bicubic's. Undefined
-        lattice ratios are left out. A score that is undefined for all pictures is NaN.
+        ratios of spectral power are left out. A score that is undefined for all pictures is NaN.
     """
     rows = list(pictures)
     summary: dict[str, Scores] = {method: mean_scores([row[method] for row in rows]) for method in rows[0]}
