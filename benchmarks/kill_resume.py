@@ -55,7 +55,7 @@ def run(out: Path, kill_after: float | None = None, resume: bool = False) -> flo
 
 
 def describe(out: Path) -> dict[str, Any]:
-    """Returns what two runs must have in common: names, networks, states, pictures and log, without speeds and times."""
+    """Returns what two runs must have in common: names, networks, states, pictures and log, but no times."""
     folder = RunFolder(out)
     checkpoint = folder.load_checkpoint()
     assert checkpoint is not None

@@ -21,10 +21,10 @@ COMPLETIONS = {
     "init": complete_models(variants=False),
     **dict.fromkeys(("data", "val", "style", "vgg_weights"), complete_files),
 }
-"""What the shell completes after an option, by setting."""
+"""Shell completions of options, by setting."""
 
 METAVARS = {"data": "SRC", "val": "SRC", "style": "PAINTING", "init": "MODEL"}
-"""What stands for the value in the help of an option, by setting; for others it is the type."""
+"""Words for the values of options in the help, by setting; for others, the help shows the type."""
 
 SHORT_FLAGS = {"num_residual_blocks": "--residual-blocks", "total_variation_weight": "--tv-weight"}
 

@@ -44,7 +44,7 @@ DEGRADED_PROTOCOL = {
     "block_ratio": "power of absolute differences of luma at the blocks of JPEG over its surroundings; median",
     "color_block_ratio": "the same of Cb and Cr, with blocks of 16 pixels; median",
 }
-"""What differs where low-resolution pictures are degraded, and what is measured besides."""
+"""Entries of the protocol that differ or are added if low-resolution pictures are degraded."""
 
 Responses = dict[str, keras.KerasTensor]
 UpscaleFunction = Callable[[np.ndarray], np.ndarray]
@@ -67,7 +67,7 @@ def evaluate(
             pictures from phones and the web: `photo`, `jpeg:75`, `noise:10` or `blur:0.5`, with any number
             (`degradation.named_degradation`). Two more scores then measure the blocks of JPEG.
         vgg_weights: As for `vgg.build_vgg`.
-        on_picture: Called before each picture with its name, how many are done, and how many there are.
+        on_picture: Called before each picture with its name, the number of finished pictures, and the total.
 
     Returns:
         A dictionary for JSON: `task`; `scale`; `degradation`; `protocol`; `skipped`; `pictures`, a list of {`name`,
