@@ -140,7 +140,7 @@ def test_an_interrupted_fit_says_how_to_go_on(fit_tiny, tmp_path, monkeypatch):
     monkeypatch.setattr(StopOnDivergence, "on_train_batch_end", interrupt_at_three)
     result = fit_tiny("--out", out)
     assert result.exit_code == 130
-    assert result.stderr.endswith(f"To go on from here: keras-psr fit --out {out} --resume\nInterrupted.\n")
+    assert result.stderr.endswith(f"To continue from here: keras-psr fit --out {out} --resume\nInterrupted.\n")
     assert (out / "checkpoints" / "step-00000003.npz").is_file()
 
 
@@ -175,7 +175,7 @@ def test_a_folder_without_pictures_is_one_line(fit_tiny, tmp_path):
     ("args", "message"),
     [
         (["--resume"], "--resume needs the --out"),
-        (["--resume", "--overwrite", "--out", "x"], "goes without --overwrite"),
+        (["--resume", "--overwrite", "--out", "x"], "does not go with --overwrite"),
         (["--steps", "many"], "'many' is not a valid integer"),
         (["--config", "missing.json"], "'missing.json' does not exist"),
     ],

@@ -189,9 +189,9 @@ def test_a_tiny_style_is_refused_in_a_line(run, photo, tmp_path):
 def test_a_style_beside_a_super_resolution_option_is_refused(run, photo, painting):
     result = run("fit", "--style", painting, "--scale", "4", "--data", "photo.png")
     assert result.exit_code == 1
-    assert result.stderr == "Error: scale is for super-resolution; leave it out beside --style.\n"
+    assert result.stderr == "Error: scale is for super-resolution. Leave it out with --style.\n"
     result = run("fit", "--scale", "4", "--content-weight", "2")
-    assert result.exit_code == 1 and result.stderr == "Error: content_weight goes with --style.\n"
+    assert result.exit_code == 1 and result.stderr == "Error: content_weight goes only with --style.\n"
 
 
 def test_a_folder_of_paintings_fits_a_network_to_each(run, painting, tmp_path, monkeypatch):

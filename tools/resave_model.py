@@ -1,9 +1,9 @@
-"""Saves the networks of shipped models anew, as `ship_model.py` would today; their weights stay as they are.
+"""Saves the networks of shipped models again, as `ship_model.py` does today, without changing their weights.
 
 python tools/resave_model.py starry-night great-wave
 
-For when what a `.keras` file holds beside weights has changed. The checksum of the new file goes into the card and into
-the metadata of the model's `.tflite` files, whose pixels stay as they are.
+Use it after a change to what `.keras` files contain besides weights. The checksum of the new file is written to the
+card and to the metadata of the model's `.tflite` files, whose pixels do not change.
 """
 
 import json
@@ -24,17 +24,17 @@ def resave_network(name: str, target: Path) -> None:
     """Saves the network of a shipped model into another file.
 
     Raises:
-        ClickException: The new file does not hold the same weights, bit by bit.
+        ClickException: The weights in the new file differ.
     """
     network = load_keras(name).network
     save_compressed(network, target)
     pairs = zip(network.get_weights(), load_network(target).get_weights(), strict=True)
     if not all(np.array_equal(old.view(np.uint32), new.view(np.uint32)) for old, new in pairs):
-        raise click.ClickException(f"The new file of {name} holds other weights. Nothing was replaced.")
+        raise click.ClickException(f"The new file of {name} has different weights. Nothing was replaced.")
 
 
 def replace_checksum(path: Path, checksum: str) -> None:
-    """Puts the checksum of a new `.keras` file into the metadata of a `.tflite` file."""
+    """Writes the checksum of a new `.keras` file to the metadata of a `.tflite` file."""
     content = with_metadata(path.read_bytes(), read_metadata(path) | {"model_sha256": checksum})
     with write_whole(path) as unfinished:
         unfinished.write_bytes(content)
@@ -43,7 +43,7 @@ def replace_checksum(path: Path, checksum: str) -> None:
 @click.command()
 @click.argument("names", nargs=-1, required=True, type=click.Choice(list(shipped_models())))
 def main(names: tuple[str, ...]) -> None:
-    """Saves the networks of the shipped models NAMES anew."""
+    """Saves the networks of the shipped models NAMES again."""
     for name in names:
         folder = shipped_folder() / name
         with TemporaryDirectory() as temporary:

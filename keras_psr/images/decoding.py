@@ -262,7 +262,7 @@ def open_with_pillow(file: IO[bytes], *, low_bytes: bool = False) -> Iterator[Im
 
     Yields:
         A Pillow image; for a PNG, its `info["surroundings"]` holds `png.Surroundings`; for an AVIF, `info["header"]`
-        holds the beginning of the file, of which Pillow does not tell everything.
+        holds the beginning of the file, because Pillow does not show everything in it.
     """
     file.seek(0)
     kind = identify(file)

@@ -164,7 +164,7 @@ def test_whole_numbers_pass_for_floats_and_lists_for_tuples():
         ({"warmup_learning_rate": 2.0}, r"warmup_learning_rate must be in \[0, 1\]. Received: 2.0."),
         (
             {"warmup_steps": 1, "pixel_weight": 0.0},
-            "pixel_weight must be above 0 with warmup_steps, which have no other loss. Received: 0.0.",
+            "pixel_weight must be above 0 with warmup_steps, which use no other loss. Received: 0.0.",
         ),
         ({"seed": -1}, "seed must be 0 or more."),
         ({"ema_momentum": 1.0}, r"ema_momentum must be in \[0, 1\). Received: 1.0."),
@@ -176,8 +176,8 @@ def test_whole_numbers_pass_for_floats_and_lists_for_tuples():
         ({"keep": 0}, "keep must be at least 1."),
         ({"strategy": "tpu"}, "strategy must be one of auto, none, mirrored, multiworker."),
         ({"style_weight": -1.0}, "style_weight must be 0 or more."),
-        ({"style": "a.jpg", "scale": 2}, "scale is for super-resolution; leave it out beside --style."),
-        ({"content_weight": 1.0}, "content_weight goes with --style."),
+        ({"style": "a.jpg", "scale": 2}, "scale is for super-resolution. Leave it out with --style."),
+        ({"content_weight": 1.0}, "content_weight goes only with --style."),
         ({"crop": 98}, "crop must be a multiple of the scale, 4, and at least 24. Received: 98."),
         ({"crop": 20}, "crop must be a multiple of the scale, 4, and at least 24."),
         ({"crop": 40, "scale": 8}, "crop must be a multiple of the scale, 8, and at least 48."),
@@ -208,7 +208,11 @@ def test_a_config_file_is_an_object_of_settings_or_a_runs_record(tmp_path):
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [("[1]", "must hold one JSON object. Received in .*: list"), ("{", "must be a JSON file"), (None, "No such file")],
+    [
+        ("[1]", "must contain one JSON object. Received in .*: list"),
+        ("{", "must be a JSON file"),
+        (None, "No such file"),
+    ],
 )
 def test_a_file_that_is_no_config_is_refused(content, message, tmp_path):
     if content is not None:

@@ -73,8 +73,9 @@ def test_a_fit_from_end_to_end(straight, sources):
     out, fitted, logged = straight
     _, losses, scores = logged
     terms = losses["feature_loss"] + 2 * losses["style_loss"] + 1e-4 * losses["total_variation"]
-    assert losses["phase_loss"] > 0
-    assert losses["loss"] == pytest.approx(terms + 0.01 * losses["phase_loss"], rel=1e-3)
+    extra = 0.01 * losses["phase_loss"] + 0.2 * losses["chroma_loss"]
+    assert losses["phase_loss"] > 0 and losses["chroma_loss"] > 0
+    assert losses["loss"] == pytest.approx(terms + extra, rel=1e-3)
     assert set(scores) == {"val_loss", "val_feature_loss", "val_style_loss", "val_total_variation"}
     assert np.asarray(Image.open(out / "samples" / "step-00000004.png")).shape[2] == 3
     saved = json.loads((out / "config.json").read_text())["config"]
@@ -182,7 +183,7 @@ def test_a_huge_painting_is_refused_before_it_is_decoded(tmp_path, sources, monk
         ({"crop": 30}, "crop must be a multiple of 4, and at least 32. Received: 30."),
         ({"style_weight": 0.0}, "style_weight must be above 0"),
         ({"style_normalization": "l2"}, "style_normalization must be one of energy, paper, mean. Received: l2."),
-        ({"scale": 4}, "scale is for super-resolution; leave it out beside --style."),
+        ({"scale": 4}, "scale is for super-resolution. Leave it out with --style."),
         ({"pixel_weight": 0.1}, "pixel_weight is for super-resolution"),
     ],
 )
@@ -192,7 +193,7 @@ def test_settings_that_do_not_go_with_a_style_are_refused(settings, message, sou
 
 
 def test_a_style_setting_without_a_style_is_refused():
-    with pytest.raises(ConfigError, match="content_layer goes with --style."):
+    with pytest.raises(ConfigError, match="content_layer goes only with --style."):
         FitConfig.from_json({"content_layer": "relu2_2"})
 
 
