@@ -113,7 +113,7 @@ def _describe_image(name: str, description: str, shape: Shape) -> Table:
     height, width = shape[1:3]
     size = Table("ImageSize", {"width": np.uint32(width), "height": np.uint32(height)}) if height > 0 else None
     image = Table("ImageProperties", {"color_space": RGB, "default_size": size})
-    normalization = Table("NormalizationOptions", {"mean": np.float32([0]), "std": np.float32([1])})
+    normalization = Table("NormalizationOptions", {"mean": np.array([0], np.float32), "std": np.array([1], np.float32)})
     return Table(
         "TensorMetadata",
         {
@@ -123,7 +123,7 @@ def _describe_image(name: str, description: str, shape: Shape) -> Table:
             "process_units": [
                 Table("ProcessUnit", {"options_type": NORMALIZATION_OPTIONS, "options": normalization}),
             ],
-            "stats": Table("Stats", {"max": np.float32([255]), "min": np.float32([0])}),
+            "stats": Table("Stats", {"max": np.array([255], np.float32), "min": np.array([0], np.float32)}),
         },
     )
 
