@@ -112,6 +112,20 @@ def export_tflite(tmp_path_factory, random_network):
     return export
 
 
+@pytest.fixture(scope="session")
+def empty_tflite():
+    """The content of a `.tflite` without operators, whose input of 8x8 pixels is its output."""
+    import numpy as np
+
+    from keras_psr.inference.tflite_metadata import pack, schema
+
+    tensor, graph, model = schema.TensorT(), schema.SubGraphT(), schema.ModelT()
+    tensor.name, tensor.shape = b"StatefulPartitionedCall:0", np.int32([1, 8, 8, 3])
+    graph.tensors, graph.inputs, graph.outputs = [tensor], np.int32([0]), np.int32([0])
+    model.version, model.buffers, model.subgraphs = 3, [schema.BufferT()], [graph]
+    return pack(model)
+
+
 SWIFTSHADER = [Path("/usr/lib/chromium"), Path("/usr/lib/chromium-browser"), Path("/opt/google/chrome")]
 """Where Chromium and Chrome keep SwiftShader, which is Vulkan on the CPU."""
 

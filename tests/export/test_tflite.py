@@ -125,7 +125,7 @@ def test_report_numbers_recomputed(exported, network, original):
 def test_a_harmed_file_is_rejected(network, verification, tmp_path, monkeypatch):
     healthy = tflite.convert
 
-    def harm(network, variant, tile, tiles):
+    def harm(network, variant, tile, tiles, on_tile):
         content = healthy(network, variant, tile, tiles)
         if variant == "float32":
             return content
