@@ -1,0 +1,452 @@
+"""Films as they are read: what a file holds, its frames as photos, and its sound and subtitles as packets."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import av
+import numpy as np
+from av.filter import Graph
+
+from keras_psr.errors import ImageFileError
+from keras_psr.films.colour import Colour, FrameReader, build_graph, depth_of, find_colour, has_opacity
+from keras_psr.images.photo import Photo
+
+if TYPE_CHECKING:
+    Packet: TypeAlias = av.Packet[Any]
+else:
+    Packet = av.Packet
+Item: TypeAlias = av.VideoFrame | Packet
+
+JUMP = 10
+"""A stream that skips more seconds than this has a new clock, as recordings of television have after a break."""
+
+TOLERANCE = Fraction(6, 10_000)
+"""Largest difference, in seconds, of times that are meant to be equal: Matroska rounds to milliseconds."""
+
+AROUND = Fraction(1)
+"""Seconds before and after a part of a film that are read too, because sound lies beside its pictures only roughly."""
+
+DEFAULT_RATE = Fraction(25)
+
+
+@dataclass(frozen=True)
+class Film:
+    """What a film's file says of it.
+
+    Attributes:
+        path: The file.
+        index: Number of the stream of pictures.
+        height: Height of the upright frames, in pixels.
+        width: Width of the upright frames, in pixels.
+        turn: Whether rows and columns are swapped, and then columns and rows reversed, to turn frames upright.
+        pixel_aspect: Width of an upright frame's pixels in terms of their height.
+        rate: Average number of frames per second.
+        time_base: Unit of the time stamps of frames, in seconds.
+        origin: Time of the beginning, in seconds; not 0 for formats whose clocks start anywhere.
+        seconds: Length, if it is known.
+        frames: Approximate number of frames, if it is known.
+        colour: Colours of the frames.
+        bits: Bits per channel.
+        chroma: Pixels that share a chroma value: horizontally and vertically; (2, 2) is 4:2:0.
+        has_alpha: Whether there is transparency.
+        left_out: Streams that are neither pictures nor copied, in words.
+    """
+
+    path: Path
+    index: int
+    height: int
+    width: int
+    turn: tuple[bool, bool, bool]
+    pixel_aspect: Fraction
+    rate: Fraction
+    time_base: Fraction
+    origin: Fraction
+    seconds: Fraction | None
+    frames: int | None
+    colour: Colour
+    bits: int
+    chroma: tuple[int, int]
+    has_alpha: bool
+    left_out: tuple[str, ...]
+
+
+@dataclass
+class Moment:
+    """A frame of a film.
+
+    Attributes:
+        photo: The upright frame.
+        time: Its time stamp in units of the film's time base, counted from where reading began.
+        duration: How long it is shown, in the same units; 0 if that is unknown.
+    """
+
+    photo: Photo
+    time: int
+    duration: int
+
+
+def read_film(path: Path) -> Film:
+    """Reads what a film's file says of it, and decodes its first frame.
+
+    Args:
+        path: The file.
+
+    Returns:
+        The description.
+
+    Raises:
+        ImageFileError: The file is missing, not a film, damaged beyond use, or has no pictures.
+
+    Example:
+        film = read_film(Path("clip.mp4"))
+    """
+    with opened(path) as container:
+        stream = container.streams.best("video")
+        if not isinstance(stream, av.VideoStream) or is_cover(stream):
+            kinds = sorted({stream.type for stream in container.streams if stream.type != "video"})
+            has = f"only {' and '.join(kinds)}" if kinds else "nothing that can be read"
+            raise ImageFileError(f"{path} has no moving pictures ({has}). Give a film.")
+        stream.thread_type = "AUTO"
+        frame = next(_decode(container, stream, Damage()), None)
+        if frame is None:
+            raise ImageFileError(f"{path} cannot be read (none of its frames can be decoded); replace or remove it.")
+        try:
+            return _describe(path, container, stream, frame)
+        except ImageFileError as error:
+            raise ImageFileError(f"{path} cannot be read: {error}") from None
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[av.container.InputContainer]:
+    """Opens a film inside the context.
+
+    Raises:
+        ImageFileError: The file is missing or not a film.
+    """
+    try:
+        container = av.open(str(path), metadata_errors="replace")
+    except FileNotFoundError:
+        raise ImageFileError(f"no such film: {path}; check the path.") from None
+    except (av.FFmpegError, OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        hint = "its index is missing, as in a recording that was cut off" if _lacks_index(path) else reason
+        raise ImageFileError(f"{path} cannot be read as a film ({hint}); replace or remove it.") from error
+    with container:
+        yield container
+
+
+def _lacks_index(path: Path) -> bool:
+    """Returns whether a file begins like MP4 or QuickTime. If FFmpeg cannot open such a file, the index is missing."""
+    try:
+        with path.open("rb") as file:
+            return file.read(12)[4:8] in (b"ftyp", b"moov", b"mdat", b"wide", b"free")
+    except OSError:
+        return False
+
+
+def has_jumps(container: av.container.InputContainer) -> bool:
+    """Returns whether clocks start anywhere and may jump in a format, as in MPEG-TS."""
+    return bool(int(container.format.flags) & av.format.Flags.ts_discont.value)
+
+
+def is_cover(stream: av.VideoStream) -> bool:
+    """Returns whether a stream is a still picture such as the cover of an album."""
+    return bool(stream.disposition & av.stream.Disposition.attached_pic)
+
+
+def _describe(path: Path, container: av.container.InputContainer, stream: av.VideoStream, frame: av.VideoFrame) -> Film:
+    context, turn = stream.codec_context, _find_turn(frame)
+    height, width = (frame.width, frame.height) if turn[0] else (frame.height, frame.width)
+    aspect = stream.sample_aspect_ratio or Fraction(1)
+    rate = stream.average_rate or stream.guessed_rate or DEFAULT_RATE
+    assert stream.time_base
+    seconds = None if stream.duration is None else stream.duration * stream.time_base
+    if seconds is None and container.duration:
+        seconds = Fraction(container.duration, av.time_base)
+    starts_anywhere = has_jumps(container)
+    frame_format = frame.format
+    chroma = (1, 1)
+    if not frame_format.is_rgb and len(frame_format.components) > 2:
+        chroma = (4 // frame_format.chroma_width(4), 4 // frame_format.chroma_height(4))
+    return Film(
+        path,
+        stream.index,
+        height,
+        width,
+        turn,
+        1 / aspect if turn[0] else aspect,
+        rate,
+        stream.time_base,
+        Fraction(container.start_time or 0, av.time_base) if starts_anywhere else Fraction(0),
+        seconds,
+        stream.frames or (None if seconds is None else round(seconds * rate)),
+        find_colour(frame, int(context.color_primaries), int(context.color_trc)),
+        depth_of(frame_format),
+        chroma,
+        has_opacity(frame_format),
+        tuple(_name_left_out(other) for other in container.streams if other is not stream and not is_copied(other)),
+    )
+
+
+def is_copied(stream: Any) -> bool:
+    """Returns whether a stream is copied as it is, if the format of the result can hold it."""
+    return stream.type in ("audio", "subtitle", "attachment")
+
+
+def _name_left_out(stream: Any) -> str:
+    if stream.type == "video":
+        return "its cover picture" if is_cover(stream) else "a second stream of pictures"
+    return "a stream of data"
+
+
+def _find_turn(frame: av.VideoFrame) -> tuple[bool, bool, bool]:
+    """Returns how to turn a frame upright: `Film.turn`."""
+    matrix = frame.side_data.get("DISPLAYMATRIX")  # type: ignore[call-overload]
+    if matrix is None:
+        return False, False, False
+    a, b, _, c, d = np.frombuffer(matrix, "<i4")[:5]
+    swaps = abs(int(b)) > abs(int(a))
+    return swaps, bool((c if swaps else a) < 0), bool((b if swaps else d) < 0)
+
+
+@dataclass
+class Damage:
+    """What is wrong with a film, counted while it is read."""
+
+    packets: int = 0
+    stamps: int = 0
+    error: str = ""
+    is_interlaced: bool = False
+
+    def describe(self) -> list[str]:
+        """Returns notes for the user."""
+        places = f"{self.packets} damaged place{'' if self.packets == 1 else 's'} left out"
+        return [
+            *([places] if self.packets else []),
+            *([f"{self.stamps} missing or wrong time stamps replaced"] if self.stamps else []),
+            *(["interlaced frames made whole"] if self.is_interlaced else []),
+            *([self.error] if self.error else []),
+        ]
+
+
+def _decode(container: av.container.InputContainer, stream: av.VideoStream, damage: Damage) -> Iterator[av.VideoFrame]:
+    """Yields the frames of a stream."""
+    for item in _read_streams(container, stream, [], damage):
+        if isinstance(item, av.VideoFrame):
+            yield item
+
+
+def _read_streams(
+    container: av.container.InputContainer, stream: av.VideoStream, others: list[Any], damage: Damage
+) -> Iterator[Item]:
+    """Yields the frames of a stream and the packets of others. What is damaged is counted and left out."""
+    clocks = {other.index: _Clock() for other in (stream, *others)}
+    jumps = has_jumps(container)
+    packets = container.demux(stream, *others)
+    while True:
+        try:
+            packet = next(packets)
+        except StopIteration:
+            return
+        except (av.FFmpegError, OSError) as error:
+            damage.error = f"reading ended with an error ({getattr(error, 'strerror', None) or error})"
+            yield from _decode_packet(stream, None, damage)
+            return
+        if jumps:
+            clocks[packet.stream_index].correct(packet)
+        if packet.stream_index == stream.index:
+            yield from _decode_packet(stream, packet, damage)
+        elif packet.size:
+            yield packet
+
+
+def _decode_packet(stream: av.VideoStream, packet: Packet | None, damage: Damage) -> Iterator[av.VideoFrame]:
+    """Yields the frames that a packet completes; without a packet, those that the decoder still holds."""
+    try:
+        yield from stream.decode(packet)
+    except EOFError:  # the decoder has been emptied before
+        return
+    except av.FFmpegError:
+        damage.packets += 1
+
+
+def _deinterlace(items: Iterator[Item], damage: Damage) -> Iterator[Item]:
+    """Passes everything on; from the first interlaced frame on, frames are made whole, one from each."""
+    graph: Graph | None = None
+    for item in items:
+        if not isinstance(item, av.VideoFrame):
+            yield item
+            continue
+        if graph is None and item.interlaced_frame:
+            damage.is_interlaced, graph = True, build_graph(item, ("bwdif", "mode=send_frame:deint=interlaced"))
+        if graph is None:
+            yield item
+        else:
+            graph.push(item)
+            yield from _pull_all(graph)
+    if graph is not None:
+        graph.push(None)
+        yield from _pull_all(graph)
+
+
+def _pull_all(graph: Graph) -> Iterator[av.VideoFrame]:
+    while True:
+        try:
+            frame = graph.pull()
+        except (av.error.BlockingIOError, EOFError):
+            return
+        assert isinstance(frame, av.VideoFrame)
+        yield frame
+
+
+@dataclass
+class _Clock:
+    """Makes the time stamps of a stream continuous where its clock jumps."""
+
+    shift: int = 0
+    expected: int | None = None
+
+    def correct(self, packet: Packet) -> None:
+        """Shifts a packet's time stamps by the jumps so far."""
+        if packet.dts is None:
+            return
+        stamp = packet.dts + self.shift
+        if self.expected is not None:
+            late = (stamp - self.expected) * packet.time_base
+            if late < -1 or late > JUMP:
+                self.shift += self.expected - stamp
+                stamp = self.expected
+        self.expected = stamp + (packet.duration or 0)
+        if self.shift:
+            packet.dts = stamp
+            packet.pts = None if packet.pts is None else packet.pts + self.shift
+
+
+@dataclass
+class FilmReader:
+    """Reads a film, or a part of it, as moments and as packets of sound and subtitles.
+
+    Attributes:
+        film: The film.
+        start: Where to begin, in seconds from the beginning of the film.
+        duration: How much to read, in seconds; None for everything.
+        done: Maps the index of each stream to the time, in seconds after `start`, up to which it has been read before.
+        damage: What was wrong.
+        count: Number of moments so far.
+        end: End of the last frame or packet so far, in seconds after `start`.
+    """
+
+    film: Film
+    start: Fraction = Fraction(0)
+    duration: Fraction | None = None
+    done: Mapping[int, Fraction] = field(default_factory=dict)
+    damage: Damage = field(default_factory=Damage)
+    count: int = 0
+    end: Fraction = Fraction(0)
+    _last: int | None = None
+
+    def __iter__(self) -> Iterator["Moment | Packet"]:
+        """Yields moments and packets in the order of the file, with time stamps counted from `start`.
+
+        Raises:
+            ImageFileError: The file can no longer be opened, or holds no frame after `start`.
+        """
+        film = self.film
+        with opened(film.path) as container:
+            stream = container.streams[film.index]
+            assert isinstance(stream, av.VideoStream)
+            stream.thread_type = "AUTO"
+            self._seek(container, stream)
+            convert = FrameReader(*((film.width, film.height) if film.turn[0] else (film.height, film.width)))
+            others = [other for other in container.streams if is_copied(other) and other.type != "attachment"]
+            for item in _deinterlace(_read_streams(container, stream, others, self.damage), self.damage):
+                if not isinstance(item, av.VideoFrame):
+                    if self._shift(item):
+                        yield item
+                    continue
+                time = self._find_time(item)
+                if self._is_wanted(stream.index, time * film.time_base):
+                    self._note_end((time + item.duration) * film.time_base)
+                    self.count += 1
+                    yield Moment(turn_photo(convert(item), film.turn), time, item.duration)
+                elif self.duration is not None and time * film.time_base > self.duration + AROUND:
+                    break
+        self._check_end()
+
+    def _seek(self, container: av.container.InputContainer, stream: av.VideoStream) -> None:
+        """Goes to a little before the first frame that is needed, if it is not the film's first."""
+        first = self.start + min(self.done.values(), default=Fraction(0)) - AROUND
+        if first > 0:
+            try:
+                container.seek(int((first + self.film.origin) / self.film.time_base), stream=stream)
+            except av.FFmpegError:  # a format without seeking, which is read from its beginning
+                container.seek(0)
+
+    def _find_time(self, frame: av.VideoFrame) -> int:
+        """Returns a frame's time stamp, counted from `start`. It is later than that of the frame before."""
+        unit, last = self.film.time_base, self._last
+        if frame.pts is None:
+            time = 0 if last is None else last + max(1, round(1 / (self.film.rate * unit)))
+        else:
+            time = round((frame.pts * (frame.time_base or unit) - self.film.origin - self.start) / unit)
+        wrong = frame.pts is None or last is not None and time <= last
+        self.damage.stamps += wrong
+        self._last = time if last is None else max(time, last + 1)
+        return self._last
+
+    def _is_wanted(self, index: int, time: Fraction) -> bool:
+        """Returns whether a time, in seconds after `start`, lies in the part to read, and has not been read before."""
+        is_early = time < -TOLERANCE if self.start else False
+        is_late = self.duration is not None and time >= self.duration - TOLERANCE
+        return not (is_early or is_late or index in self.done and time <= self.done[index] + TOLERANCE)
+
+    def _shift(self, packet: Packet) -> bool:
+        """Makes the time stamps of a packet count from `start`. Returns whether the packet is wanted."""
+        if packet.pts is None and packet.dts is None:
+            self.damage.packets += 1
+            return False
+        shift = round((self.film.origin + self.start) / packet.time_base)
+        packet.pts = (packet.dts if packet.pts is None else packet.pts) - shift  # type: ignore[operator]
+        packet.dts = packet.pts if packet.dts is None else packet.dts - shift
+        begin, end = (stamp * packet.time_base for stamp in (packet.pts, packet.pts + (packet.duration or 0)))
+        if self.start and packet.stream.type == "subtitle" and begin < 0 < end:  # shown when the part begins
+            packet.pts, packet.dts, packet.duration, begin = 0, 0, int(end / packet.time_base), Fraction(0)
+        if not self._is_wanted(packet.stream_index, begin):
+            return False
+        self._note_end(end)
+        return True
+
+    def _note_end(self, end: Fraction) -> None:
+        self.end = max(self.end, end)
+
+    def _check_end(self) -> None:
+        """Notes in `damage` if the film is shorter than its header says.
+
+        Raises:
+            ImageFileError: There was no frame.
+        """
+        film = self.film
+        if not self.count and not self.done:
+            where = f" after {float(self.start):g} s" if self.start else ""
+            raise ImageFileError(f"{film.path} has no frames that can be read{where}.")
+        if self.duration is None and film.seconds is not None:
+            end = self.start + self.end
+            if film.seconds - end > max(AROUND, film.seconds / 50):
+                self.damage.error = f"ends after {float(end):.1f} of {float(film.seconds):.1f} s; the rest is missing"
+
+
+def turn_photo(photo: Photo, turn: tuple[bool, bool, bool]) -> Photo:
+    """Returns a photo turned as `Film.turn` says."""
+    if turn == (False, False, False):
+        return photo
+    swaps, reverses_columns, reverses_rows = turn
+
+    def turned(levels: np.ndarray) -> np.ndarray:
+        levels = levels.swapaxes(0, 1) if swaps else levels
+        return np.ascontiguousarray(levels[:: -1 if reverses_rows else 1, :: -1 if reverses_columns else 1])
+
+    return replace(photo, pixels=turned(photo.pixels), alpha=None if photo.alpha is None else turned(photo.alpha))
