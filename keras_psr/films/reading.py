@@ -188,7 +188,7 @@ def _describe(path: Path, container: av.container.InputContainer, stream: av.Vid
         depth_of(frame_format),
         chroma,
         has_opacity(frame_format),
-        tuple(_name_left_out(other) for other in container.streams if other is not stream and not is_copied(other)),
+        tuple(filter(None, (_name_left_out(other) for other in container.streams if other is not stream))),
     )
 
 
@@ -198,6 +198,8 @@ def is_copied(stream: Any) -> bool:
 
 
 def _name_left_out(stream: Any) -> str:
+    if is_copied(stream) or stream.type == "data" and stream.name == "bin_data":  # the titles of chapters in MP4
+        return ""
     if stream.type == "video":
         return "its cover picture" if is_cover(stream) else "a second stream of pictures"
     return "a stream of data"
@@ -213,21 +215,26 @@ def _find_turn(frame: av.VideoFrame) -> tuple[bool, bool, bool]:
     return swaps, bool((c if swaps else a) < 0), bool((b if swaps else d) < 0)
 
 
+def _count(number: int, word: str) -> str:
+    return f"{number} {word}{'' if number == 1 else 's'}"
+
+
 @dataclass
 class Damage:
     """What is wrong with a film, counted while it is read."""
 
     packets: int = 0
+    frames: int = 0
     stamps: int = 0
     error: str = ""
     is_interlaced: bool = False
 
     def describe(self) -> list[str]:
         """Returns notes for the user."""
-        places = f"{self.packets} damaged place{'' if self.packets == 1 else 's'} left out"
         return [
-            *([places] if self.packets else []),
-            *([f"{self.stamps} missing or wrong time stamps replaced"] if self.stamps else []),
+            *([f"{_count(self.packets, 'damaged place')} left out"] if self.packets else []),
+            *([f"{_count(self.frames, 'frame')} shown with damage"] if self.frames else []),
+            *([f"{_count(self.stamps, 'time stamp')} missing or wrong, and replaced"] if self.stamps else []),
             *(["interlaced frames made whole"] if self.is_interlaced else []),
             *([self.error] if self.error else []),
         ]
@@ -356,11 +363,7 @@ class FilmReader:
             ImageFileError: The file can no longer be opened, or holds no frame after `start`.
         """
         film = self.film
-        with opened(film.path) as container:
-            stream = container.streams[film.index]
-            assert isinstance(stream, av.VideoStream)
-            stream.thread_type = "AUTO"
-            self._seek(container, stream)
+        with self._opened_near() as (container, stream):
             convert = FrameReader(*((film.width, film.height) if film.turn[0] else (film.height, film.width)))
             others = [other for other in container.streams if is_copied(other) and other.type != "attachment"]
             for item in _deinterlace(_read_streams(container, stream, others, self.damage), self.damage):
@@ -370,6 +373,7 @@ class FilmReader:
                     continue
                 time = self._find_time(item)
                 if self._is_wanted(stream.index, time * film.time_base):
+                    self.damage.frames += item.is_corrupt
                     self._note_end((time + item.duration) * film.time_base)
                     self.count += 1
                     yield Moment(turn_photo(convert(item), film.turn), time, item.duration)
@@ -377,14 +381,35 @@ class FilmReader:
                     break
         self._check_end()
 
-    def _seek(self, container: av.container.InputContainer, stream: av.VideoStream) -> None:
-        """Goes to a little before the first frame that is needed, if it is not the film's first."""
-        first = self.start + min(self.done.values(), default=Fraction(0)) - AROUND
-        if first > 0:
-            try:
-                container.seek(int((first + self.film.origin) / self.film.time_base), stream=stream)
-            except av.FFmpegError:  # a format without seeking, which is read from its beginning
-                container.seek(0)
+    @contextmanager
+    def _opened_near(self) -> Iterator[tuple[av.container.InputContainer, av.VideoStream]]:
+        """Opens the film a little before the first frame that is needed, or at its beginning."""
+        for around in (AROUND, 15 * AROUND, None):
+            with opened(self.film.path) as container:
+                stream = container.streams[self.film.index]
+                assert isinstance(stream, av.VideoStream)
+                stream.thread_type = "AUTO"
+                if around is None or self._seek(container, stream, around):
+                    yield container, stream
+                    return
+
+    def _seek(self, container: av.container.InputContainer, stream: av.VideoStream, around: Fraction) -> bool:
+        """Goes to a place before the first frame that is needed. Returns whether frames can be decoded from there.
+
+        Some formats lead to places from which the decoder cannot begin, so the first frame found there is looked at.
+        """
+        unit, done = self.film.time_base, min(self.done.values(), default=Fraction(0))
+        needed = self.film.origin + self.start + done
+        place = int((needed - around) / unit)
+        if place * unit <= self.film.origin:
+            return True
+        try:
+            container.seek(place, stream=stream)
+            frame = next(_decode(container, stream, Damage()), None)
+            container.seek(place, stream=stream)
+        except av.FFmpegError:
+            return False
+        return frame is not None and frame.pts is not None and frame.pts * unit <= needed
 
     def _find_time(self, frame: av.VideoFrame) -> int:
         """Returns a frame's time stamp, counted from `start`. It is later than that of the frame before."""
@@ -435,7 +460,7 @@ class FilmReader:
             raise ImageFileError(f"{film.path} has no frames that can be read{where}.")
         if self.duration is None and film.seconds is not None:
             end = self.start + self.end
-            if film.seconds - end > max(AROUND, film.seconds / 50):
+            if film.seconds - end > max(Fraction(1, 4), film.seconds / 50):
                 self.damage.error = f"ends after {float(end):.1f} of {float(film.seconds):.1f} s; the rest is missing"
 
 
