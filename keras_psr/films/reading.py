@@ -1,7 +1,7 @@
 """Films as they are read: what a file holds, its frames as photos, and its sound and subtitles as packets."""
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
@@ -19,16 +19,12 @@ if TYPE_CHECKING:
     Packet: TypeAlias = av.Packet[Any]
 else:
     Packet = av.Packet
-Item: TypeAlias = av.VideoFrame | Packet
 
 JUMP = 10
 """A stream that skips more seconds than this has a new clock, as recordings of television have after a break."""
 
 TOLERANCE = Fraction(6, 10_000)
 """Largest difference, in seconds, of times that are meant to be equal: Matroska rounds to milliseconds."""
-
-AROUND = Fraction(1)
-"""Seconds before and after a part of a film that are read too, because sound lies beside its pictures only roughly."""
 
 DEFAULT_RATE = Fraction(25)
 
@@ -241,59 +237,40 @@ class Damage:
 
 
 def _decode(container: av.container.InputContainer, stream: av.VideoStream, damage: Damage) -> Iterator[av.VideoFrame]:
-    """Yields the frames of a stream."""
-    for item in _read_streams(container, stream, [], damage):
-        if isinstance(item, av.VideoFrame):
-            yield item
-
-
-def _read_streams(
-    container: av.container.InputContainer, stream: av.VideoStream, others: list[Any], damage: Damage
-) -> Iterator[Item]:
-    """Yields the frames of a stream and the packets of others. What is damaged is counted and left out."""
-    clocks = {other.index: _Clock() for other in (stream, *others)}
-    jumps = has_jumps(container)
-    packets = container.demux(stream, *others)
+    """Yields the frames of a stream. What is damaged is counted and left out."""
+    clocks = _Clocks(container, stream)
+    packets = container.demux(stream)
     while True:
         try:
             packet = next(packets)
-        except StopIteration:
+            clocks.correct(packet)
+            yield from stream.decode(packet)
+        except (StopIteration, EOFError):
             return
+        except av.error.InvalidDataError:
+            damage.packets += 1
         except (av.FFmpegError, OSError) as error:
             damage.error = f"reading ended with an error ({getattr(error, 'strerror', None) or error})"
-            yield from _decode_packet(stream, None, damage)
+            yield from _empty(stream)
             return
-        if jumps:
-            clocks[packet.stream_index].correct(packet)
-        if packet.stream_index == stream.index:
-            yield from _decode_packet(stream, packet, damage)
-        elif packet.size:
-            yield packet
 
 
-def _decode_packet(stream: av.VideoStream, packet: Packet | None, damage: Damage) -> Iterator[av.VideoFrame]:
-    """Yields the frames that a packet completes; without a packet, those that the decoder still holds."""
-    try:
-        yield from stream.decode(packet)
-    except EOFError:  # the decoder has been emptied before
-        return
-    except av.FFmpegError:
-        damage.packets += 1
+def _empty(stream: av.VideoStream) -> Iterator[av.VideoFrame]:
+    """Yields the frames that a decoder still holds."""
+    with suppress(av.FFmpegError, EOFError):
+        yield from stream.decode(None)
 
 
-def _deinterlace(items: Iterator[Item], damage: Damage) -> Iterator[Item]:
-    """Passes everything on; from the first interlaced frame on, frames are made whole, one from each."""
+def _deinterlace(frames: Iterable[av.VideoFrame], damage: Damage) -> Iterator[av.VideoFrame]:
+    """Passes frames on; from the first interlaced one on, they are made whole, one from each."""
     graph: Graph | None = None
-    for item in items:
-        if not isinstance(item, av.VideoFrame):
-            yield item
-            continue
-        if graph is None and item.interlaced_frame:
-            damage.is_interlaced, graph = True, build_graph(item, ("bwdif", "mode=send_frame:deint=interlaced"))
+    for frame in frames:
+        if graph is None and frame.interlaced_frame:
+            damage.is_interlaced, graph = True, build_graph(frame, ("bwdif", "mode=send_frame:deint=interlaced"))
         if graph is None:
-            yield item
+            yield frame
         else:
-            graph.push(item)
+            graph.push(frame)
             yield from _pull_all(graph)
     if graph is not None:
         graph.push(None)
@@ -310,54 +287,60 @@ def _pull_all(graph: Graph) -> Iterator[av.VideoFrame]:
         yield frame
 
 
-@dataclass
-class _Clock:
-    """Makes the time stamps of a stream continuous where its clock jumps."""
+class _Clocks:
+    """Makes the time stamps of streams continuous, in formats whose clocks may jump."""
 
-    shift: int = 0
-    expected: int | None = None
+    def __init__(self, container: av.container.InputContainer, pictures: av.VideoStream) -> None:
+        """Creates clocks that have not jumped yet; subtitles, which have gaps, follow the clock of the pictures."""
+        self._jumps, self._pictures = has_jumps(container), pictures.index
+        self._shifts: dict[int, Fraction] = {}
+        self._expected: dict[int, Fraction] = {}
 
     def correct(self, packet: Packet) -> None:
-        """Shifts a packet's time stamps by the jumps so far."""
-        if packet.dts is None:
+        """Shifts a packet's time stamps by the jumps of its clock so far."""
+        if not self._jumps or packet.dts is None:
             return
-        stamp = packet.dts + self.shift
-        if self.expected is not None:
-            late = (stamp - self.expected) * packet.time_base
-            if late < -1 or late > JUMP:
-                self.shift += self.expected - stamp
-                stamp = self.expected
-        self.expected = stamp + (packet.duration or 0)
-        if self.shift:
-            packet.dts = stamp
-            packet.pts = None if packet.pts is None else packet.pts + self.shift
+        index = self._pictures if packet.stream.type == "subtitle" else packet.stream_index
+        if index == packet.stream_index:
+            self._notice_jump(index, packet.dts * packet.time_base, (packet.duration or 0) * packet.time_base)
+        shift = round(self._shifts.get(index, Fraction(0)) / packet.time_base)
+        packet.dts += shift
+        packet.pts = None if packet.pts is None else packet.pts + shift
+
+    def _notice_jump(self, index: int, time: Fraction, duration: Fraction) -> None:
+        shifted = time + self._shifts.get(index, Fraction(0))
+        expected = self._expected.get(index, shifted)
+        if not -1 <= shifted - expected <= JUMP:
+            self._shifts[index] = expected - time
+            shifted = expected
+        self._expected[index] = shifted + duration
 
 
 @dataclass
 class FilmReader:
-    """Reads a film, or a part of it, as moments and as packets of sound and subtitles.
+    """Reads the frames of a film, or of a part of it.
 
     Attributes:
         film: The film.
         start: Where to begin, in seconds from the beginning of the film.
         duration: How much to read, in seconds; None for everything.
-        done: Maps the index of each stream to the time, in seconds after `start`, up to which it has been read before.
+        done: Time, in seconds after `start`, up to which frames have been read before; None for none.
         damage: What was wrong.
         count: Number of moments so far.
-        end: End of the last frame or packet so far, in seconds after `start`.
+        end: End of the last frame so far, in seconds after `start`.
     """
 
     film: Film
     start: Fraction = Fraction(0)
     duration: Fraction | None = None
-    done: Mapping[int, Fraction] = field(default_factory=dict)
+    done: Fraction | None = None
     damage: Damage = field(default_factory=Damage)
     count: int = 0
     end: Fraction = Fraction(0)
     _last: int | None = None
 
-    def __iter__(self) -> Iterator["Moment | Packet"]:
-        """Yields moments and packets in the order of the file, with time stamps counted from `start`.
+    def __iter__(self) -> Iterator[Moment]:
+        """Yields the moments, with time stamps counted from `start`.
 
         Raises:
             ImageFileError: The file can no longer be opened, or holds no frame after `start`.
@@ -365,26 +348,25 @@ class FilmReader:
         film = self.film
         with self._opened_near() as (container, stream):
             convert = FrameReader(*((film.width, film.height) if film.turn[0] else (film.height, film.width)))
-            others = [other for other in container.streams if is_copied(other) and other.type != "attachment"]
-            for item in _deinterlace(_read_streams(container, stream, others, self.damage), self.damage):
-                if not isinstance(item, av.VideoFrame):
-                    if self._shift(item):
-                        yield item
-                    continue
-                time = self._find_time(item)
-                if self._is_wanted(stream.index, time * film.time_base):
-                    self.damage.frames += item.is_corrupt
-                    self._note_end((time + item.duration) * film.time_base)
-                    self.count += 1
-                    yield Moment(turn_photo(convert(item), film.turn), time, item.duration)
-                elif self.duration is not None and time * film.time_base > self.duration + AROUND:
+            for frame in _deinterlace(_decode(container, stream, self.damage), self.damage):
+                time = self._find_time(frame)
+                seconds = time * film.time_base
+                if self.duration is not None and seconds >= self.duration - TOLERANCE:
                     break
-        self._check_end()
+                if self.done is not None and seconds <= self.done + TOLERANCE or self.start and seconds < -TOLERANCE:
+                    continue
+                self.damage.frames += frame.is_corrupt
+                self.count += 1
+                self.end = (time + frame.duration) * film.time_base
+                yield Moment(turn_photo(convert(frame), film.turn), time, frame.duration)
+        if not self.count and self.done is None:
+            where = f" after {float(self.start):g} s" if self.start else ""
+            raise ImageFileError(f"{film.path} has no frames that can be read{where}.")
 
     @contextmanager
     def _opened_near(self) -> Iterator[tuple[av.container.InputContainer, av.VideoStream]]:
         """Opens the film a little before the first frame that is needed, or at its beginning."""
-        for around in (AROUND, 15 * AROUND, None):
+        for around in (Fraction(1), Fraction(15), None):
             with opened(self.film.path) as container:
                 stream = container.streams[self.film.index]
                 assert isinstance(stream, av.VideoStream)
@@ -397,19 +379,21 @@ class FilmReader:
         """Goes to a place before the first frame that is needed. Returns whether frames can be decoded from there.
 
         Some formats lead to places from which the decoder cannot begin, so the first frame found there is looked at.
+        Where clocks may jump, times do not tell places.
         """
-        unit, done = self.film.time_base, min(self.done.values(), default=Fraction(0))
-        needed = self.film.origin + self.start + done
-        place = int((needed - around) / unit)
-        if place * unit <= self.film.origin:
+        needed = self.start + (self.done or 0)
+        place = int((needed - around) / self.film.time_base)
+        if place <= 0:
             return True
+        if has_jumps(container):
+            return False
         try:
             container.seek(place, stream=stream)
             frame = next(_decode(container, stream, Damage()), None)
             container.seek(place, stream=stream)
         except av.FFmpegError:
             return False
-        return frame is not None and frame.pts is not None and frame.pts * unit <= needed
+        return frame is not None and frame.pts is not None and frame.pts * self.film.time_base <= needed
 
     def _find_time(self, frame: av.VideoFrame) -> int:
         """Returns a frame's time stamp, counted from `start`. It is later than that of the frame before."""
@@ -418,50 +402,69 @@ class FilmReader:
             time = 0 if last is None else last + max(1, round(1 / (self.film.rate * unit)))
         else:
             time = round((frame.pts * (frame.time_base or unit) - self.film.origin - self.start) / unit)
-        wrong = frame.pts is None or last is not None and time <= last
-        self.damage.stamps += wrong
+        self.damage.stamps += frame.pts is None or last is not None and time <= last
         self._last = time if last is None else max(time, last + 1)
         return self._last
 
-    def _is_wanted(self, index: int, time: Fraction) -> bool:
-        """Returns whether a time, in seconds after `start`, lies in the part to read, and has not been read before."""
-        is_early = time < -TOLERANCE if self.start else False
-        is_late = self.duration is not None and time >= self.duration - TOLERANCE
-        return not (is_early or is_late or index in self.done and time <= self.done[index] + TOLERANCE)
+    def note_early_end(self, end: Fraction) -> None:
+        """Notes in `damage` if the film is shorter than its header says.
+
+        Args:
+            end: Where the last of its streams ends, in seconds after `start`.
+        """
+        seconds = self.film.seconds
+        if self.duration is None and seconds is not None and not self.damage.error:
+            end = self.start + max(self.end, end)
+            if seconds - end > max(Fraction(1, 4), seconds / 50):
+                self.damage.error = f"ends after {float(end):.1f} of {float(seconds):.1f} s; the rest is missing"
+
+
+@dataclass
+class PacketReader:
+    """Reads the sound and the subtitles of a film, or of a part of it, as they are stored.
+
+    Attributes:
+        film: The film.
+        start: Where to begin, in seconds from the beginning of the film.
+        duration: How much to read, in seconds; None for everything.
+        end: End of the last packet so far, in seconds after `start`.
+    """
+
+    film: Film
+    start: Fraction = Fraction(0)
+    duration: Fraction | None = None
+    end: Fraction = Fraction(0)
+
+    def __iter__(self) -> Iterator[Packet]:
+        """Yields the packets in the order of the file, with time stamps counted from `start`.
+
+        Raises:
+            ImageFileError: The file can no longer be opened.
+        """
+        with opened(self.film.path) as container, suppress(av.FFmpegError):  # the reader of frames reports errors
+            pictures = container.streams[self.film.index]
+            assert isinstance(pictures, av.VideoStream)
+            others = [other for other in container.streams if is_copied(other) and other.type != "attachment"]
+            clocks = _Clocks(container, pictures)
+            for packet in container.demux(pictures, *others) if others else ():
+                clocks.correct(packet)
+                if packet.stream_index != pictures.index and packet.size and self._shift(packet):
+                    yield packet
 
     def _shift(self, packet: Packet) -> bool:
         """Makes the time stamps of a packet count from `start`. Returns whether the packet is wanted."""
-        if packet.pts is None and packet.dts is None:
-            self.damage.packets += 1
+        packet.pts = packet.dts if packet.pts is None else packet.pts
+        if packet.pts is None:
             return False
         shift = round((self.film.origin + self.start) / packet.time_base)
-        packet.pts = (packet.dts if packet.pts is None else packet.pts) - shift  # type: ignore[operator]
-        packet.dts = packet.pts if packet.dts is None else packet.dts - shift
+        packet.pts, packet.dts = packet.pts - shift, (packet.pts if packet.dts is None else packet.dts) - shift
         begin, end = (stamp * packet.time_base for stamp in (packet.pts, packet.pts + (packet.duration or 0)))
         if self.start and packet.stream.type == "subtitle" and begin < 0 < end:  # shown when the part begins
             packet.pts, packet.dts, packet.duration, begin = 0, 0, int(end / packet.time_base), Fraction(0)
-        if not self._is_wanted(packet.stream_index, begin):
+        if self.start and begin < -TOLERANCE or self.duration is not None and begin >= self.duration - TOLERANCE:
             return False
-        self._note_end(end)
-        return True
-
-    def _note_end(self, end: Fraction) -> None:
         self.end = max(self.end, end)
-
-    def _check_end(self) -> None:
-        """Notes in `damage` if the film is shorter than its header says.
-
-        Raises:
-            ImageFileError: There was no frame.
-        """
-        film = self.film
-        if not self.count and not self.done:
-            where = f" after {float(self.start):g} s" if self.start else ""
-            raise ImageFileError(f"{film.path} has no frames that can be read{where}.")
-        if self.duration is None and film.seconds is not None:
-            end = self.start + self.end
-            if film.seconds - end > max(Fraction(1, 4), film.seconds / 50):
-                self.damage.error = f"ends after {float(end):.1f} of {float(film.seconds):.1f} s; the rest is missing"
+        return True
 
 
 def turn_photo(photo: Photo, turn: tuple[bool, bool, bool]) -> Photo:

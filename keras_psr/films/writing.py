@@ -1,18 +1,20 @@
 """Films as they are written: encoded frames, and everything else that is copied from the film they come from."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from fractions import Fraction
 from io import BytesIO
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
 import av
+from av.bitstream import BitStreamFilterContext
 
 from keras_psr.errors import ConfigError
 from keras_psr.films.colour import FrameWriter
 from keras_psr.films.encoders import Encoding, find_container
-from keras_psr.films.reading import Film, Moment, Packet, is_copied, opened
+from keras_psr.films.reading import TOLERANCE, Film, Moment, Packet, is_copied, opened
 from keras_psr.images.photo import Photo
 from keras_psr.images.pixels import lay_over_white, to_8_bits
 
@@ -21,6 +23,12 @@ SIGNED = "handler_name"
 
 _MOVFLAGS = "+hybrid_fragmented+frag_keyframe+delay_moov"
 """Makes MP4 and QuickTime files playable up to the last second while they are written, and ordinary at the end."""
+
+_REPACKED = {"h264": "h264_mp4toannexb", "hevc": "hevc_mp4toannexb"}
+"""Maps codecs whose packets are stored otherwise than they are encoded to the filters that undo this."""
+
+REORDERED = 16
+"""Largest number of frames that can be decoded before one that is shown earlier, in any codec."""
 
 _STALE = ("bps", "duration", "encoder", "number_of_", "_statistics", SIGNED, "vendor_id", "alpha_mode")
 """Beginnings of the names of metadata, in lower case, that describe how a stream was encoded."""
@@ -35,6 +43,7 @@ class FilmWriter:
         notes: What could not be copied, in a few words each.
         end: End of the last frame written, in seconds.
         count: Number of frames written.
+        refused: Number of packets that could not be written because of their time stamps.
     """
 
     def __init__(
@@ -44,6 +53,7 @@ class FilmWriter:
         encoding: Encoding,
         size: tuple[int, int],
         *,
+        others: Iterable[Packet] = (),
         start: Fraction = Fraction(0),
         duration: Fraction | None = None,
         signature: str = "",
@@ -53,9 +63,10 @@ class FilmWriter:
 
         Args:
             target: The file; an existing one is replaced. Its ending chooses the format.
-            film: The film that moments and packets come from.
+            film: The film that everything comes from.
             encoding: How to encode.
             size: Height and width of the moments' photos, in pixels.
+            others: Sound and subtitles (`PacketReader`).
             start: Where the part of the film begins that is written, in seconds.
             duration: Its length; None for the rest.
             signature: Who made it, for the metadata.
@@ -67,14 +78,16 @@ class FilmWriter:
             OSError: The file cannot be written.
         """
         self.notes = [*encoding.notes, *_describe_left_out(film), *_describe_padding(size, encoding)]
-        self.end, self.count = Fraction(0), 0
+        self.end, self.count, self.refused = Fraction(0), 0, 0
         self._film, self._blend = film, film.has_alpha and "transparency" in " ".join(encoding.notes)
         kind = find_container(target)
         options = {"movflags": _MOVFLAGS} if kind in ("mp4", "mov") else {}
         height, width = (-(-side // unit) * unit for side, unit in zip(size, encoding.alignment, strict=True))
         self._convert = FrameWriter(film.colour.written, encoding.frame_format, height, width)
         self._durations: dict[int, int] = {}
-        self._last_dts: dict[int, Fraction] = {}
+        self._others = iter(others)
+        self._next = next(self._others, None)
+        self._last_dts: Fraction | None = None
         place: Any = BytesIO() if in_memory else str(target)
         self._output = av.open(place, "w", format=kind, container_options=options)
         try:
@@ -101,7 +114,7 @@ class FilmWriter:
         streams = dict[int, Any]()
         for stream in source.streams:
             if stream.index == self._film.index:
-                streams[stream.index] = self._video = self._add_video(stream, encoding, size, signature)
+                streams[stream.index] = self._pictures = self._add_video(stream, encoding, size, signature)
             elif is_copied(stream):
                 copied = self._add_copy(stream, target)
                 if copied is not None:
@@ -150,37 +163,121 @@ class FilmWriter:
         self.notes.append(f"{target.suffix} cannot hold {words} ({name})")
         return None
 
-    def write(self, item: "Moment | Packet") -> None:
-        """Encodes a moment, or copies a packet."""
-        if isinstance(item, Moment):
-            photo = _lay_over_white(item.photo) if self._blend else item.photo
-            frame = self._convert(photo)
-            frame.pts, frame.time_base = item.time, self._film.time_base
-            self._durations[item.time] = item.duration
-            for packet in self._video.encode(frame):
-                self._mux_video(packet)
-            self.count += 1
-            self.end = max(self.end, (item.time + item.duration) * self._film.time_base)
-        elif item.stream_index in self._streams:
-            item.stream = self._streams[item.stream_index]
-            self._mux(item)
+    def write(self, moment: Moment) -> None:
+        """Encodes a moment."""
+        frame = self._convert(_lay_over_white(moment.photo) if self._blend else moment.photo)
+        frame.pts, frame.time_base = moment.time, self._film.time_base
+        self._durations[moment.time] = moment.duration
+        for packet in self._pictures.encode(frame):
+            self._mux_picture(packet)
 
-    def _mux_video(self, packet: Packet) -> None:
-        unit = self._film.time_base
-        duration = self._durations.pop(packet.pts or 0, 0)
-        packet.duration = duration or max(1, round(1 / (self._film.rate * unit)))
-        self._mux(packet)
+    def copy_beginning(self, unfinished: Path, first: Fraction) -> Fraction | None:
+        """Copies what an interrupted run has encoded, as far as it is complete.
 
-    def _mux(self, packet: Packet) -> None:
+        Args:
+            unfinished: A file that a writer with the same arguments began.
+            first: Time of the first frame, in seconds. Some formats shift everything if sound begins before 0.
+
+        Returns:
+            The time of the last frame that has been copied, in seconds; None if there is none.
+
+        Raises:
+            ImageFileError: The file cannot be read.
+        """
+        stamps, last = iter(_plan_copy(unfinished, self._pictures.index)), None
+        with opened(unfinished) as source:
+            stream = source.streams[self._pictures.index]
+            repack = _REPACKED.get(stream.name or "")
+            unpack = BitStreamFilterContext(repack, stream) if repack else None
+            shift: int | None = None
+            for packet in source.demux(stream):
+                packet.dts = next(stamps, None)
+                if packet.pts is None or packet.dts is None:
+                    continue
+                if shift is None:
+                    late = packet.pts * packet.time_base - first
+                    shift = round(late / packet.time_base) if abs(late) > TOLERANCE else 0
+                packet.pts, packet.dts = packet.pts - shift, packet.dts - shift
+                last = max(last or 0, packet.pts * packet.time_base)
+                for part in unpack.filter(packet) if unpack else [packet]:
+                    self._mux_picture(part)
+        return last
+
+    def _mux_picture(self, packet: Packet) -> None:
+        """Writes an encoded frame, after the sound and subtitles before it."""
+        assert packet.pts is not None and packet.dts is not None
+        unit = packet.time_base
+        duration = self._durations.pop(packet.pts, packet.duration or 0) or max(1, round(1 / (self._film.rate * unit)))
+        packet.duration = duration
+        if self._last_dts is not None and packet.dts * unit <= self._last_dts:
+            packet.dts = int(self._last_dts / unit) + 1  # follows on frames that have been copied
+        self._last_dts, time = packet.dts * unit, packet.pts * unit
+        self.count += 1
+        self.end = max(self.end, time + duration * unit)
+        self._copy_until(time)
+        packet.stream = self._pictures
         self._output.mux(packet)
 
-    def close(self) -> None:
-        """Writes what the encoder still holds, and the end of the file."""
+    def _copy_until(self, time: Fraction | None) -> None:
+        """Copies sound and subtitles up to a time, in seconds, or to their end."""
+        while self._next is not None and (time is None or self._next.pts * self._next.time_base <= time):
+            if self._next.stream_index in self._streams:
+                self._next.stream = self._streams[self._next.stream_index]
+                try:
+                    self._output.mux(self._next)
+                except ValueError:  # FFmpeg's EINVAL: time stamps that go back
+                    self.refused += 1
+            self._next = next(self._others, None)
+
+    def close(self, *, is_complete: bool = True) -> None:
+        """Writes what the encoder still holds, the rest of the sound and subtitles, and the end of the file.
+
+        Args:
+            is_complete: Whether all moments have been written. If not, sound and subtitles end with the last one.
+        """
         try:
-            for packet in self._video.encode(None):
-                self._mux_video(packet)
+            for packet in self._pictures.encode(None):
+                self._mux_picture(packet)
+            self._copy_until(None if is_complete else self.end)
         finally:
             self._output.close()
+
+
+def read_signature(path: Path) -> str:
+    """Returns who made a film, as the metadata of its pictures says; empty if it does not.
+
+    Raises:
+        ImageFileError: The file is not a film.
+    """
+    with opened(path) as container:
+        stream = container.streams.best("video")
+        entries = {} if stream is None else {name.lower(): text for name, text in stream.metadata.items()}
+        return entries.get(SIGNED, "")
+
+
+def _plan_copy(path: Path, index: int) -> list[int]:
+    """Returns decoding time stamps for the packets of a stream that hold, from the beginning, every frame up to a time.
+
+    Frames are stored in the order in which they are decoded, and a file that was cut off may lack some that are shown
+    before its last ones. Decoding time stamps are made anew, because Matroska does not store them.
+
+    Args:
+        path: A film.
+        index: Number of the stream in it.
+    """
+    with opened(path) as container:
+        shown = [packet.pts for packet in container.demux(container.streams[index]) if packet.pts is not None]
+    if len(shown) <= REORDERED:
+        return []
+    limit = sorted(shown)[-1 - REORDERED]
+    shown_later = list(accumulate(reversed(shown), min, initial=shown[-1] + 1))[-2::-1]
+    highest = list(accumulate(shown, max))
+    ends = (place + 1 for place, top in enumerate(highest) if top <= limit and top < shown_later[place])
+    kept = shown[: max(ends, default=0)]
+    in_order = sorted(kept)
+    rank = {stamp: place for place, stamp in enumerate(in_order)}
+    delay = max((place - rank[stamp] for place, stamp in enumerate(kept)), default=0)
+    return [in_order[0] - delay + place if place < delay else in_order[place - delay] for place in range(len(kept))]
 
 
 def _fits(stream: Any, kind: str) -> bool:
