@@ -1,32 +1,53 @@
-"""Degradations of real photographs: blur, sensor noise, JPEG and downscaling, in random order.
+"""Degradations of photographs from phones and the web: reduction, blur, noise, sharpening, and JPEG as the last step.
 
 Reference:
     Wang et al. 2021, Real-ESRGAN: Training Real-World Blind Super-Resolution with Pure Synthetic Data, section 3, with
-    the numbers of its `options/train_realesrnet_x4plus.yml`. We apply one of its two rounds, without sinc filters and
-    without resizing to other sizes. The ranges are narrowed to pictures from phones and the web, because its full
-    ranges teach a small network to smooth every picture.
+    the numbers of its `options/train_realesrnet_x4plus.yml`; Zhang et al. 2021, Designing a Practical Degradation Model
+    for Deep Blind Image Super-Resolution (BSRGAN), section 3.
+
+    Both enlarge the space of degradations until it covers nearly every picture: two rounds, or a random order of the
+    steps. A small network that is fitted to all of that learns to smooth. We keep to one round and to the order in
+    which files are really made. JPEG comes after the reduction, because a reduction by 4 removes the blocks of a JPEG
+    before it, and with them what a network has to learn to remove.
 """
 
 import io
-import math
 
 import numpy as np
-from PIL import Image
-from scipy import fft
+from PIL import Image, ImageFilter
 
-from keras_psr.images.pixels import crop_to_multiple, resize_bicubic, to_uint8
+from keras_psr.images.pixels import crop_to_multiple, make_low_res, to_uint8
 
-STEP_PROBABILITY = 0.8
-"""Probability of each of blur, noise and JPEG. Real-ESRGAN: 0.8 for its second blur; always noise and JPEG."""
+CLEAN_PROBABILITY = 0.2
+"""Probability that nothing but `make_low_res` happens, so that clean pictures stay what they are. BSRGAN and
+Real-ESRGAN: 0."""
+
+REDUCTIONS = (
+    Image.Resampling.BICUBIC,
+    Image.Resampling.BILINEAR,
+    Image.Resampling.BOX,
+    Image.Resampling.LANCZOS,
+)
+"""Antialiased kernels with which phones and web sites reduce, equally likely. Real-ESRGAN: area, bilinear, bicubic;
+ImageMagick, on which many web sites run, takes Lanczos."""
+
+KERNEL_REACH = 3
+"""Low-resolution pixels on each side on which a pixel depends: those of Lanczos, the widest kernel."""
+
+BLUR_PROBABILITY = 0.5
+"""Probability of a blur. Real-ESRGAN: always, then 0.8; but phones and web sites sharpen, so that about half of all
+pictures is sharp."""
 
 BLUR_SIGMA = (0.05, 0.75)
-"""Range of the blur's standard deviation, in low-resolution pixels. Real-ESRGAN: 0.2 to 3 pixels before reduction."""
-
-MAX_BLUR_REACH = 3
-"""Radius of the widest blur in low-resolution pixels: 4 standard deviations."""
+"""Range of the blur's standard deviation along each axis, in low-resolution pixels: from a sharp lens to the noise
+reduction of a phone. Real-ESRGAN: 0.2 to 3 pixels before the reduction, which is the same at a scale of 4."""
 
 ROUND_BLUR_PROBABILITY = 0.7
-"""Probability that a blur is isotropic. Real-ESRGAN: 0.69."""
+"""Probability that a blur is equally wide along both axes. Real-ESRGAN: 0.69."""
+
+NOISE_PROBABILITY = 0.5
+"""Probability of noise. Real-ESRGAN: always, then 0.8; but most pictures are taken by day, and reduction averages
+noise."""
 
 EVEN_NOISE_PROBABILITY = 0.5
 """Probability that noise is equally strong at all grey levels; otherwise it is shot noise. Real-ESRGAN: 0.5."""
@@ -34,24 +55,50 @@ EVEN_NOISE_PROBABILITY = 0.5
 GREY_NOISE_PROBABILITY = 0.4
 """Probability that noise is the same in all channels. Real-ESRGAN: 0.4."""
 
-NOISE_SIGMA = (1, 10)
-"""Range of standard deviations in grey levels. Real-ESRGAN: 1 to 30; above 10 is night noise, which phones remove."""
+NOISE_SIGMA = (1, 15)
+"""Range of standard deviations in grey levels. Real-ESRGAN: 1 to 30; above 15 is night noise, which phones remove."""
 
-SHOT_NOISE = (0.05, 0.6)
-"""Range of standard deviation / sqrt(grey level), so at most 9.6 for white. Real-ESRGAN: 0.05 to 3."""
+SHOT_NOISE = (0.05, 0.9)
+"""Range of standard deviation / sqrt(grey level), so at most 14 for white. Real-ESRGAN: 0.05 to 3."""
 
-JPEG_QUALITY = (50, 95)
-"""Range of JPEG's quality. Real-ESRGAN: 30 to 95; phones use 90 and more, messengers and web pages 60 to 85."""
+SHARPENING_PROBABILITY = 0.3
+"""Probability of sharpening, which cameras and many web sites do after the reduction. Real-ESRGAN and BSRGAN sharpen
+the original instead, so that results are sharpened; we want them without halos."""
+
+SHARPENING_SIGMA = (0.5, 1.1)
+"""Range of the standard deviation of the unsharp mask's blur, in low-resolution pixels: 0.5 to 1 is common on the web.
+From 1.15 on, Pillow's blur would reach 6 pixels and not 3."""
+
+SHARPENING_PERCENT = (20, 80)
+"""Range of the unsharp mask's strength; at 80, noise is up to 1.7 times as strong, and halos begin to be visible."""
+
+JPEG_PROBABILITY = 0.9
+"""Probability that a degraded picture is saved as JPEG. Real-ESRGAN: 1."""
+
+SECOND_JPEG_PROBABILITY = 0.2
+"""Probability that a JPEG was one before, with other blocks: a crop, or a screenshot, of a picture from the web.
+BSRGAN: 0.75; Real-ESRGAN: 1, but with a reduction in between."""
+
+JPEG_QUALITY = (40, 95)
+"""Range of JPEG's quality, all equally likely: messengers 40 to 80, web sites 60 to 85, phones 90 and more. BSRGAN and
+Real-ESRGAN: 30 to 95."""
+
+FULL_COLOUR_PROBABILITY = 0.2
+"""Probability that JPEG keeps the resolution of colour (4:4:4), as many picture editors do; else it is halved (4:2:0),
+as phones, messengers and most web sites do. BSRGAN and Real-ESRGAN: OpenCV's 4:2:0."""
 
 JPEG_BLOCK = 16
 """Side of JPEG's blocks in pixels, with colour at half the resolution."""
+
+MARGIN = 6
+"""Low-resolution pixels around a crop on which it depends, apart from JPEG: 3 each for blur and sharpening."""
 
 
 def degrade(high_res: np.ndarray, scale: int, generator: np.random.Generator) -> np.ndarray:
     """Makes a realistic low-resolution picture, like those from phones and the web.
 
-    Blur, noise, JPEG and bicubic downscaling are applied in random order. The result is aligned with that of
-    `pixels.make_low_res`.
+    The picture is reduced by a random kernel. Blur, noise, sharpening and JPEG follow, each with a probability. A part
+    of all pictures is clean, as from `pixels.make_low_res`, with which all others are aligned.
 
     Args:
         high_res: uint8, (height, width, 3).
@@ -67,53 +114,119 @@ def degrade(high_res: np.ndarray, scale: int, generator: np.random.Generator) ->
     Example:
         low_res = degrade(high_res, 4, np.random.default_rng(0))
     """
-    image = crop_to_multiple(high_res, scale).astype(np.float32)
-    rows, columns = (side // scale for side in image.shape[:2])
-    for step in generator.permutation(["reduce", "blur", "noise", "jpeg"]):
-        if step == "reduce":
-            image = resize_bicubic(image, rows, columns)
-        elif generator.random() >= STEP_PROBABILITY:
-            continue
-        elif step == "blur":
-            image = _blur(image, image.shape[0] // rows, generator)
-        elif step == "noise":
-            image = image + _make_noise(image, generator)
-        else:
+    kernel = draw_kernel(generator)
+    return make_low_res(high_res, scale) if kernel is None else wear(reduce(high_res, scale, kernel), generator)
+
+
+def draw_kernel(generator: np.random.Generator) -> Image.Resampling | None:
+    """Draws the kernel of a picture's reduction, which is the first step of `degrade`.
+
+    Args:
+        generator: Source of all randomness.
+
+    Returns:
+        One of `REDUCTIONS`; None for a picture that stays clean, which `pixels.make_low_res` reduces.
+    """
+    if generator.random() < CLEAN_PROBABILITY:
+        return None
+    return REDUCTIONS[generator.integers(len(REDUCTIONS))]
+
+
+def reduce(high_res: np.ndarray, scale: int, kernel: Image.Resampling) -> np.ndarray:
+    """Reduces a picture as phones and web sites do, aligned with `pixels.make_low_res` and mirrored as there.
+
+    Args:
+        high_res: uint8, (height, width, 3).
+        scale: Factor by which both sides are reduced; `high_res` is cropped to a multiple of it first.
+        kernel: One of Pillow's antialiased kernels.
+
+    Returns:
+        uint8, (height // scale, width // scale, 3).
+
+    Raises:
+        ConfigError: The picture is smaller than `scale`.
+    """
+    border = KERNEL_REACH * scale
+    image = np.pad(crop_to_multiple(high_res, scale), [(border, border), (border, border), (0, 0)], mode="symmetric")
+    size = (image.shape[1] // scale, image.shape[0] // scale)
+    reduced = np.asarray(Image.fromarray(image).resize(size, kernel))
+    return reduced[KERNEL_REACH:-KERNEL_REACH, KERNEL_REACH:-KERNEL_REACH]
+
+
+def wear(image: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+    """Gives a reduced picture the traces that pictures from phones and the web show: all steps after the reduction.
+
+    Args:
+        image: uint8, (height, width, 3).
+        generator: Source of all randomness.
+
+    Returns:
+        uint8, of the same shape.
+    """
+    if generator.random() < BLUR_PROBABILITY:
+        image = _blur(image, generator)
+    if generator.random() < NOISE_PROBABILITY:
+        image = to_uint8(image + _make_noise(image, generator))
+    if generator.random() < SHARPENING_PROBABILITY:
+        image = _sharpen(image, generator)
+    if generator.random() < JPEG_PROBABILITY:
+        is_second = generator.random() < SECOND_JPEG_PROBABILITY
+        for _ in range(2 if is_second else 1):
             image = _compress(image, generator)
-    return to_uint8(image)
+    return image
 
 
-def _blur(image: np.ndarray, unit: int, generator: np.random.Generator) -> np.ndarray:
-    """Applies a Gaussian blur in a random direction. `BLUR_SIGMA` is in units of `unit` pixels of the image."""
-    sigmas = unit * generator.uniform(*BLUR_SIGMA, 2)
+def _blur(image: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+    """Applies a Gaussian blur.
+
+    It follows the reduction, which may then be made once for many crops. It hardly matters: an antialiased reduction
+    leaves little that a blur before it would have kept from aliasing.
+    """
+    sigmas = generator.uniform(*BLUR_SIGMA, 2)
     if generator.random() < ROUND_BLUR_PROBABILITY:
         sigmas[1] = sigmas[0]
-    angle = generator.uniform(0, math.pi)
-    reach = MAX_BLUR_REACH * unit
-    mirrored = np.pad(image, [(reach, reach), (reach, reach), (0, 0)], mode="symmetric")
-    height, width = mirrored.shape[:2]
-    rows, columns = fft.fftfreq(height)[:, None], fft.rfftfreq(width)
-    along = columns * math.cos(angle) + rows * math.sin(angle)
-    across = rows * math.cos(angle) - columns * math.sin(angle)
-    response = np.exp(-2 * math.pi**2 * ((sigmas[0] * along) ** 2 + (sigmas[1] * across) ** 2)).astype(np.float32)
-    spectrum = fft.rfft2(mirrored, axes=(0, 1)) * response[..., None]
-    return fft.irfft2(spectrum, s=(height, width), axes=(0, 1))[reach:-reach, reach:-reach]
+    return np.asarray(Image.fromarray(image).filter(ImageFilter.GaussianBlur(tuple(sigmas))))
 
 
 def _make_noise(image: np.ndarray, generator: np.random.Generator) -> np.ndarray:
     """Returns sensor noise in grey levels: equally strong everywhere, or shot noise, which grows with brightness."""
     if generator.random() < EVEN_NOISE_PROBABILITY:
-        deviation = generator.uniform(*NOISE_SIGMA)
+        deviation = np.float32(generator.uniform(*NOISE_SIGMA))
     else:
-        deviation = generator.uniform(*SHOT_NOISE) * np.sqrt(np.clip(image, 0, 255))
+        deviation = np.float32(generator.uniform(*SHOT_NOISE)) * np.sqrt(image, dtype=np.float32)
     channels = 1 if generator.random() < GREY_NOISE_PROBABILITY else 3
     return deviation * generator.standard_normal((*image.shape[:2], channels), np.float32)
 
 
+def _sharpen(image: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+    """Applies an unsharp mask, which adds to a picture what a blur takes from it."""
+    sigma, percent = generator.uniform(*SHARPENING_SIGMA), round(generator.uniform(*SHARPENING_PERCENT))
+    return np.asarray(Image.fromarray(image).filter(ImageFilter.UnsharpMask(sigma, percent, threshold=0)))
+
+
 def _compress(image: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-    """Compresses with JPEG and decodes. The blocks may begin anywhere, as in a crop of a photograph."""
+    """Compresses with JPEG and decodes. The blocks may begin anywhere, as they do in a crop."""
     top, left = generator.integers(JPEG_BLOCK, size=2)
-    extended = np.pad(to_uint8(image), [(top, 0), (left, 0), (0, 0)], mode="symmetric")
+    quality = int(generator.integers(*JPEG_QUALITY, endpoint=True))
+    subsampling = "4:4:4" if generator.random() < FULL_COLOUR_PROBABILITY else "4:2:0"
+    extended = np.pad(image, [(top, 0), (left, 0), (0, 0)], mode="symmetric")
+    return compress_jpeg(extended, quality, subsampling)[top:, left:]
+
+
+def compress_jpeg(image: np.ndarray, quality: int, subsampling: str = "4:2:0") -> np.ndarray:
+    """Compresses a picture with JPEG and decodes it.
+
+    Args:
+        image: uint8, (height, width, 3).
+        quality: As libjpeg counts it, 1 to 100.
+        subsampling: `4:2:0`, in which colour has half the resolution, or `4:4:4`.
+
+    Returns:
+        uint8, of the same shape.
+
+    Example:
+        low_res = compress_jpeg(make_low_res(high_res, 4), quality=75)
+    """
     file = io.BytesIO()
-    Image.fromarray(extended).save(file, "JPEG", quality=int(generator.integers(*JPEG_QUALITY, endpoint=True)))
-    return np.asarray(Image.open(file), np.float32)[top:, left:]
+    Image.fromarray(image).save(file, "JPEG", quality=quality, subsampling=subsampling)
+    return np.asarray(Image.open(file))

@@ -5,15 +5,19 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from threading import Lock
+from typing import TYPE_CHECKING
 
 import numpy as np
-import tensorflow as tf
+from PIL import Image
 
 from keras_psr.constants import DEGRADATIONS
-from keras_psr.data.degradation import MAX_BLUR_REACH, degrade
+from keras_psr.data.degradation import KERNEL_REACH, MARGIN, REDUCTIONS, draw_kernel, reduce, wear
 from keras_psr.data.sources import Picture, report_skipped
 from keras_psr.errors import ConfigError, DataError, ImageFileError
 from keras_psr.images.pixels import crop_to_multiple, make_low_res
+
+if TYPE_CHECKING:
+    import tensorflow as tf
 
 CACHE_BYTES = 2 * 1024**3
 """Bytes of decoded pictures and their low-resolution versions in memory; others are decoded again each time."""
@@ -22,6 +26,9 @@ MAX_DRAWS = 1000
 """Number of draws for one sample after which all pictures count as unusable."""
 
 log = logging.getLogger(__name__)
+
+Kernel = Image.Resampling | None
+"""How a picture is reduced: by `degradation.reduce`, or for None by `pixels.make_low_res`."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +106,8 @@ class SampleStream:
         self.degradation, self.surround = degradation, surround
         areas = np.array([picture.height * picture.width for picture in self.pictures], np.float64)
         self._cumulative_area = np.cumsum(areas) / areas.sum()
-        self._cache: dict[int, tuple[np.ndarray, np.ndarray | None]] = {}
+        self._kernels: tuple[Kernel, ...] = (None, *REDUCTIONS) if degradation == "photo" else (None,)
+        self._cache: dict[int, tuple[np.ndarray, dict[Kernel, np.ndarray]]] = {}
         self._smallest = crop
         self._unusable: set[int] = set()
         self._lock = Lock()
@@ -155,12 +163,9 @@ class SampleStream:
         if pixels is None:
             raise ImageFileError(f"{self.pictures[sample.picture].name} can no longer be read.")
         high_res = _cut(pixels, sample.top, sample.left, self.crop)
-        _, whole = self._cache.get(sample.picture, (None, None))
-        if whole is None:
-            low_res = self._shrink_crop(pixels, sample)
-        else:
-            top, left = (position // self.scale - self.surround for position in (sample.top, sample.left))
-            low_res = _cut(whole, top, left, self._low_crop)
+        low_res = (
+            self._degrade_crop(pixels, sample) if self.degradation == "photo" else self._reduce_crop(pixels, sample)
+        )
         return _turn(low_res, sample.orientation), _turn(high_res, sample.orientation)
 
     @property
@@ -168,22 +173,35 @@ class SampleStream:
         """The side of the input, in low-resolution pixels."""
         return self.crop // self.scale + 2 * self.surround
 
-    def _shrink_crop(self, pixels: np.ndarray, sample: Sample) -> np.ndarray:
-        """Makes the low-resolution input of one sample, with its own random degradations.
+    def _degrade_crop(self, pixels: np.ndarray, sample: Sample) -> np.ndarray:
+        """Makes the low-resolution input of one sample, with its own random degradations (`degradation.degrade`)."""
+        # NumPy pads seeds with zeros: the 1 makes this generator differ from the one in `sample`.
+        generator = np.random.default_rng((self.seed, sample.index, 1))
+        kernel = draw_kernel(generator)
+        if kernel is None:
+            return self._reduce_crop(pixels, sample)
+        surrounded = self._reduce_crop(pixels, sample, kernel, margin=MARGIN)
+        return wear(surrounded, generator)[MARGIN:-MARGIN, MARGIN:-MARGIN]
 
-        A margin around the crop, mirrored at the picture's border, makes the result equal to a crop of the whole
-        low-resolution picture if nothing is degraded.
+    def _reduce_crop(self, pixels: np.ndarray, sample: Sample, kernel: Kernel = None, margin: int = 0) -> np.ndarray:
+        """Cuts a sample from the picture's low-resolution version; if none is kept, reduces a crop to the same pixels.
+
+        `margin` is in low-resolution pixels. Pictures are mirrored at their borders.
         """
-        is_degraded = self.degradation == "photo"
-        low_margin = 2 + (MAX_BLUR_REACH if is_degraded else int(np.ceil(4 * self.blur_sigma / self.scale)))
-        margin = self.scale * (low_margin + self.surround)
-        surrounded = _cut(pixels, sample.top - margin, sample.left - margin, self.crop + 2 * margin)
-        if is_degraded:
-            # NumPy pads seeds with zeros: the 1 makes this generator differ from the one in `sample`.
-            low_res = degrade(surrounded, self.scale, np.random.default_rng((self.seed, sample.index, 1)))
-        else:
-            low_res = make_low_res(surrounded, self.scale, self.blur_sigma)
-        return low_res[low_margin:-low_margin, low_margin:-low_margin]
+        _, versions = self._cache.get(sample.picture, (None, {}))
+        if kernel not in versions:
+            beyond = KERNEL_REACH + int(np.ceil(4 * self.blur_sigma / self.scale))
+            border = self.scale * (self.surround + margin + beyond)
+            part = _cut(pixels, sample.top - border, sample.left - border, self.crop + 2 * border)
+            return self._reduce(part, kernel)[beyond:-beyond, beyond:-beyond]
+        border = self.surround + margin
+        top, left = (position // self.scale - border for position in (sample.top, sample.left))
+        return _cut(versions[kernel], top, left, self.crop // self.scale + 2 * border)
+
+    def _reduce(self, pixels: np.ndarray, kernel: Kernel) -> np.ndarray:
+        if kernel is None:
+            return make_low_res(pixels, self.scale, self.blur_sigma)
+        return reduce(pixels, self.scale, kernel)
 
     def batch(self, first: int, size: int) -> tuple[np.ndarray, np.ndarray]:
         """Returns samples `first` to `first + size - 1` of the stream, stacked: uint8 (low_res, high_res)."""
@@ -198,7 +216,7 @@ class SampleStream:
         num_steps: int,
         replicas: range = range(1),
         num_replicas: int = 1,
-    ) -> tf.data.Dataset:
+    ) -> "tf.data.Dataset":
         """Returns the batches of `num_steps` steps, prefetched in the background.
 
         Args:
@@ -211,6 +229,8 @@ class SampleStream:
         Returns:
             A dataset of uint8 (low_res, high_res) batches of batch_size / num_replicas samples each.
         """
+        import tensorflow as tf
+
         part, crop, low_crop = batch_size // num_replicas, self.crop, self._low_crop
 
         def load(turn: int) -> tuple[np.ndarray, np.ndarray]:
@@ -264,18 +284,17 @@ class SampleStream:
         return pixels
 
     def _keep(self, index: int, pixels: np.ndarray) -> None:
-        """Keeps a picture in memory if there is room, with its low-resolution version unless each crop has its own."""
-        shrinks_crops = self.degradation == "photo"
-        num_bytes = pixels.nbytes + (0 if shrinks_crops else pixels.nbytes // self.scale**2)
+        """Keeps a picture in memory if there is room, and its low-resolution version of each kernel."""
+        num_bytes = pixels.nbytes + len(self._kernels) * pixels.nbytes // self.scale**2
         if not self._has_room(num_bytes):
-            return  # before it is shrunk: pictures without room are decoded again for each sample
-        low_res = None if shrinks_crops else make_low_res(pixels, self.scale, self.blur_sigma)
+            return  # before it is reduced: pictures without room are decoded again for each sample
+        versions = {kernel: self._reduce(pixels, kernel) for kernel in self._kernels}
         with self._lock:
             if index not in self._cache and self._has_room(num_bytes):
-                self._cache[index] = (pixels, low_res)
+                self._cache[index] = (pixels, versions)
 
     def _has_room(self, num_bytes: int) -> bool:
-        kept = [array for pair in list(self._cache.values()) for array in pair if array is not None]
+        kept = [array for pixels, versions in list(self._cache.values()) for array in (pixels, *versions.values())]
         return sum(array.nbytes for array in kept) + num_bytes <= CACHE_BYTES
 
 

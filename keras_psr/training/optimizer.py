@@ -5,8 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import keras
-import tensorflow as tf
-from keras import ops
+from keras import KerasTensor, ops
 
 from keras_psr.tasks.config import FitConfig, Stage
 
@@ -14,7 +13,7 @@ NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 """Coefficients of the iteration that moves all singular values to about 1 (kellerjordan.github.io/posts/muon)."""
 
 ITERATIONS = 5
-"""Of Newton and Schulz (the same source)."""
+"""Number of Newton-Schulz iterations (the same source)."""
 
 MOMENTUM = 0.9
 """Of the kernels' gradients; the source has 0.95, for longer fits."""
@@ -29,7 +28,7 @@ class Muon(keras.optimizers.Adam):
     to Adam.
     """
 
-    def update_step(self, gradient: tf.Tensor, variable: tf.Variable, learning_rate: tf.Tensor) -> None:
+    def update_step(self, gradient: KerasTensor, variable: keras.Variable, learning_rate: KerasTensor) -> None:
         """One step of one variable, called by Keras."""
         if len(variable.shape) != 4:
             super().update_step(gradient, variable, learning_rate)
@@ -41,7 +40,7 @@ class Muon(keras.optimizers.Adam):
         self.assign_sub(variable, learning_rate * ops.reshape(step, variable.shape))
 
 
-def orthogonalize(matrix: tf.Tensor) -> tf.Tensor:
+def orthogonalize(matrix: KerasTensor) -> KerasTensor:
     """A matrix with about the same singular vectors, and singular values between about 0.7 and 1.2.
 
     Args:
@@ -68,7 +67,7 @@ class StagedCosineDecay(keras.optimizers.schedules.LearningRateSchedule):
         super().__init__()
         self.stages = list(stages)
 
-    def __call__(self, step: tf.Tensor) -> tf.Tensor:
+    def __call__(self, step: KerasTensor) -> KerasTensor:
         """Returns the learning rate of a step, counted from 0."""
         step, learning_rate = ops.cast(step, "float32"), ops.zeros(())
         for stage in self.stages:

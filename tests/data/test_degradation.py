@@ -1,18 +1,17 @@
+import io
+
 import numpy as np
 import pytest
+from PIL import Image, ImageFilter
 from scipy import ndimage
+from scipy.fft import dctn
 from skimage import data
 
-import keras_psr.data.degradation
-from keras_psr.data.degradation import (
-    BLUR_SIGMA,
-    MAX_BLUR_REACH,
-    NOISE_SIGMA,
-    ROUND_BLUR_PROBABILITY,
-    SHOT_NOISE,
-    degrade,
-)
+import keras_psr.data.degradation as module
+from keras_psr.data.degradation import degrade
 from keras_psr.images.pixels import make_low_res
+
+STEPS = ("BLUR", "NOISE", "SHARPENING", "JPEG")
 
 
 def draw(seed):
@@ -20,7 +19,7 @@ def draw(seed):
 
 
 def grey(level, side=64):
-    return np.full((side, side, 3), level, np.float32)
+    return np.full((side, side, 3), level, np.uint8)
 
 
 @pytest.fixture
@@ -30,13 +29,12 @@ def photograph():
 
 @pytest.fixture
 def only(monkeypatch):
-    """Leaves one step beside the reduction, and lets it always happen."""
+    """Leaves only some of the steps beside the reduction, and lets them always happen."""
 
-    def keep(step):
-        monkeypatch.setattr(keras_psr.data.degradation, "STEP_PROBABILITY", 1)
-        for other in {"_blur", "_make_noise", "_compress"} - {step}:
-            neutral = (lambda image, *_: np.zeros_like(image)) if other == "_make_noise" else (lambda image, *_: image)
-            monkeypatch.setattr(keras_psr.data.degradation, other, neutral)
+    def keep(*steps):
+        monkeypatch.setattr(module, "CLEAN_PROBABILITY", 0)
+        for step in STEPS:
+            monkeypatch.setattr(module, f"{step}_PROBABILITY", int(step in steps))
 
     return keep
 
@@ -51,24 +49,43 @@ def test_size_and_type_are_those_of_make_low_res(scale, photograph):
 
 
 def test_the_generator_decides_everything(photograph):
-    results = [degrade(photograph, 4, draw(seed)).tobytes() for seed in range(20)]
-    assert results == [degrade(photograph, 4, draw(seed)).tobytes() for seed in range(20)]
-    assert len(set(results)) == 20
+    results = [degrade(photograph, 4, draw(seed)).tobytes() for seed in range(30)]
+    assert results == [degrade(photograph, 4, draw(seed)).tobytes() for seed in range(30)]
+    is_clean = [result == make_low_res(photograph, 4).tobytes() for result in results]
+    assert len(set(results)) == 30 - max(0, sum(is_clean) - 1)
     before = photograph.copy()
     degrade(photograph, 4, draw(0))
     np.testing.assert_array_equal(photograph, before)
 
 
-def test_without_its_steps_it_is_make_low_res(photograph, monkeypatch):
-    monkeypatch.setattr(keras_psr.data.degradation, "STEP_PROBABILITY", 0)
-    difference = degrade(photograph, 4, draw(0)).astype(int) - make_low_res(photograph, 4)
-    assert np.abs(difference).max() <= 1  # bytes are rounded once more between rows and columns
+def test_a_fifth_of_all_pictures_is_clean(photograph):
+    clean = make_low_res(photograph, 4)
+    errors = np.array([np.abs(degrade(photograph, 4, draw(seed)).astype(float) - clean).mean() for seed in range(400)])
+    number, expected = (errors == 0).sum(), 400 * module.CLEAN_PROBABILITY
+    assert abs(number - expected) < 3 * np.sqrt(expected * (1 - module.CLEAN_PROBABILITY))
+    assert 2 < np.median(errors[errors > 0]) < 9 and errors.max() < 25
 
 
-def test_some_pictures_pass_with_one_step_or_none(photograph):
-    clean = make_low_res(photograph, 4).astype(float)
-    errors = [np.abs(degrade(photograph, 4, draw(seed)) - clean).mean() for seed in range(200)]
-    assert min(errors) < 0.5 and 1 < np.median(errors) < 6 and max(errors) < 15
+def test_without_its_steps_it_is_a_reduction_by_one_of_four_kernels(photograph, only):
+    only()
+    results = [degrade(photograph, 4, draw(seed)).astype(int) for seed in range(30)]
+    assert len({result.tobytes() for result in results}) == 4
+    bicubic = make_low_res(photograph, 4).astype(int)
+    assert min(np.abs(result - bicubic).max() for result in results) <= 2  # rounded in another order
+
+
+@pytest.mark.parametrize("scale", [2, 4, 8])
+def test_reductions_keep_a_ramp_where_it_is(scale, only):
+    """Symmetric kernels keep straight lines: the value at each pixel is that at its centre in the original."""
+    only()
+    ramp = np.broadcast_to(np.arange(192, dtype=np.uint8)[:, None], (192, 192))
+    image = np.stack([ramp, ramp.T, ramp], axis=-1)
+    centres = scale * np.arange(192 // scale) + (scale - 1) / 2
+    for seed in range(20):
+        result = degrade(image, scale, draw(seed))[3:-3, 3:-3]
+        inside = centres[3:-3]
+        assert np.abs(result[..., 0] - inside[:, None]).max() <= 1
+        assert np.abs(result[..., 1] - inside[None, :]).max() <= 1
 
 
 def test_the_mean_level_is_kept(photograph):
@@ -94,87 +111,146 @@ def test_nothing_moves(scale, place):
     np.testing.assert_allclose(found.mean(axis=0), expected, atol=0.05)
 
 
-def gaussian_kernel(sigmas, angle, reach):
-    """A sampled Gaussian, its first axis turned by the angle from the rows' direction towards the columns'."""
-    rows, columns = np.mgrid[-reach : reach + 1, -reach : reach + 1]
-    along = columns * np.cos(angle) + rows * np.sin(angle)
-    across = rows * np.cos(angle) - columns * np.sin(angle)
-    kernel = np.exp(-(along**2) / (2 * sigmas[0] ** 2) - across**2 / (2 * sigmas[1] ** 2))
-    return kernel / kernel.sum()
-
-
-def test_blur_is_a_convolution_with_a_round_or_turned_gaussian():
-    image, unit = data.astronaut()[:48, 200:264].astype(np.float32), 4
+def test_blur_widens_an_edge_by_its_variance_along_each_axis():
+    """The differences along a blurred step are the kernel, whose variance is that of the Gaussian."""
+    vertical = np.repeat(np.repeat(np.uint8([[0, 250]]), 16, axis=1), 32, axis=0)[..., None].repeat(3, axis=-1)
     kinds = []
-    for seed in range(40):
+    for seed in range(60):
         generator = draw(seed)
-        sigmas = generator.uniform(*BLUR_SIGMA, 2) * unit
-        assert unit * BLUR_SIGMA[0] <= sigmas.min() <= sigmas.max() <= unit * BLUR_SIGMA[1]
-        is_round = generator.random() < ROUND_BLUR_PROBABILITY
-        if is_round:
-            sigmas[1] = sigmas[0]
-        if sigmas.min() < 1.2:  # a Gaussian about as narrow as the pixels' distance is no longer one when sampled
-            continue
-        kernel = gaussian_kernel(sigmas, generator.uniform(0, np.pi), reach=20)
-        expected = ndimage.convolve(image, kernel[..., None], mode="reflect")
-        np.testing.assert_allclose(keras_psr.data.degradation._blur(image, unit, draw(seed)), expected, atol=0.05)
+        across, down = generator.uniform(*module.BLUR_SIGMA, 2)
+        is_round = generator.random() < module.ROUND_BLUR_PROBABILITY
         kinds.append(is_round)
-    assert kinds.count(True) > 5 and kinds.count(False) > 2
-
-
-def test_a_blur_reaches_no_further_than_stated():
-    image = data.astronaut()[:96, 200:296].astype(np.float32)
-    changed, reach = image.copy(), 4 * MAX_BLUR_REACH
-    changed[:, 48:] = 0
-    for seed in range(20):
-        one, other = (keras_psr.data.degradation._blur(picture, 4, draw(seed)) for picture in (image, changed))
-        assert np.abs(one - other)[:, : 48 - reach].max() < 0.2
+        for edge, sigma in ((vertical, across), (np.swapaxes(vertical, 0, 1), across if is_round else down)):
+            blurred = module._blur(np.ascontiguousarray(edge), draw(seed)).astype(float)[..., 0]
+            line = blurred[16] if edge is vertical else blurred[:, 16]
+            kernel, positions = np.diff(line) / 250, np.arange(31) - 15
+            assert (kernel * positions).sum() == pytest.approx(0, abs=0.03)
+            assert (kernel * positions**2).sum() == pytest.approx(sigma**2, abs=0.04)
+    assert 30 < kinds.count(True) < 55
 
 
 def test_noise_is_even_or_grows_with_the_root_of_the_level():
     kinds = {"even": [], "shot": []}
     for seed in range(80):
-        low, high = (keras_psr.data.degradation._make_noise(grey(level), draw(seed)).std() for level in (36, 225))
-        assert abs(keras_psr.data.degradation._make_noise(grey(225), draw(seed)).mean()) < 0.2 * high
+        low, high = (module._make_noise(grey(level), draw(seed)).std() for level in (36, 225))
+        assert abs(module._make_noise(grey(225), draw(seed)).mean()) < 0.2 * high
         kind = "even" if np.isclose(low, high) else "shot"
         if kind == "shot":
             assert high / low == pytest.approx(np.sqrt(225 / 36))
         kinds[kind].append(high if kind == "even" else high / np.sqrt(225))
     assert min(map(len, kinds.values())) > 20
-    for kind, (smallest, largest) in {"even": NOISE_SIGMA, "shot": SHOT_NOISE}.items():
+    for kind, (smallest, largest) in {"even": module.NOISE_SIGMA, "shot": module.SHOT_NOISE}.items():
         assert min(kinds[kind]) > 0.95 * smallest and max(kinds[kind]) < 1.05 * largest
         assert max(kinds[kind]) > 0.8 * largest
 
 
 def test_noise_is_coloured_or_grey():
-    noises = [grey(100, 8) + keras_psr.data.degradation._make_noise(grey(100, 8), draw(seed)) for seed in range(100)]
+    noises = [grey(100, 8) + module._make_noise(grey(100, 8), draw(seed)) for seed in range(100)]
     assert 25 < sum(np.ptp(noise, axis=-1).max() == 0 for noise in noises) < 55
 
 
-def test_jpeg_is_really_applied(only, photograph):
-    """JPEG quantizes what it transforms: a block's cosines gather at few values, at one place of the grid."""
-    only("_compress")
-    compressed = keras_psr.data.degradation._compress(photograph.astype(np.float32), draw(0))
-    top, left = draw(0).integers(keras_psr.data.degradation.JPEG_BLOCK, size=2)
-    inside = compressed[(8 - top) % 8 :, (8 - left) % 8 :] @ (0.299, 0.587, 0.114)
-    original = photograph[(8 - top) % 8 :, (8 - left) % 8 :] @ (0.299, 0.587, 0.114)
+def test_sharpening_adds_what_a_blur_takes_away(photograph):
+    image = np.clip(photograph, 60, 200)  # so that nothing is clipped afterwards
+    for seed in range(10):
+        generator = draw(seed)
+        sigma, percent = generator.uniform(*module.SHARPENING_SIGMA), generator.uniform(*module.SHARPENING_PERCENT)
+        blurred = np.asarray(Image.fromarray(image).filter(ImageFilter.GaussianBlur(sigma)), float)
+        expected = np.clip(image + percent / 100 * (image - blurred), 0, 255)
+        assert np.abs(module._sharpen(image, draw(seed)) - expected).max() < 1.5
 
-    def count_nothing(luma):
-        """Share of cosines near zero, over all blocks."""
-        from scipy.fft import dctn
 
-        rows, columns = (side // 8 for side in luma.shape)
-        blocks = luma[: 8 * rows, : 8 * columns].reshape(rows, 8, columns, 8)
-        return (np.abs(dctn(blocks, axes=(1, 3), norm="ortho")) < 1.5).mean()
+def test_a_crop_depends_on_no_more_than_its_margin(only):
+    only("BLUR", "SHARPENING")
+    image = data.astronaut()[:48, 200:260]
+    changed, border = image.copy(), 30
+    changed[:, border:] = 0
+    for seed in range(40):
+        one, other = (module.wear(picture, draw(seed)) for picture in (image, changed))
+        np.testing.assert_array_equal(one[:, : border - module.MARGIN], other[:, : border - module.MARGIN])
 
-    assert count_nothing(inside) > count_nothing(original) + 0.1
-    assert count_nothing(inside) > count_nothing(inside[4:, 4:]) + 0.1
-    assert 0.5 < np.abs(compressed - photograph).mean() < 10
-    differences = [
-        np.abs(degrade(photograph, 4, draw(seed)).astype(float) - make_low_res(photograph, 4)).mean()
-        for seed in range(20)
+
+@pytest.mark.parametrize("scale", [2, 4])
+def test_a_kernel_reaches_no_further_than_stated(scale):
+    image = data.astronaut()[:96, 200:320]
+    changed, border = image.copy(), 60
+    changed[:, border:] = 0
+    unchanged = border // scale - module.KERNEL_REACH
+    for kernel in module.REDUCTIONS:
+        one, other = (module.reduce(picture, scale, kernel) for picture in (image, changed))
+        np.testing.assert_array_equal(one[:, :unchanged], other[:, :unchanged])
+
+
+def test_reductions_mirror_the_picture():
+    image = data.astronaut()[:64, 200:264]
+    mirrored = np.pad(image, [(32, 32), (32, 32), (0, 0)], mode="symmetric")
+    for kernel in module.REDUCTIONS:
+        np.testing.assert_array_equal(module.reduce(mirrored, 4, kernel)[8:-8, 8:-8], module.reduce(image, 4, kernel))
+
+
+def test_jpeg_is_the_last_step(only, photograph, monkeypatch):
+    only(*STEPS)
+    monkeypatch.setattr(module, "_compress", lambda image, _: np.full_like(image, 7))
+    assert {level for seed in range(10) for level in np.unique(degrade(photograph, 4, draw(seed)))} == {7}
+
+
+def test_a_part_of_all_jpegs_was_compressed_before(only, photograph, monkeypatch):
+    only("JPEG")
+    calls = []
+    monkeypatch.setattr(module, "_compress", lambda image, _: calls.append(1) or image)
+    for seed in range(300):
+        degrade(photograph, 4, draw(seed))
+    assert 0.12 < len(calls) / 300 - 1 < 0.28
+
+
+def count_small_cosines(luma):
+    """Share of a block's cosines near zero, over all blocks of 8x8."""
+    rows, columns = (side // 8 for side in luma.shape)
+    blocks = luma[: 8 * rows, : 8 * columns].reshape(rows, 8, columns, 8)
+    return (np.abs(dctn(blocks, axes=(1, 3), norm="ortho")) < 1.5).mean()
+
+
+def test_jpeg_is_really_applied(photograph):
+    """JPEG quantizes what it transforms: a block's cosines gather at zero, at one place of the grid of 8."""
+    luma = (0.299, 0.587, 0.114)
+    places = set()
+    for seed in range(12):
+        compressed = module._compress(photograph, draw(seed)) @ luma
+        top, left = draw(seed).integers(module.JPEG_BLOCK, size=2)
+        places.add((top % 8, left % 8))
+        shares = {
+            (row, column): count_small_cosines(compressed[row:, column:]) for row in (0, 4) for column in range(8)
+        }
+        inside = count_small_cosines(compressed[(8 - top) % 8 :, (8 - left) % 8 :])
+        assert inside >= max(shares.values())
+        assert inside > count_small_cosines(photograph[(8 - top) % 8 :, (8 - left) % 8 :] @ luma)
+    assert len(places) > 8
+
+
+def test_qualities_are_spread_evenly_and_colour_is_mostly_halved(photograph, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(module, "compress_jpeg", lambda image, *drawing: drawn.append(drawing) or image)
+    for seed in range(600):
+        assert module._compress(photograph, draw(seed)).shape == photograph.shape
+    qualities, subsamplings = zip(*drawn, strict=True)
+    assert min(qualities) == 40 and max(qualities) == 95
+    np.testing.assert_allclose(np.histogram(qualities, 4, (39.5, 95.5))[0] / 600, 0.25, atol=0.06)
+    assert set(subsamplings) == {"4:2:0", "4:4:4"}
+    assert subsamplings.count("4:4:4") / 600 == pytest.approx(module.FULL_COLOUR_PROBABILITY, abs=0.06)
+
+
+def test_compress_jpeg_is_what_a_file_holds(photograph):
+    for quality, subsampling in ((60, "4:2:0"), (90, "4:4:4")):
+        file = io.BytesIO()
+        Image.fromarray(photograph).save(file, "JPEG", quality=quality, subsampling=subsampling)
+        expected = np.asarray(Image.open(file))
+        np.testing.assert_array_equal(module.compress_jpeg(photograph, quality, subsampling), expected)
+    colours = np.repeat(np.uint8([[[255, 0, 0], [0, 0, 255]]]), 32, axis=0).repeat(16, axis=1)[:, ::-1]
+    stripes = colours[:, ::16][:, np.arange(32) % 2]  # one pixel wide, and so too narrow for halved colour
+    errors = [
+        np.abs(module.compress_jpeg(stripes, 95, subsampling).astype(int) - stripes).mean()
+        for subsampling in ("4:2:0", "4:4:4")
     ]
-    assert min(differences) > 0.3
+    assert errors[0] > 60 > 20 > errors[1]
 
 
 def test_a_small_picture_is_extended_as_far_as_it_takes():

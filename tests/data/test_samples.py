@@ -172,7 +172,7 @@ def test_pictures_are_decoded_once_within_the_bound_of_memory(monkeypatch):
         reads.clear()
         crops = SampleStream([picture(0), picture(1)], scale=4, crop=24)
         crops.batch(0, 20)
-        assert sum(array.nbytes for pair in crops._cache.values() for array in pair) <= cache_bytes
+        assert sum(pixels.nbytes + low[None].nbytes for pixels, low in crops._cache.values()) <= cache_bytes
         return sorted(reads.count(index) for index in (0, 1))
 
     both_versions = (32 * 32 + 8 * 8) * 3
@@ -182,7 +182,11 @@ def test_pictures_are_decoded_once_within_the_bound_of_memory(monkeypatch):
     assert min(count_reads(both_versions - 1)) > 5
 
 
-@pytest.mark.parametrize("options", [{}, {"scale": 2}, {"blur_sigma": 1.0}, {"surround": 5}], ids=str)
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"scale": 2}, {"blur_sigma": 1.0}, {"surround": 5}, {"degradation": "photo", "surround": 3}],
+    ids=str,
+)
 def test_samples_do_not_depend_on_what_is_in_memory(options, monkeypatch):
     kept = stream(**options)
     monkeypatch.setattr(keras_psr.data.samples, "CACHE_BYTES", 0)
@@ -237,7 +241,8 @@ def test_the_same_crop_is_degraded_anew_each_time_and_by_each_seed():
     streams = [SampleStream(held(smooth), scale=4, crop=48, seed=seed, degradation="photo") for seed in (0, 1)]
     clean, _ = SampleStream(held(smooth), scale=4, crop=48).crops(Sample(0, 8, 12, 0))
     versions = [crops.crops(Sample(0, 8, 12, 0, index))[0] for crops in streams for index in range(30)]
-    assert len({version.tobytes() for version in versions}) == 60
+    degraded = [version.tobytes() for version in versions if version.tobytes() != clean.tobytes()]
+    assert 40 < len(degraded) < 55 and len(set(degraded)) > len(degraded) - 3  # few are reduced and nothing else
     mean = np.mean(versions, axis=0)
     errors = {shift: np.abs(np.roll(mean, shift, (0, 1)) - clean).mean() for shift in ((0, 0), (0, 1), (1, 0), (-1, 0))}
     assert min(errors, key=errors.get) == (0, 0) and errors[0, 0] < 5, "it lies elsewhere in the picture"
@@ -249,7 +254,7 @@ def test_degraded_samples_are_turned_like_their_originals():
     upright, _ = crops.crops(Sample(0, 8, 12, 0, 5))
     for orientation in range(8):
         low, high = crops.crops(Sample(0, 8, 12, orientation, 5))
-        assert np.abs(high.reshape(12, 4, 12, 4, 3).mean(axis=(1, 3)) - low).mean() < 12
+        assert np.abs(high.reshape(12, 4, 12, 4, 3).mean(axis=(1, 3)) - low).mean() < 16
         assert sorted(low.ravel()) == sorted(upright.ravel())
 
 
