@@ -2,16 +2,12 @@
 
 from dataclasses import dataclass, field
 from difflib import get_close_matches
-from pathlib import Path
 
 import av
 
 from keras_psr.errors import ConfigError
 from keras_psr.films.colour import depth_of, has_opacity
 from keras_psr.films.reading import Film
-
-CONTAINERS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska", ".webm": "webm"}
-"""Maps the endings of films that can be written to FFmpeg's names of their formats."""
 
 ENCODERS = {
     "h264": "libx264",
@@ -72,7 +68,7 @@ def choose_encoding(film: Film, ending: str, codec: str | None = None, crf: int 
 
     Args:
         film: The film.
-        ending: Ending of the result's name, one of `CONTAINERS`.
+        ending: Ending of the result's name, one of `formats.CONTAINERS`.
         codec: A codec or encoder; None for one that most players know, and that holds the film's depth.
         crf: The encoder's constant rate factor, less is better; None for a good one.
 
@@ -143,14 +139,3 @@ def _distance(candidate: av.VideoFormat, film: Film, bits: int) -> tuple[int, ..
         gain = sum(has < want for has, want in zip(chroma, wanted, strict=True))
     odd = not candidate.name.startswith("yuv") or candidate.name.startswith("yuvj") or candidate.has_palette
     return int(lacks_alpha), max(0, bits - depth), loss, max(0, depth - bits), gain, int(extra_alpha), int(odd)
-
-
-def find_container(path: Path) -> str:
-    """Returns FFmpeg's name of the format for a result's ending.
-
-    Raises:
-        ConfigError: A film cannot be written with this ending.
-    """
-    if path.suffix.lower() not in CONTAINERS:
-        raise ConfigError(f"cannot write the film {path}: expected an ending of {', '.join(CONTAINERS)}.")
-    return CONTAINERS[path.suffix.lower()]

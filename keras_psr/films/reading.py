@@ -26,6 +26,9 @@ JUMP = 10
 TOLERANCE = Fraction(6, 10_000)
 """Largest difference, in seconds, of times that are meant to be equal: Matroska rounds to milliseconds."""
 
+_TS_DISCONT = 0x0200
+"""FFmpeg's AVFMT_TS_DISCONT."""
+
 DEFAULT_RATE = Fraction(25)
 
 
@@ -146,7 +149,7 @@ def _lacks_index(path: Path) -> bool:
 
 def has_jumps(container: av.container.InputContainer) -> bool:
     """Returns whether clocks start anywhere and may jump in a format, as in MPEG-TS."""
-    return bool(int(container.format.flags) & av.format.Flags.ts_discont.value)
+    return bool(int(container.format.flags) & _TS_DISCONT)
 
 
 def is_cover(stream: av.VideoStream) -> bool:
@@ -203,7 +206,7 @@ def _name_left_out(stream: Any) -> str:
 
 def _find_turn(frame: av.VideoFrame) -> tuple[bool, bool, bool]:
     """Returns how to turn a frame upright: `Film.turn`."""
-    matrix = frame.side_data.get("DISPLAYMATRIX")  # type: ignore[call-overload]
+    matrix: Any = frame.side_data.get("DISPLAYMATRIX")
     if matrix is None:
         return False, False, False
     a, b, _, c, d = np.frombuffer(matrix, "<i4")[:5]

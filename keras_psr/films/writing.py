@@ -13,7 +13,8 @@ from av.bitstream import BitStreamFilterContext
 
 from keras_psr.errors import ConfigError
 from keras_psr.films.colour import FrameWriter
-from keras_psr.films.encoders import Encoding, find_container
+from keras_psr.films.encoders import Encoding
+from keras_psr.films.formats import find_container
 from keras_psr.films.reading import TOLERANCE, Film, Moment, Packet, is_copied, opened
 from keras_psr.images.photo import Photo
 from keras_psr.images.pixels import lay_over_white, to_8_bits
@@ -40,6 +41,7 @@ class FilmWriter:
     """Writes a film: encodes moments, and copies sound, subtitles, attachments, chapters and metadata.
 
     Attributes:
+        size: Height and width of the frames that are written, in pixels.
         notes: What could not be copied, in a few words each.
         end: End of the last frame written, in seconds.
         count: Number of frames written.
@@ -83,6 +85,7 @@ class FilmWriter:
         kind = find_container(target)
         options = {"movflags": _MOVFLAGS} if kind in ("mp4", "mov") else {}
         height, width = (-(-side // unit) * unit for side, unit in zip(size, encoding.alignment, strict=True))
+        self.size = height, width
         self._convert = FrameWriter(film.colour.written, encoding.frame_format, height, width)
         self._durations: dict[int, int] = {}
         self._others = iter(others)
@@ -220,7 +223,7 @@ class FilmWriter:
 
     def _copy_until(self, time: Fraction | None) -> None:
         """Copies sound and subtitles up to a time, in seconds, or to their end."""
-        while self._next is not None and (time is None or self._next.pts * self._next.time_base <= time):
+        while self._next is not None and (time is None or (self._next.pts or 0) * self._next.time_base <= time):
             if self._next.stream_index in self._streams:
                 self._next.stream = self._streams[self._next.stream_index]
                 try:

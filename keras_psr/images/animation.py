@@ -44,21 +44,24 @@ class Animation:
     first: int = 0
 
 
-def is_animated(path: Path) -> bool:
-    """Returns whether a file is a GIF, PNG or WebP with several frames, without decoding it; False for other files."""
+def find_ending(path: Path) -> str | None:
+    """Returns the ending of `ANIMATED` that a file's content asks for, if it has several frames; else None.
+
+    Frames are not decoded. Damaged files have none.
+    """
     try:
         with path.open("rb") as file:
             head = file.read(32)
             if head.startswith(b"\x89PNG\r\n\x1a\n"):
-                return _has_animation_control(file)
+                return ".png" if _has_animation_control(file) else None
             if head[:4] == b"RIFF" and head[8:16] == b"WEBPVP8X":
-                return bool(head[20] & 2)
+                return ".webp" if head[20] & 2 else None
             if head.startswith(b"GIF8"):
                 with Image.open(path, formats=["GIF"]) as image:
-                    return bool(getattr(image, "is_animated", False))
-    except Exception:  # Pillow raises many kinds for damaged files, which are no animations
-        return False
-    return False
+                    return ".gif" if getattr(image, "is_animated", False) else None
+    except Exception:  # Pillow raises many kinds for damaged files
+        return None
+    return None
 
 
 def _has_animation_control(file: IO[bytes]) -> bool:
@@ -78,7 +81,7 @@ def read_animation(path: Path) -> Animation:
     """Reads what an animated file says of itself, and looks at all its frames.
 
     Args:
-        path: A file for which `is_animated` returns True.
+        path: A file for which `find_ending` returns an ending.
 
     Returns:
         The description.

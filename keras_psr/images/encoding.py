@@ -34,7 +34,7 @@ SAVE_OPTIONS: dict[str, dict[str, Any]] = {
 
 WITH_QUALITY = (".jfif", ".jpe", ".jpeg", ".jpg", ".webp")
 
-LONGEST_SIDE = {"JPEG": 65_500, "WEBP": 16_383, "PNG": 2**31 - 1, "TIFF": 2**31 - 1, "BMP": 2**31 - 1}
+LONGEST_SIDE = {"JPEG": 65_500, "WEBP": 16_383, "GIF": 65_535, "PNG": 2**31 - 1, "TIFF": 2**31 - 1, "BMP": 2**31 - 1}
 """Maximum length of a side in pixels, by format; JPEG's is the limit of libjpeg."""
 
 _MARKER = 65_533
@@ -48,7 +48,15 @@ _STANDARD_COLOUR = {
 """PNG chunks that say only that colours are sRGB, with their content in that case; None for any content."""
 
 
-def check_format(path: Path, height: int = 1, width: int = 1, *, is_deep: bool = False, channels: int = 4) -> None:
+def check_format(
+    path: Path,
+    height: int = 1,
+    width: int = 1,
+    *,
+    is_deep: bool = False,
+    channels: int = 4,
+    is_animated: bool = False,
+) -> None:
     """Checks that a picture can be written, before it is computed.
 
     Args:
@@ -57,14 +65,15 @@ def check_format(path: Path, height: int = 1, width: int = 1, *, is_deep: bool =
         width: Width of the picture in pixels.
         is_deep: Whether the picture has 16 bits.
         channels: Number of channels, 1 to 4.
+        is_animated: Whether it has several frames, and may therefore be a GIF.
 
     Raises:
         ConfigError: The path's ending is unknown, or its format cannot store a picture of that size.
     """
     suffix = path.suffix.lower()
-    if suffix not in SAVE_OPTIONS:
+    if suffix not in SAVE_OPTIONS and not (is_animated and suffix == ".gif"):
         raise ConfigError(f"cannot write {path}: expected an ending of {', '.join(SAVE_OPTIONS)}.")
-    name = SAVE_OPTIONS[suffix]["format"]
+    name = _name_format(suffix)
     longest = LONGEST_SIDE[name]
     if max(height, width) > longest:
         raise ConfigError(
@@ -77,6 +86,10 @@ def check_format(path: Path, height: int = 1, width: int = 1, *, is_deep: bool =
             f"cannot write {path}: {name} is limited to 4 GB, and {width}x{height} pixels may need "
             f"{size / 1e9:.1f} GB. Write a .png."
         )
+
+
+def _name_format(suffix: str) -> str:
+    return "GIF" if suffix == ".gif" else SAVE_OPTIONS[suffix]["format"]
 
 
 def write_image(path: str | os.PathLike[str], image: np.ndarray) -> None:
@@ -184,7 +197,7 @@ def fit_to_format(photo: Photo, suffix: str) -> Photo:
     Returns:
         A photo that `save_photo`, or a writer of animations, writes without further losses.
     """
-    name = "GIF" if suffix.lower() == ".gif" else SAVE_OPTIONS[suffix.lower()]["format"]
+    name = _name_format(suffix.lower())
     photo = _fit_metadata(_fit_pixels(_fit_size(photo), name), name)
     return _fit_jpeg(photo) if name == "JPEG" else photo
 
