@@ -256,19 +256,17 @@ def write_film(
     if outcome.frames:
         job.target = unfinished
         of = f" of about {expected}" if expected else ""
-        say(
-            f"{unfinished} holds the first {outcome.frames}{of} frames, {show_time(outcome.seconds)}. --resume goes on."
-        )
+        say(f"{unfinished} holds {outcome.frames}{of} frames, up to {show_time(outcome.seconds)}. --resume goes on.")
     else:
         unfinished.unlink(missing_ok=True)
     raise KeyboardInterrupt
 
 
 def show_time(seconds: Fraction) -> str:
-    """Returns a time as text: 0:07 or 1:02:03."""
-    minutes, rest = divmod(int(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+    """Returns a time as text: 0:07.5 or 1:02:03.0."""
+    minutes, rest = divmod(float(seconds), 60)
+    hours, minutes = divmod(int(minutes), 60)
+    return f"{hours}:{minutes:02}:{rest:04.1f}" if hours else f"{minutes}:{rest:04.1f}"
 
 
 def write_animation(job: "Job", work: "Work", batch: Batch, part: Path, count: Callable[[float], None]) -> None:

@@ -165,13 +165,23 @@ def run(plan: Sequence[Job], work: Work, batch: Batch, scratch: Path) -> None:
 
 
 def wait_for_threads(threads: Sequence[threading.Thread], jobs: Sequence[Job]) -> None:
-    """Waits until threads that were asked to stop have done so, but not longer than they should take."""
-    deadline = time.monotonic() + PATIENCE
+    """Waits until threads that were asked to stop have done so, but not longer than they should take.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C was pressed again. What arrives within a second is the first one, sent twice, as some
+            programs do.
+    """
+    begin = time.monotonic()
+    deadline = begin + PATIENCE
     if any(job.is_open for job in jobs):
         deadline += FILM_PATIENCE
         say("Finishing the film. Press Ctrl-C again to abandon it.")
-    for thread in threads:
-        thread.join(max(0.0, deadline - time.monotonic()))
+    while any(thread.is_alive() for thread in threads) and time.monotonic() < deadline:
+        try:
+            time.sleep(0.05)
+        except KeyboardInterrupt:
+            if time.monotonic() > begin + 1:
+                raise
 
 
 def wait_for(finished: "queue.SimpleQueue[Job]") -> Job:

@@ -28,8 +28,8 @@ _MOVFLAGS = "+hybrid_fragmented+frag_keyframe+delay_moov"
 _REPACKED = {"h264": "h264_mp4toannexb", "hevc": "hevc_mp4toannexb"}
 """Maps codecs whose packets are stored otherwise than they are encoded to the filters that undo this."""
 
-REORDERED = 16
-"""Largest number of frames that can be decoded before one that is shown earlier, in any codec."""
+REORDERED = 4
+"""More frames than any encoder decodes before one that is shown earlier; x264 and x265 have 2, as they are set up here."""
 
 _STALE = ("bps", "duration", "encoder", "number_of_", "_statistics", SIGNED, "vendor_id", "alpha_mode")
 """Beginnings of the names of metadata, in lower case, that describe how a stream was encoded."""
