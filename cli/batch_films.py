@@ -16,10 +16,11 @@ from keras_psr.cli.terminal import say
 from keras_psr.errors import ConfigError
 
 if TYPE_CHECKING:
-    from keras_psr.cli.batch_plan import Job, Work
+    from keras_psr.cli.batch_plan import Job, Process, Work
     from keras_psr.films.encoders import Encoding
     from keras_psr.films.reading import Film
     from keras_psr.images.animation import Animation
+    from keras_psr.images.compression import Compression
     from keras_psr.images.photo import Photo
 
 UNFINISHED = ".unfinished"
@@ -116,6 +117,24 @@ def select_frames(animation: "Animation", batch: Batch) -> list[tuple[Fraction, 
     return selected
 
 
+def choose_film_model(job: "Job", scale: int) -> tuple[str, "Compression"]:
+    """Returns the shipped model that suits a film, and how the film is compressed.
+
+    Raises:
+        ImageFileError: The film cannot be read.
+        InstallationError: PyAV is not installed.
+    """
+    from keras_psr.films.formats import require_video
+    from keras_psr.images.compression import Compression
+    from keras_psr.inference.registry import default_model
+
+    require_video(job.source)
+    from keras_psr.films.reading import read_film
+
+    film = read_film(job.file)
+    return default_model(scale, for_artefacts=film.is_lossy), Compression(f"{film.codec} film", film.is_lossy)
+
+
 def plan_film(job: "Job", work: "Work", batch: Batch) -> tuple[int, int]:
     """Reads what a film is, and tries whether its result can be written.
 
@@ -143,7 +162,7 @@ def plan_film(job: "Job", work: "Work", batch: Batch) -> tuple[int, int]:
     film = read_film(job.file)
     size = output_size(film.height, film.width, work.size.factor(film.height, film.width))
     encoding = choose_encoding(film, job.ending, batch.codec, batch.crf)
-    job.moving = FilmPlan(film, encoding, size, make_signature(film, size, work.model))
+    job.moving = FilmPlan(film, encoding, size, make_signature(film, size, job.model))
     job.frames = estimate_frames(film, batch)
     check_unfinished(job, batch)
     trial = FilmWriter(job.target, film, encoding, size, in_memory=True)
@@ -207,13 +226,13 @@ def find_unfinished(target: Path) -> Path | None:
 
 
 def write_film(
-    job: "Job", work: "Work", batch: Batch, count: Callable[[float], None], on_frame: Callable[[int], None]
+    job: "Job", process: "Process", batch: Batch, count: Callable[[float], None], on_frame: Callable[[int], None]
 ) -> None:
     """Processes a film, and gives the file its final name.
 
     Args:
         job: The job.
-        work: The command's work.
+        process: What is done to each frame.
         batch: The options.
         count: Called with numbers of computed pixels. If it raises KeyboardInterrupt, the film is closed.
         on_frame: Called with the number of frames in the result.
@@ -232,7 +251,7 @@ def write_film(
     part: dict[str, Any] = {"start": batch.start or Fraction(0), "duration": batch.duration}
     try:
         outcome = process_film(
-            lambda photo: work.process(photo, count),
+            lambda photo: process(photo, count),
             plan.film,
             unfinished,
             plan.encoding,
@@ -269,12 +288,12 @@ def show_time(seconds: Fraction) -> str:
     return f"{hours}:{minutes:02}:{rest:04.1f}" if hours else f"{minutes}:{rest:04.1f}"
 
 
-def write_animation(job: "Job", work: "Work", batch: Batch, part: Path, count: Callable[[float], None]) -> None:
+def write_animation(job: "Job", process: "Process", batch: Batch, part: Path, count: Callable[[float], None]) -> None:
     """Processes an animation frame by frame, and writes it to `part`.
 
     Args:
         job: The job.
-        work: The command's work.
+        process: What is done to each frame.
         batch: The options.
         part: The file to write.
         count: Called with numbers of computed pixels.
@@ -296,10 +315,10 @@ def write_animation(job: "Job", work: "Work", batch: Batch, part: Path, count: C
         for frame, (duration, is_wanted) in zip(read_frames(animation), select_frames(animation, batch), strict=False):
             if not is_wanted:
                 continue
-            result = work.process(frame, count)
+            result = process(frame, count)
             if first is None:
                 described = replace(source, pixels=result.pixels, alpha=result.alpha, notes=tuple(notes))
-                first = result = sign(fit_to_format(described, job.ending), work.model, job.ending)
+                first = result = sign(fit_to_format(described, job.ending), job.model, job.ending)
             writer.add(result, duration)
     if first is None:
         raise ConfigError(f"{job.source} has no frames in the part that --start and --duration choose.")

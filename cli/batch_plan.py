@@ -5,7 +5,7 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import cache
 from itertools import takewhile
 from pathlib import Path
@@ -13,7 +13,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from keras_psr.cli.batch_films import FilmPlan, check_format_option, count_frames, find_kind, is_unfinished, plan_film
+from keras_psr.cli.batch_films import (
+    FilmPlan,
+    check_format_option,
+    choose_film_model,
+    count_frames,
+    find_kind,
+    is_unfinished,
+    plan_film,
+)
 from keras_psr.cli.batch_options import Batch, find_obstacle
 from keras_psr.cli.claims import is_shared
 from keras_psr.cli.own_results import is_signed
@@ -22,12 +30,15 @@ from keras_psr.errors import ConfigError, DataError, KerasPSRError
 if TYPE_CHECKING:
     from keras_psr.cli.result_size import ResultSize
     from keras_psr.images.animation import Animation
+    from keras_psr.images.compression import Compression
     from keras_psr.images.photo import Photo
 
 STDIN, STDOUT = Path("stdin"), Path("stdout")
 """Shown to users as the source or the target of a job."""
 
 OnPixels = Callable[[int], None]
+Process = Callable[["Photo", OnPixels], "Photo"]
+"""A function from a photo, and a callback for the number of computed pixels, to the result."""
 
 
 @dataclass(frozen=True)
@@ -36,16 +47,16 @@ class Work:
 
     Attributes:
         verb: The command's name, which ends in e: `upscale`.
-        model: Name of the model or painting, with which results are signed.
-        process: A function from a photo, and a callback for the number of computed pixels, to the result.
+        model: Name of the model or painting, with which results are signed; None to choose one for each picture.
+        load: A function from that name, or the name of a chosen model, to what is done to a photo.
         size: Size of the results.
         suffix: Suffix of the names of results.
         passes: How often each pixel is computed.
     """
 
     verb: str
-    model: str
-    process: "Callable[[Photo, OnPixels], Photo]"
+    model: str | None
+    load: Callable[[str], Process]
     size: "ResultSize"
     suffix: str
     passes: int = 1
@@ -62,6 +73,8 @@ class Job:
         ending: Ending of the target, which sets its format.
         size: Height and width of the result, in pixels; None until the header has been read.
         network_pixels: Number of pixels that the network computes.
+        model: Name of the model or painting; empty until the header has been read.
+        compression: How the file was compressed, if the model was chosen for that.
         status: `planned`, `written`, `skipped`, `failed` or `interrupted`.
         error: Why it failed, in one line.
         notes: What could not be kept.
@@ -78,6 +91,8 @@ class Job:
     ending: str
     size: tuple[int, int] | None = None
     network_pixels: int = 0
+    model: str = ""
+    compression: "Compression | None" = None
     status: str = "planned"
     error: str = ""
     notes: list[str] = field(default_factory=list)
@@ -107,7 +122,8 @@ class Job:
         """Returns a line that describes the job to users."""
         height, width = self.size or (0, 0)
         size = f"{width}x{height}" + (f", {self.frames} frames" if self.frames else "")
-        return f"{self.source} -> {self.target} ({'; '.join([size, *self.notes])})"
+        facts = [size, *([self.model] if self.compression else []), *self.notes]
+        return f"{self.source} -> {self.target} ({'; '.join(facts)})"
 
     def to_json(self) -> dict[str, Any]:
         """Returns the job as a dictionary for JSON."""
@@ -116,6 +132,8 @@ class Job:
             "input": str(self.source),
             "output": str(self.target),
             "status": self.status,
+            "model": self.model or None,
+            "compression": asdict(self.compression) if self.compression else None,
             "height": height,
             "width": width,
             "frames": self.frames,
@@ -253,16 +271,33 @@ def check_plan(plan: Sequence[Job], work: Work, batch: Batch) -> None:
                         "Give another -o or --suffix."
                     )
                 targets[job.target] = job.source
-                check_target(job, work.model, batch, obstacles, shared)
+                set_model(job, work)
+                check_target(job, batch, obstacles, shared)
                 if job.status == "planned":
                     measure(job, work, batch)
             except Exception as error:  # whatever a library raises for one picture must not stop the others
                 job.fail(error)
 
 
+def set_model(job: Job, work: Work) -> None:
+    """Records in the job which model is for it.
+
+    Raises:
+        ImageFileError: The model depends on the file, which is not a picture or film.
+        InstallationError: It is a film, and PyAV is not installed.
+    """
+    from keras_psr.inference.choice import choose_model
+
+    if work.model is None and job.kind == "film":
+        job.model, job.compression = choose_film_model(job, work.size.scale)
+    elif work.model is None:
+        job.model, job.compression = choose_model(job.file, work.size.scale)
+    else:
+        job.model = work.model
+
+
 def check_target(
     job: Job,
-    model: str,
     batch: Batch,
     find_obstacle: Callable[[Path], str | None],
     is_shared: Callable[[Path], bool],
@@ -277,7 +312,7 @@ def check_target(
     if job.target.exists():
         if batch.skip_existing:
             job.status = "skipped"
-        elif not batch.overwrite and is_shared(job.target.parent) and is_signed(job.target, model):
+        elif not batch.overwrite and is_shared(job.target.parent) and is_signed(job.target, job.model):
             job.leave()
         elif not batch.overwrite:
             raise ConfigError(

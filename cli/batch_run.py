@@ -21,6 +21,7 @@ from keras_psr.cli.batch_plan import (
     STDOUT,
     Inputs,
     Job,
+    Process,
     Work,
     check_plan,
     choose,
@@ -30,6 +31,7 @@ from keras_psr.cli.batch_plan import (
     trusted_headers,
 )
 from keras_psr.cli.claims import ClaimedError, Claims, remove_stale_parts
+from keras_psr.cli.model_choice import describe_choices
 from keras_psr.cli.own_results import sign
 from keras_psr.cli.signals import PATIENCE, heeded_signals
 from keras_psr.cli.terminal import say, shown
@@ -68,6 +70,8 @@ def work_through(batch: Batch, load: Callable[[], Work]) -> None:
             plan = plan_files(found, batch, work)
         try:
             check_plan(plan, work, batch)
+            for line in describe_choices(plan, work.size.scale):
+                say(line)
             if batch.dry_run:
                 say("\n".join(["Would write:", *(f"  {job.describe()}" for job in plan if job.status == "planned")]))
             else:
@@ -116,11 +120,12 @@ def run(plan: Sequence[Job], work: Work, batch: Batch, scratch: Path) -> None:
     planned = [job for job in plan if job.status == "planned"]
     for job in planned:
         waiting.put(job)
-    claims, stopped, tried = Claims(), threading.Event(), list[Job]()
+    processes = {name: work.load(name) for name in dict.fromkeys(job.model for job in planned)}
+    stopped, tried = threading.Event(), list[Job]()
     remove_stale_parts({job.target.parent for job in planned if job.target != STDOUT and job.target.parent.is_dir()})
     debug = bool(click.get_current_context().find_root().params.get("debug"))
 
-    with trusted_headers(), show_progress(planned) as bar:
+    with trusted_headers(), show_progress(planned) as bar, Claims() as claims:
 
         def advance(pixels: float) -> None:
             if stopped.is_set():
@@ -134,7 +139,7 @@ def run(plan: Sequence[Job], work: Work, batch: Batch, scratch: Path) -> None:
                 except queue.Empty:
                     return
                 try:
-                    process_file(job, work, batch, claims, scratch, advance, bar, debug)
+                    process_file(job, processes[job.model], batch, claims, scratch, advance, bar, debug)
                 except ClaimedError:
                     if job not in tried:
                         tried.append(job)
@@ -158,10 +163,7 @@ def run(plan: Sequence[Job], work: Work, batch: Batch, scratch: Path) -> None:
                     say(job.describe())
         finally:
             stopped.set()
-            try:
-                wait_for_threads(threads, planned)
-            finally:
-                claims.abandon()
+            wait_for_threads(threads, planned)
 
 
 def wait_for_threads(threads: Sequence[threading.Thread], jobs: Sequence[Job]) -> None:
@@ -195,7 +197,7 @@ def wait_for(finished: "queue.SimpleQueue[Job]") -> Job:
 
 def process_file(
     job: Job,
-    work: Work,
+    process: Process,
     batch: Batch,
     claims: Claims,
     scratch: Path,
@@ -219,9 +221,9 @@ def process_file(
                 raise ClaimedError  # another run has written it since this run began
             if job.kind == "film":
                 job.is_open = True
-                write_film(job, work, batch, counter.count, counter.count_frames)
+                write_film(job, process, batch, counter.count, counter.count_frames)
             else:
-                write_result(job, work, batch, part, counter.count)
+                write_result(job, process, batch, part, counter.count)
                 deliver(job, part, place, overwrite=batch.overwrite)
     except ClaimedError:
         raise
@@ -269,10 +271,10 @@ class Counter:
         self._advance(self._planned - self._done)
 
 
-def write_result(job: Job, work: Work, batch: Batch, part: Path, count: Callable[[float], None]) -> None:
+def write_result(job: Job, process: Process, batch: Batch, part: Path, count: Callable[[float], None]) -> None:
     """Computes a result and writes it to `part`."""
     if job.kind == "animation":
-        write_animation(job, work, batch, part, count)
+        write_animation(job, process, batch, part, count)
         return
     from keras_psr.images.decoding import read_photo
     from keras_psr.images.encoding import fit_to_format, save_photo
@@ -284,9 +286,9 @@ def write_result(job: Job, work: Work, batch: Batch, part: Path, count: Callable
         computed += pixels
         count(pixels)
 
-    photo = work.process(read_photo(job.file), count_computed)
+    photo = process(read_photo(job.file), count_computed)
     count(job.network_pixels - computed)
-    photo = sign(fit_to_format(photo, job.ending), work.model, job.ending)
+    photo = sign(fit_to_format(photo, job.ending), job.model, job.ending)
     save_photo(part, photo, batch.quality)
     job.notes = list(photo.notes)
 

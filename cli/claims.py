@@ -4,7 +4,6 @@ import hashlib
 import os
 import secrets
 import threading
-import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -16,23 +15,42 @@ from keras_psr.images.atomic import UNFINISHED
 LOCK = ".lock"
 """Ending of the file whose lock is the claim. The operating system releases the lock when the process ends."""
 
+RUN = f"{UNFINISHED}run-"
+"""Beginning of the name of the file by whose lock a run is seen between two claims."""
+
 
 class ClaimedError(Exception):
     """Another run is working on this result."""
 
 
 class Claims:
-    """The claims of one run.
+    """The claims of one run, which end with the context.
 
     A claim is a locked file `.part.KEY.lock` next to the result, where KEY is a hash of the result's name. The result
-    is written to `.part.KEY.TOKEN.png`, a name that no other run uses, and then renamed. Locks only divide the work:
-    on file systems without locks, two runs may compute the same picture, but the file is still complete.
+    is written to `.part.KEY.TOKEN.png`, a name that no other run uses, and then renamed. From its first claim in a
+    folder on, a run also locks `.part.run-TOKEN.lock` there, by which others see it between two claims as well.
+    Locks only divide the work: on file systems without locks, two runs may compute the same picture, but the file is
+    still complete.
     """
 
     def __init__(self) -> None:
         """Creates the object without any claims."""
         self._held: dict[str, tuple[Path, FileLock | None]] = {}
+        self._present: dict[Path, FileLock | None] = {}
         self._guard = threading.Lock()
+        self._run_lock = f"{RUN}{secrets.token_hex(8)}{LOCK}"
+
+    def __enter__(self) -> "Claims":
+        """Returns the object itself."""
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        """Releases all claims and removes their parts, even if threads that made them still run."""
+        for token in list(self._held):
+            self._free(token)
+        with self._guard:
+            while self._present:
+                _unlock(*self._present.popitem())
 
     @contextmanager
     def claim(self, target: Path) -> Iterator[Path]:
@@ -50,6 +68,7 @@ class Claims:
             OSError: The folder cannot be created.
         """
         target.parent.mkdir(parents=True, exist_ok=True)
+        self._show_presence(target.with_name(self._run_lock))
         lock_file = target.with_name(f"{UNFINISHED}{_key(target)}{LOCK}")
         lock = _try_lock(lock_file)
         if lock:
@@ -64,10 +83,12 @@ class Claims:
         finally:
             self._free(token)
 
-    def abandon(self) -> None:
-        """Releases all claims and removes their parts, if a run ends before its threads do."""
-        for token in list(self._held):
-            self._free(token)
+    def _show_presence(self, run_lock: Path) -> None:
+        """Locks a file that tells other runs that this one works in its folder, unless it is locked already."""
+        # If another run is testing the lock at this moment, the next claim tries again.
+        with self._guard, suppress(ClaimedError):
+            if run_lock not in self._present:
+                self._present[run_lock] = _try_lock(run_lock)
 
     def _free(self, token: str) -> None:
         with self._guard:
@@ -79,16 +100,12 @@ class Claims:
 
 
 def is_shared(folder: Path) -> bool:
-    """Returns whether another run works in a folder. It looks several times, because runs have no claim in between."""
-    for _ in range(3):
-        for lock_file in list(folder.glob(f"{UNFINISHED}*{LOCK}")):
-            try:
-                lock = _try_lock(lock_file)
-            except ClaimedError:
-                return True
-            if lock:
-                lock.release()
-        time.sleep(0.02)
+    """Returns whether another run works in a folder, which holds until that run ends."""
+    for lock_file in list(folder.glob(f"{RUN}*{LOCK}")):
+        try:
+            _unlock(lock_file, _try_lock(lock_file))
+        except ClaimedError:
+            return True
     return False
 
 

@@ -17,6 +17,7 @@ from urllib.request import url2pathname
 
 import click
 
+from keras_psr.cli.model_options import DEFAULT_SCALE
 from keras_psr.cli.terminal import say
 from keras_psr.errors import ConfigError, ModelError
 
@@ -33,7 +34,6 @@ HEADERS = {
 """HTTP headers sent with every file. `--out` writes them to `_headers`, which several web hosts read."""
 
 TYPES = {".js": "text/javascript", ".wasm": "application/wasm", ".tflite": "application/octet-stream"}
-DEFAULT_MODEL = "x4"
 SMALLEST_FIRST = ("int8", "dynamic", "float16", "float32")
 """Order in which the page offers a model's files; other variants follow."""
 
@@ -43,7 +43,7 @@ SMALLEST_FIRST = ("int8", "dynamic", "float16", "float32")
     "--model",
     metavar="MODEL",
     help="The shipped model to select first; or a .tflite file of your own, or a folder of them, to show instead.  "
-    "[default: x4]",
+    "[default: the one that keras-psr upscale takes]",
 )
 @click.option(
     "--port",
@@ -108,10 +108,18 @@ def write_site(folder: Path, model: str | None) -> None:
         (folder / "models").mkdir(parents=True, exist_ok=True)
         shutil.copy2(path, folder / "models")
     shutil.copytree(page, folder, dirs_exist_ok=True)
-    document = {"default": model or DEFAULT_MODEL, "models": list(models.values())}
+    defaults = {"default": model} if model else choose_defaults()
+    document = {**defaults, "models": list(models.values())}
     (folder / "models.json").write_text(json.dumps(document, indent=2), encoding="utf-8")
     lines = ["/*", *(f"  {name}: {value}" for name, value in HEADERS.items())]
     (folder / "_headers").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def choose_defaults() -> dict[str, str]:
+    """Returns the models that the page selects first, as `keras-psr upscale` does: for clean and for lossy files."""
+    from keras_psr.inference.registry import default_model
+
+    return {"default": default_model(DEFAULT_SCALE), "lossy": default_model(DEFAULT_SCALE, for_artefacts=True)}
 
 
 def how_to_get_the_page() -> str:

@@ -102,10 +102,17 @@ def export(
     require_everything("keras-psr export")
     from keras_psr.export.saved_model import SAVED_MODEL_FILE, save_saved_model
     from keras_psr.export.tflite import export_tflite, refuse_existing
-    from keras_psr.inference.registry import file_sha256, find_model, named_task, shipped_folder, shipped_models
+    from keras_psr.inference.registry import (
+        default_model,
+        file_sha256,
+        find_model,
+        named_task,
+        shipped_folder,
+        shipped_models,
+    )
     from keras_psr.inference.upscaler import load_network
 
-    path = find_model(model or f"x{DEFAULT_SCALE}")
+    path = find_model(model or default_model(DEFAULT_SCALE))
     network = load_network(path)
     name = path.stem if path.stem != "model" else path.parent.resolve().name
     if saved_model:

@@ -58,7 +58,7 @@ model_option = click.option(
     *("-m", "-n", "--model"),
     metavar="MODEL",
     help="A shipped model's name (x4, x4_int8), a run folder, or a .tflite or .keras file.  "
-    "[default: the shipped model for the scale]",
+    "[default: the shipped model that suits the scale]",
     shell_complete=complete_models(),
 )
 scale_option = click.option(
@@ -111,7 +111,12 @@ def name_model(model: str) -> str:
 
 
 def load_any_model(
-    model: str | None, scale: int | None, threads: int | None = None, device: str = "auto"
+    model: str | None,
+    scale: int | None,
+    threads: int | None = None,
+    device: str = "auto",
+    *,
+    on_device: Callable[[str], None] = say,
 ) -> "Upscaler":
     """Loads the model that `--model` and `--scale` choose, for any task.
 
@@ -119,7 +124,8 @@ def load_any_model(
         model: A model as for `upscaler.load`; None for the shipped model of the scale.
         scale: The requested scale, if any.
         threads: Tiles to compute at once; None for one per core.
-        device: `auto`, `cpu` or `gpu`; the choice is printed.
+        device: `auto`, `cpu` or `gpu`.
+        on_device: Called with a line that says what was chosen; by default, prints it.
 
     Returns:
         The network as a function of pictures.
@@ -128,10 +134,11 @@ def load_any_model(
         ConfigError: The model has another scale, or there is no GPU.
         ModelError: The model cannot be loaded.
     """
+    from keras_psr.inference.registry import default_model
     from keras_psr.inference.upscaler import load
 
-    name = model or f"x{scale or DEFAULT_SCALE}"
-    upscaler = load(name, threads=threads, device=device, on_device=say)
+    name = model or default_model(scale or DEFAULT_SCALE)
+    upscaler = load(name, threads=threads, device=device, on_device=on_device)
     if scale not in (None, upscaler.scale):
         effect = REPORTS[upscaler.task].describe_effect(upscaler.scale)
         raise ConfigError(
@@ -148,6 +155,7 @@ def load_model(
     device: str = "auto",
     *,
     task: str = SUPER_RESOLUTION,
+    on_device: Callable[[str], None] = say,
 ) -> "Upscaler":
     """Loads a network of one task, as `load_any_model` does.
 
@@ -155,7 +163,7 @@ def load_model(
         ConfigError: The model has another scale, or there is no GPU.
         ModelError: The model cannot be loaded, or has another task.
     """
-    upscaler = load_any_model(model, scale, threads, device)
+    upscaler = load_any_model(model, scale, threads, device, on_device=on_device)
     if upscaler.task != task:
         report = REPORTS[upscaler.task]
         effect = report.describe_effect(upscaler.scale)

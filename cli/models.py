@@ -12,7 +12,15 @@ from rich.table import Table
 
 from keras_psr.cli.model_options import complete_models
 from keras_psr.errors import ModelError
-from keras_psr.inference.registry import CARD_FILE, MODEL_FILE, RUN_FILE, find_runnable, model_names, shipped_models
+from keras_psr.inference.registry import (
+    CARD_FILE,
+    MODEL_FILE,
+    RUN_FILE,
+    find_runnable,
+    model_names,
+    removes_artefacts,
+    shipped_models,
+)
 from keras_psr.tasks.report import REPORTS
 
 LEGENDS = {
@@ -137,7 +145,7 @@ def describe_purpose(card: dict[str, Any]) -> str:
     """Returns what a model is for, according to how it was fitted."""
     if "painting" in card:
         return card["painting"].partition(";")[0]
-    if card["fit"]["config"].get("degradation") == "photo":
+    if removes_artefacts(card):
         return "for JPEG files, noise and blur, as from phones and web pages"
     if card.get("architecture") == "fast":
         return "for phones and previews: about ten times as fast"

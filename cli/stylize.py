@@ -17,7 +17,7 @@ from keras_psr.cli.model_options import (
 )
 from keras_psr.cli.result_size import read_size
 from keras_psr.cli.terminal import say
-from keras_psr.constants import STYLE_TRANSFER
+from keras_psr.constants import PAINT_SIZE, STYLE_TRANSFER
 from keras_psr.installation import require_everything
 from keras_psr.tasks.config import StyleConfig
 
@@ -57,6 +57,14 @@ DEFAULT_ITERATIONS = 300
     type=click.FloatRange(0, min_open=True),
     help=f"Weight of the style, beside --style.  [default: {StyleConfig.style_weight:g}]",
 )
+@click.option(
+    "--paint-size",
+    type=click.IntRange(0),
+    metavar="PIXELS",
+    default=PAINT_SIZE,
+    show_default=True,
+    help="Shorter side at which larger pictures are painted, before a network enlarges the painting; 0 for their own.",
+)
 @click.option("--preserve-colors", is_flag=True, help="Keep the colours of the picture: only brightness is painted.")
 @result_options
 @threads_option
@@ -69,6 +77,7 @@ def stylize(
     from_noise: bool,
     style_size: int | None,
     style_weight: float | None,
+    paint_size: int,
     threads: int | None,
     device: str,
     **options: Any,
@@ -81,6 +90,9 @@ def stylize(
 
     With --style there is no network: the pixels themselves are changed until they look like the painting. That is how
     to try a painting before fitting a network to it.
+
+    Strokes have a fixed size in pixels. Therefore larger pictures are reduced to --paint-size, painted, and enlarged to
+    their own size by another network.
 
     Transparency, grey, 16 bits, colour profile, EXIF data and resolution are kept where the format holds them; pictures
     are turned upright. An interrupted run leaves no half files: go on with --skip-existing.
@@ -102,27 +114,33 @@ def stylize(
     size_at = read_size(options)
     passes = iterations or DEFAULT_ITERATIONS if style else 1
 
-    def load() -> Work:
+    def load_enlarger(name: str) -> "Upscaler":
+        from keras_psr.inference.upscaler import load
+
+        return load(name, threads=threads, device=device if model else "auto")
+
+    def load_work() -> Work:
+        from keras_psr.inference.painting import Painter
         from keras_psr.inference.photos import upscale_photo
 
         if model:
-            painter: Upscaler | PixelOptimizer = load_model(model, threads=threads, device=device, task=STYLE_TRANSFER)
+            network: Upscaler | PixelOptimizer = load_model(model, threads=threads, device=device, task=STYLE_TRANSFER)
         else:
             settings = {"style": style, "style_size": style_size, "style_weight": style_weight}
-            painter = build_painter(settings, passes, from_noise)
-
+            network = build_optimizer(settings, passes, from_noise)
+        painter = Painter(network, paint_size, passes=passes, load_enlarger=load_enlarger)
         size, name = size_at(1), name_model(model or style or "")
 
         def process(photo: "Photo", on_pixels: OnPixels) -> "Photo":
             factor = size.factor(*photo.pixels.shape[:2])
             return upscale_photo(painter, photo, output_scale=factor, on_pixels=on_pixels, **result)
 
-        return Work("stylize", name, process, size, f"_{name}", passes)
+        return Work("stylize", name, lambda name: process, size, f"_{name}", passes)
 
-    work_through(Batch(**options), load)
+    work_through(Batch(**options), load_work)
 
 
-def build_painter(settings: dict[str, Any], iterations: int, from_noise: bool) -> "PixelOptimizer":
+def build_optimizer(settings: dict[str, Any], iterations: int, from_noise: bool) -> "PixelOptimizer":
     """Optimisation towards a painting, with the weights of a default fit; each iteration writes a line."""
     require_everything("keras-psr stylize --style")
     from keras_psr.tasks.style_transfer.optimization import PixelOptimizer

@@ -1,11 +1,12 @@
 """The `keras-psr upscale` command, which enlarges pictures."""
 
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from keras_psr.cli.batch_options import Batch, batch_options
-from keras_psr.cli.batch_plan import OnPixels, Work
+from keras_psr.cli.batch_plan import OnPixels, Process, Work
 from keras_psr.cli.batch_run import work_through
 from keras_psr.cli.model_options import (
     DEFAULT_SCALE,
@@ -18,6 +19,7 @@ from keras_psr.cli.model_options import (
     threads_option,
 )
 from keras_psr.cli.result_size import read_size
+from keras_psr.cli.terminal import say
 
 if TYPE_CHECKING:
     from keras_psr.images.photo import Photo
@@ -45,6 +47,9 @@ def upscale(
     to it. In folders and globs, pictures made by keras-psr and names that end in the suffix are left out. - is stdin,
     whose result goes to stdout unless -o says otherwise.
 
+    Without --model, lossy files, such as most JPEGs, are enlarged by the model that smooths their artefacts, if one is
+    shipped for the scale, and all others by the plain model. A line says what was chosen.
+
     Transparency, grey, 16 bits, colour profile, EXIF data and resolution are kept if the format can store them.
     Pictures are turned upright. An interrupted run leaves no incomplete files: continue it with --skip-existing.
 
@@ -59,22 +64,27 @@ def upscale(
     size_at = read_size(options)
 
     def load() -> Work:
-        from keras_psr.inference.photos import upscale_photo
+        named = load_model(model, scale, threads, device) if model else None
+        size = size_at(named.scale if named else scale or DEFAULT_SCALE)
+        say_once = cache(say)  # two models on the same device give the same line
 
-        upscaler = load_model(model, scale, threads, device)
-        size = size_at(upscaler.scale)
+        def load_named(name: str) -> Process:
+            from keras_psr.inference.photos import upscale_photo
 
-        def process(photo: "Photo", on_pixels: OnPixels) -> "Photo":
-            return upscale_photo(
-                upscaler,
-                photo,
-                output_scale=size.factor(*photo.pixels.shape[:2]),
-                strength=strength,
-                match_histogram=match_histogram,
-                on_pixels=on_pixels,
-            )
+            upscaler = named or load_model(name, scale, threads, device, on_device=say_once)
 
-        name = name_model(model or f"x{scale or DEFAULT_SCALE}")
-        return Work("upscale", name, process, size, f"_{size.suffix}")
+            def process(photo: "Photo", on_pixels: OnPixels) -> "Photo":
+                return upscale_photo(
+                    upscaler,
+                    photo,
+                    output_scale=size.factor(*photo.pixels.shape[:2]),
+                    strength=strength,
+                    match_histogram=match_histogram,
+                    on_pixels=on_pixels,
+                )
+
+            return process
+
+        return Work("upscale", name_model(model) if model else None, load_named, size, f"_{size.suffix}")
 
     work_through(Batch(**options), load)

@@ -11,6 +11,8 @@ from keras_psr.errors import KerasPSRError
 if TYPE_CHECKING:
     from keras_psr.images.decoding import read_rgb
     from keras_psr.images.encoding import write_image
+    from keras_psr.inference.choice import choose_model
+    from keras_psr.inference.painting import Painter
     from keras_psr.inference.upscaler import Upscaler, load
     from keras_psr.networks.super_resolution import build_network
     from keras_psr.tasks.super_resolution.evaluation import evaluate
@@ -18,11 +20,24 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-__all__ = ["KerasPSRError", "Upscaler", "build_network", "evaluate", "fit", "load", "read_rgb", "write_image"]
+__all__ = [
+    "KerasPSRError",
+    "Painter",
+    "Upscaler",
+    "build_network",
+    "choose_model",
+    "evaluate",
+    "fit",
+    "load",
+    "read_rgb",
+    "write_image",
+]
 
 _HOMES = {
+    "Painter": "keras_psr.inference.painting",
     "Upscaler": "keras_psr.inference.upscaler",
     "build_network": "keras_psr.networks.super_resolution",
+    "choose_model": "keras_psr.inference.choice",
     "evaluate": "keras_psr.tasks.super_resolution.evaluation",
     "fit": "keras_psr.training.fit",
     "load": "keras_psr.inference.upscaler",

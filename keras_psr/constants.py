@@ -21,3 +21,9 @@ STYLE_GRID = 4
 
 STYLE_NORMALIZATIONS = ("energy", "paper", "mean")
 """Ways to normalise the difference of two Gram matrices (`functional.gram_error`)."""
+
+PAINT_SIZE = 512
+"""Shorter side at which pictures are painted, in pixels: our own choice (docs/styles.md).
+
+At 288, to which fits reduce photographs, strokes are broad but faces are lost; from 768 on, strokes become a pattern.
+"""

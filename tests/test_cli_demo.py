@@ -59,7 +59,7 @@ def test_a_site_holds_the_page_and_the_shipped_models(runner, tmp_path):
     site = tmp_path / "site"
     assert (site / "litert" / "a.wasm").read_bytes() == b"\0asm"
     document = json.loads((site / "models.json").read_text())
-    assert document["default"] == "x4"
+    assert (document["default"], document["lossy"]) == ("x4", "x4-photo")
     shipped = {path.name for path in shipped_folder().glob("*/*.tflite")}
     listed = {file["url"].removeprefix("models/") for model in document["models"] for file in model["files"]}
     assert listed == shipped == {path.name for path in (site / "models").iterdir()}
@@ -95,6 +95,7 @@ def test_own_models_are_shown_instead(runner, tmp_path, own):
     assert result.exit_code == 0, result.stderr
     models = {model["name"]: model for model in json.loads((tmp_path / "site" / "models.json").read_text())["models"]}
     assert set(models) == {"x4", "starry-night"}
+    assert "lossy" not in json.loads((tmp_path / "site" / "models.json").read_text())
     assert [file["variant"] for file in models["x4"]["files"]] == ["int8", "float32"]
     assert models["starry-night"]["scale"] == 1
     assert "picture" not in models["starry-night"]  # which shows what the shipped one makes

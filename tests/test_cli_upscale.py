@@ -317,20 +317,62 @@ def test_two_runs_at_once_share_the_work(photo, export_tflite, tmp_path):
         shutil.copy(photo, tmp_path / "in" / f"{index:02}.png")
     model = str(export_tflite("float32"))
     command = [sys.executable, "-m", "keras_psr", "upscale", "in", "-o", "out", "-m", model, "--json", "-"]
-    processes = [start(command, tmp_path) for _ in range(2)]
-    reports = [json.loads(process.communicate()[0])["pictures"] for process in processes]
-    assert [process.returncode for process in processes] == [0, 0], reports
-    for rows in zip(*reports, strict=True):
+    processes = [start(command, tmp_path)]
+    wait_for_results(tmp_path, 1, processes)
+    processes[0].send_signal(signal.SIGSTOP)  # until the other has begun, however busy the machine is
+    processes.append(start(command, tmp_path))
+    wait_for_results(tmp_path, len(list(tmp_path.glob("out/*.png"))) + 1, processes)
+    processes[0].send_signal(signal.SIGCONT)
+    outputs = [process.communicate() for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], outputs
+    for rows in zip(*(json.loads(output)["pictures"] for output, _ in outputs), strict=True):
         assert sorted(row["status"] for row in rows) == ["skipped", "written"], rows
     assert sorted(os.listdir(tmp_path / "out")) == [f"{index:02}_x4.png" for index in range(30)]
     for path in (tmp_path / "out").iterdir():
         assert read_pixels(path).shape == (256, 384, 3)
 
 
+def wait_for_results(folder, count, processes):
+    while len(list(folder.glob("out/*.png"))) < count and all(process.poll() is None for process in processes):
+        time.sleep(0.005)
+
+
+STOPPING = """
+import signal, sys, threading
+from keras_psr.cli import batch_run
+from keras_psr.cli.main import main
+process_file, calls = batch_run.process_file, []
+def stop_before_the_fourth(*arguments):
+    calls.append(arguments)
+    if len(calls) == 4:
+        signal.pthread_kill(threading.get_ident(), signal.SIGSTOP)
+    process_file(*arguments)
+batch_run.process_file = stop_before_the_fourth
+main(sys.argv[1:])
+"""
+
+
+def test_a_run_is_seen_between_two_pictures(photo, export_tflite, tmp_path):
+    (tmp_path / "in").mkdir()
+    for index in range(6):
+        shutil.copy(photo, tmp_path / "in" / f"{index}.png")
+    options = ["upscale", "in", "-o", "out", "-m", str(export_tflite("float32")), "--jobs", "1", "--json", "-"]
+    first = start([sys.executable, "-c", STOPPING, *options], tmp_path)
+    os.waitpid(first.pid, os.WUNTRACED)
+    second = start([sys.executable, "-m", "keras_psr", *options], tmp_path)
+    outputs = [second.communicate()]
+    first.send_signal(signal.SIGCONT)
+    outputs.append(first.communicate())
+    assert (first.returncode, second.returncode) == (0, 0), outputs
+    rows, others = ([row["status"] for row in json.loads(output)["pictures"]] for output, _ in outputs)
+    assert rows == ["skipped"] * 3 + ["written"] * 3 and others == ["written"] * 3 + ["skipped"] * 3
+    assert sorted(os.listdir(tmp_path / "out")) == [f"{index}_x4.png" for index in range(6)]
+
+
 def test_what_another_run_writes_meanwhile_is_left_to_it(light, photo, tmp_path):
     from keras_psr.cli.claims import Claims
 
-    with Claims().claim(tmp_path / "photo_x4.png"):
+    with Claims() as claims, claims.claim(tmp_path / "photo_x4.png"):
         result = light("photo.png", "--overwrite", "--json", "-")
     assert result.exit_code == 0
     assert result.stderr == "1 left to another run, which is writing them or has just done so.\n"
@@ -343,12 +385,12 @@ def test_a_retry_that_begins_later_does_not_fail_on_what_is_written_meanwhile(li
 
     shutil.copy(photo, tmp_path / "other.png")
     assert light("photo.png").exit_code == 0
-    with Claims().claim(tmp_path / "other_x4.png"):
+    with Claims() as claims, claims.claim(tmp_path / "other_x4.png"):
         result = light("photo.png", "other.png")
     assert result.exit_code == 0
     assert result.stderr == "2 left to another run, which is writing them or has just done so.\n"
     (tmp_path / "other_x4.png").write_text("precious")
-    with Claims().claim(tmp_path / "third_x4.png"):
+    with Claims() as claims, claims.claim(tmp_path / "third_x4.png"):
         result = light("photo.png", "other.png")
     assert result.exit_code == 1 and "other.png: other_x4.png exists." in result.stderr, "it is not a result"
 

@@ -257,9 +257,18 @@ def orthogonal_steps(kernels: Tree) -> Tree:
     return steps
 
 
-def build_program(config: SuperResolutionConfig, stage: Stage, num_steps: int) -> Callable[[Tree, Tree], Any]:
-    """Returns the compiled program of some steps of a stage: from a state and packed pictures to a state and losses."""
-    loss, schedule = build_loss(stage.config), StagedCosineDecay(config.stages())
+def build_program(config: SuperResolutionConfig, stage: Stage) -> Callable[[Tree, Tree, jax.Array], tuple[Tree, Tree]]:
+    """Returns the compiled program of some steps of a stage.
+
+    Args:
+        config: The settings of the fit.
+        stage: The stage.
+
+    Returns:
+        A function of a state, packed pictures and the learning rate of each step, that returns the state after these
+        steps and the mean of each loss term.
+    """
+    loss = build_loss(stage.config)
     ema_momentum = min(config.ema_momentum, 1 - min(1.0, 10 / config.steps))
     num_shifts = loss.shift_period**2 if loss.encoder else 1
 
@@ -269,17 +278,15 @@ def build_program(config: SuperResolutionConfig, stage: Stage, num_steps: int) -
         terms = jax.lax.switch(step % num_shifts, shifted, output)
         return loss.total(terms), terms
 
-    def step_once(carry: tuple[Tree, Tree], _: None) -> tuple[tuple[Tree, Tree], Tree]:
-        state, arrays = carry
-        key = jax.random.fold_in(jax.random.key(config.seed), state["step"])
-        batch = draw_batch(arrays, key, stage.config.batch_size, stage.config.crop, config.scale)
-        (_, terms), gradients = jax.value_and_grad(error, has_aux=True)(state["weights"], *batch, state["step"])
-        state = take_step(state, gradients, schedule(state["step"]), ema_momentum)
-        return (state, arrays), terms
-
     @jax.jit
-    def run(state: Tree, arrays: Tree) -> tuple[Tree, Tree]:
-        (state, _), terms = jax.lax.scan(step_once, (state, arrays), None, length=num_steps)
+    def run(state: Tree, arrays: Tree, learning_rates: jax.Array) -> tuple[Tree, Tree]:
+        def step_once(state: Tree, learning_rate: jax.Array) -> tuple[Tree, Tree]:
+            key = jax.random.fold_in(jax.random.key(config.seed), state["step"])
+            batch = draw_batch(arrays, key, stage.config.batch_size, stage.config.crop, config.scale)
+            (_, terms), gradients = jax.value_and_grad(error, has_aux=True)(state["weights"], *batch, state["step"])
+            return take_step(state, gradients, learning_rate, ema_momentum), terms
+
+        state, terms = jax.lax.scan(step_once, state, learning_rates)
         return state, jax.tree.map(jnp.mean, terms)
 
     return run
@@ -354,17 +361,18 @@ def fit(config: SuperResolutionConfig, arrays: Tree, validation: Validation, run
     state = start_state(read_weights(network))
     check_forward(network, state["weights"], config.scale)
     (run / "config.json").write_text(json.dumps(describe_run(config), indent=2) + "\n", encoding="utf-8")
+    learning_rates = StagedCosineDecay(config.stages())(np.arange(config.steps))
     with (run / "log.jsonl").open("w", encoding="utf-8") as log:
         for stage in config.stages():
-            program = build_program(config, stage, STEPS_PER_CALL)
+            program = build_program(config, stage)
             for step in range(stage.first_step + STEPS_PER_CALL, stage.last_step + 1, STEPS_PER_CALL):
                 began = time.perf_counter()
-                state, terms = program(state, arrays)
+                state, terms = program(state, arrays, learning_rates[step - STEPS_PER_CALL : step])
                 numbers = {name: float(term) for name, term in terms.items()}
                 if not np.isfinite(list(numbers.values())).all():
                     raise RuntimeError(f"The loss is not a number after step {step}: {numbers}")
                 rate = STEPS_PER_CALL * stage.config.batch_size / (time.perf_counter() - began)
-                numbers |= {"step": step, "crops_per_second": rate, "learning_rate": stage.config.learning_rate}
+                numbers |= {"step": step, "crops_per_second": rate, "learning_rate": float(learning_rates[step - 1])}
                 if step % config.save_every == 0 or step == config.steps:
                     numbers |= validation(state["average"])
                 log.write(json.dumps(numbers) + "\n")

@@ -52,6 +52,8 @@ class Film:
         bits: Bits per channel.
         chroma: Pixels that share a chroma value: horizontally and vertically; (2, 2) is 4:2:0.
         has_alpha: Whether there is transparency.
+        codec: FFmpeg's name of the codec.
+        is_lossy: Whether the codec leaves artefacts; h264 is taken to do so, although it can be free of losses.
         left_out: Streams that are neither pictures nor copied, in words.
     """
 
@@ -70,6 +72,8 @@ class Film:
     bits: int
     chroma: tuple[int, int]
     has_alpha: bool
+    codec: str
+    is_lossy: bool
     left_out: tuple[str, ...]
 
 
@@ -187,6 +191,8 @@ def _describe(path: Path, container: av.container.InputContainer, stream: av.Vid
         depth_of(frame_format),
         chroma,
         has_opacity(frame_format),
+        context.codec.canonical_name,
+        context.codec.lossy,
         tuple(filter(None, (_name_left_out(other) for other in container.streams if other is not stream))),
     )
 

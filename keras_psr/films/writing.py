@@ -29,7 +29,7 @@ _REPACKED = {"h264": "h264_mp4toannexb", "hevc": "hevc_mp4toannexb"}
 """Maps codecs whose packets are stored otherwise than they are encoded to the filters that undo this."""
 
 REORDERED = 4
-"""More frames than any encoder decodes before one that is shown earlier; x264 and x265 have 2, as they are set up here."""
+"""More frames than any encoder stores before one that is shown earlier: as set up here, x264 and x265 store 2."""
 
 _STALE = ("bps", "duration", "encoder", "number_of_", "_statistics", SIGNED, "vendor_id", "alpha_mode")
 """Beginnings of the names of metadata, in lower case, that describe how a stream was encoded."""

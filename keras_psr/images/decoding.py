@@ -78,12 +78,12 @@ def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
     Example:
         height, width = image_size("photo.jpg")
     """
-    with _naming_errors(path), open(path, "rb") as file:
-        if _identify(file) == "TIFF":
+    with naming_errors(path), open(path, "rb") as file:
+        if identify(file) == "TIFF":
             entry = tiff.read_directory(file)
             size, orientation = (entry.height, entry.width), entry.orientation
         else:
-            with _open(file) as image:
+            with open_with_pillow(file) as image:
                 # Not image.getexif(): for a PNG without EXIF, that decodes all pixels to look after them.
                 size, orientation = image.size[::-1], _orientation(Image.Image.getexif(image), image.info.get("xmp"))
         return size if orientation < 5 else size[::-1]
@@ -101,10 +101,10 @@ def read_exif(path: str | os.PathLike[str]) -> Image.Exif:
     Raises:
         ImageFileError: The file is missing or not a picture, or its EXIF data is damaged.
     """
-    with _naming_errors(path), open(path, "rb") as file:
-        if _identify(file) == "TIFF":
+    with naming_errors(path), open(path, "rb") as file:
+        if identify(file) == "TIFF":
             return tiff.read_exif(file, tiff.read_directory(file))
-        with _open(file) as image:
+        with open_with_pillow(file) as image:
             return Image.Image.getexif(image)  # not image.getexif(), which decodes a PNG without EXIF
 
 
@@ -120,7 +120,7 @@ def read_comments(path: str | os.PathLike[str]) -> list[str]:
     Raises:
         ImageFileError: The file is missing or not a picture.
     """
-    with _naming_errors(path), open(path, "rb") as file, _open(file) as image:
+    with naming_errors(path), open(path, "rb") as file, open_with_pillow(file) as image:
         return _decode_comment(image.info.get("comment") or b"").splitlines()
 
 
@@ -144,7 +144,7 @@ def read_rgb(path: str | os.PathLike[str]) -> np.ndarray:
         >>> keras_psr.read_rgb("photo.jpg").shape
         (3000, 4000, 3)
     """
-    with _naming_errors(path), open(path, "rb") as file:
+    with naming_errors(path), open(path, "rb") as file:
         pixels, alpha, _ = _decode(file)
         if pixels.dtype == np.uint16:
             pixels, alpha = to_8_bits(pixels), None if alpha is None else to_8_bits(alpha)
@@ -171,7 +171,7 @@ def read_photo(path: Path) -> Photo:
     Example:
         photo = read_photo(Path("photo.tif"))
     """
-    with _naming_errors(path), open(path, "rb") as file:
+    with naming_errors(path), open(path, "rb") as file:
         pixels, alpha, found = _decode(file)
         exif, notes = metadata.keep_exif(found.exif, found.orientation) if found.exif is not None else (None, [])
         return Photo(
@@ -190,7 +190,7 @@ def read_photo(path: Path) -> Photo:
 
 
 @contextmanager
-def _naming_errors(path: str | os.PathLike[str]) -> Iterator[None]:
+def naming_errors(path: str | os.PathLike[str]) -> Iterator[None]:
     """Turns any exception raised while a file is read into an ImageFileError of one line that names the file.
 
     Raises:
@@ -219,7 +219,7 @@ def _naming_errors(path: str | os.PathLike[str]) -> Iterator[None]:
 # === Files ===
 
 
-def _identify(file: IO[bytes]) -> str:
+def identify(file: IO[bytes]) -> str:
     """Returns the format of a file, one of `READABLE`, from its first bytes.
 
     Raises:
@@ -266,7 +266,7 @@ def _register_plugin(kind: str) -> None:
 
 
 @contextmanager
-def _open(file: IO[bytes], *, low_bytes: bool = False) -> Iterator[ImageFile.ImageFile]:
+def open_with_pillow(file: IO[bytes], *, low_bytes: bool = False) -> Iterator[ImageFile.ImageFile]:
     """Opens a picture with Pillow, without decoding it yet.
 
     The texts and the colour profile of a PNG are read here, because Pillow rejects the file if they are large or
@@ -280,7 +280,7 @@ def _open(file: IO[bytes], *, low_bytes: bool = False) -> Iterator[ImageFile.Ima
         A Pillow image; for a PNG, its `info["surroundings"]` holds `png.Surroundings`.
     """
     file.seek(0)
-    kind = _identify(file)
+    kind = identify(file)
     _register_plugin(kind)
     surroundings = None
     if kind == "PNG":
@@ -333,7 +333,7 @@ Levels = tuple[np.ndarray, np.ndarray | None]
 
 def _decode(file: IO[bytes]) -> tuple[np.ndarray, np.ndarray | None, _Found]:
     """Returns a file's upright pixels in RGB or grey, its opacity, and its metadata with a profile that fits."""
-    (pixels, alpha), found = (_decode_tiff if _identify(file) == "TIFF" else _decode_other)(file)
+    (pixels, alpha), found = (_decode_tiff if identify(file) == "TIFF" else _decode_other)(file)
     pixels = _match_profile(pixels, found)
     return pixels, alpha, found
 
@@ -345,14 +345,14 @@ def _decode_tiff(file: IO[bytes]) -> tuple[Levels, _Found]:
         pixels, alpha, notes = tiff.read_levels(file, entry)
         found.notes += notes
         return (turn_upright(pixels, entry.orientation), _turn_alpha(alpha, entry.orientation)), found
-    with _open(file) as image:
+    with open_with_pillow(file) as image:
         image.seek(entry.frame)
         image.load()  # this turns it upright
         return _read_levels(image), found
 
 
 def _decode_other(file: IO[bytes]) -> tuple[Levels, _Found]:
-    with _open(file) as image:
+    with open_with_pillow(file) as image:
         frames = 1 if image.format in ("MPO", "HEIF") else getattr(image, "n_frames", 1)  # others are previews
         if frames > 1:
             image.seek(0)
@@ -400,7 +400,7 @@ def _read_levels(image: Image.Image) -> Levels:
 
 def _read_16_bits(file: IO[bytes], high_bytes: Image.Image, *, is_grey: bool) -> Levels:
     """Combines two pictures of bytes into 16-bit levels."""
-    with _open(file, low_bytes=True) as low_bytes:
+    with open_with_pillow(file, low_bytes=True) as low_bytes:
         if is_grey:
             parts = np.asarray(low_bytes).astype(np.uint16)
             return parts[..., 0] << 8 | parts[..., 1], parts[..., 2] << 8 | parts[..., 3]

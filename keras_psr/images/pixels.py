@@ -274,6 +274,28 @@ def keep_colors(image: np.ndarray, photograph: np.ndarray) -> np.ndarray:
     return kept
 
 
+def mix(image: np.ndarray, other: np.ndarray, strength: float) -> np.ndarray:
+    """Returns the weighted mean of two pictures.
+
+    Args:
+        image: uint8 or uint16, (height, width) or (height, width, channels).
+        other: A picture of the same shape and dtype.
+        strength: Share of `image`, in [0, 1]; the rest is `other`.
+
+    Returns:
+        A picture of the same shape and dtype, rounded half to even.
+
+    Example:
+        paler = mix(painted, photograph, 0.7)
+    """
+    mixed = np.empty_like(image)
+    for start in range(0, len(image), _STRIP):
+        rows = slice(start, start + _STRIP)
+        levels = np.float32(strength) * image[rows] + np.float32(1 - strength) * other[rows]
+        mixed[rows] = np.rint(levels).astype(image.dtype)
+    return mixed
+
+
 _STRIP = 256
 """Number of rows that are converted at once, so that no intermediate array is as large as a large picture."""
 

@@ -54,7 +54,8 @@ def upscale_photo(
     brightness.
 
     Args:
-        upscaler: The network (`upscaler.Upscaler`), or `style_transfer.optimization.PixelOptimizer`.
+        upscaler: The network (`upscaler.Upscaler`), a `painting.Painter`, or a
+            `style_transfer.optimization.PixelOptimizer`.
         photo: The photo.
         output_scale: Factor by which both sides grow, reached by antialiased bicubic resizing after the network; None
             for the network's own scale.
@@ -91,18 +92,22 @@ def upscale_photo(
         enlarged = keep_local_means(enlarged, given)
     height, width = photo.pixels.shape[:2]
     size = output_size(height, width, output_scale or upscaler.scale)
-    if enlarged.shape[:2] != size:
-        enlarged = _resize(enlarged, size)
+    enlarged = resize(enlarged, size)
     if alpha is not None:
-        alpha = _resize(alpha, size) if is_transparent else np.full(size, top, alpha.dtype)
+        alpha = resize(alpha, size) if is_transparent else np.full(size, top, alpha.dtype)
     if is_transparent and alpha is not None:
-        enlarged = _divide(enlarged, alpha, _resize(photo.pixels, size))
+        enlarged = _divide(enlarged, alpha, resize(photo.pixels, size))
     return replace(photo, pixels=enlarged, alpha=alpha)
 
 
-def _resize(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Resizes a picture bicubically, keeping its dtype."""
-    return round_to(resize_bicubic(image, *size), image.dtype)
+def resize(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Resizes a picture bicubically, keeping its dtype; returns `image` itself if it has that size.
+
+    Args:
+        image: uint8 or uint16, (height, width) or (height, width, 3).
+        size: Height and width of the result, in pixels.
+    """
+    return image if image.shape[:2] == size else round_to(resize_bicubic(image, *size), image.dtype)
 
 
 def _multiply(photo: Photo, takes_16_bits: bool) -> np.ndarray:

@@ -47,6 +47,27 @@ def model_names(*, task: str | None = None, variants: bool = True) -> list[str]:
     return names
 
 
+def default_model(scale: int, *, for_artefacts: bool = False) -> str:
+    """Returns the name of the shipped model that is taken for a scale when no model is named.
+
+    Args:
+        scale: The upscaling factor.
+        for_artefacts: Whether the pictures have artefacts of compression. Then this is the largest model of the scale
+            whose card says that it was fitted to such pictures, if there is one.
+    """
+    fitted = {
+        name: card["parameters"]
+        for name, card in shipped_models().items()
+        if for_artefacts and card.get("scale") == scale and removes_artefacts(card)
+    }
+    return max(fitted, key=lambda name: fitted[name], default=f"x{scale}")
+
+
+def removes_artefacts(card: dict[str, Any]) -> bool:
+    """Returns whether a model was fitted to pictures with artefacts of compression, according to its card."""
+    return card.get("fit", {}).get("config", {}).get("degradation") == "photo"
+
+
 def _variants(name: str) -> list[str]:
     return sorted(path.stem for path in (shipped_folder() / name).glob(f"{name}_*.tflite"))
 

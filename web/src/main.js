@@ -1,5 +1,6 @@
 /** The page: choosing a picture and a model, running it in a worker, showing and saving the result. */
 
+import { describeCompression, readCompression } from "./compression.js";
 import { canRecord, Live } from "./live.js";
 import { save, toJpeg } from "./saving.js";
 import { hasThreads } from "./threads.js";
@@ -10,7 +11,7 @@ const ids =
   "stage empty toolbar tasks task-field model precision accelerator size run " +
   "limits working progress cancel status error download photo camera " +
   "viewer live film canvas rate recording live-toolbar snap record turn stop " +
-  "sample saving jpeg share styles pictures painting strength strength-text colours";
+  "choice sample saving jpeg share styles pictures painting strength strength-text colours";
 const page = Object.fromEntries(ids.split(" ").map((id) => [id, document.getElementById(id)]));
 const form = document.getElementById("settings");
 
@@ -20,7 +21,8 @@ const PRECISIONS = { int8: "8 bit, small", float16: "16 bit", float32: "32 bit, 
 const PLACES = { gpu: "GPU", cpu: "CPU" };
 
 let models = [];
-let picture = null; // { file, url, width, height }
+let choices = null; // names of the models for clean and for lossy pictures, until the user chooses one
+let picture = null; // { file, url, width, height, compression }
 let worker = null; // runs one file on one accelerator, its `key`
 let questions = 0; // asked of workers so far: an answer has its question's number
 const live = new Live(page.canvas, page.film, showRate, () => stopLive("The camera was disconnected."));
@@ -34,6 +36,7 @@ async function loadModels() {
   if (!response?.ok) return showError("The list of models could not be loaded. Reload the page.");
   const site = await response.json();
   models = site.models;
+  if (site.lossy && site.lossy !== site.default) choices = { clean: site.default, lossy: site.lossy };
   const tasks = [ENLARGE, PAINT].filter((task) => models.some((model) => taskOf(model) === task));
   page.tasks.replaceChildren(...tasks.map(makeSegment));
   page["task-field"].hidden = tasks.length < 2;
@@ -118,18 +121,38 @@ async function choose(file) {
     if (!file.size) throw new Error(`${file.name} is empty. Choose another picture.`);
     const { width, height } = await readSize(url, file.name);
     if (2 * memoryFor(width, height, 1) > memoryLimit()) throw new Error(`${file.name} ${tooLarge(width, height)}`);
+    const compression = readCompression(new Uint8Array(await file.arrayBuffer()));
     forgetResult();
     if (picture) URL.revokeObjectURL(picture.url);
-    picture = { file, url, width, height };
+    picture = { file, url, width, height, compression };
     page.empty.hidden = true;
     page.toolbar.hidden = false;
     page.status.textContent = "";
     showBefore(url, width, height);
+    chooseModel();
     showSize();
   } catch (error) {
     URL.revokeObjectURL(url);
     showError(error.message);
   }
+}
+
+/** Chooses the model that suits the picture's file, as `keras-psr upscale` does, unless the user has chosen one. */
+function chooseModel() {
+  page.choice.textContent = "";
+  if (!choices || !picture || form.elements.task.value !== ENLARGE) return;
+  const kind = picture.compression.hasArtefacts ? "lossy" : "clean";
+  page.model.value = choices[kind];
+  listPrecisions();
+  const reason = describeCompression(picture.compression);
+  page.choice.textContent = `${describe(chosenModel())} for a ${kind} picture (${reason}).`;
+}
+
+/** Keeps the model that the user has chosen, for all further pictures. */
+function keepModel() {
+  if (form.elements.task.value === ENLARGE) choices = null;
+  page.choice.textContent = "";
+  listPrecisions();
 }
 
 /** Browsers tell the size, turned upright, before they decode the pixels. */
@@ -320,7 +343,8 @@ function failLive(error) {
 
 /** Of a model that has a fast sibling, a live camera takes that. */
 function preferFast() {
-  const fast = `${page.model.value}-fast`;
+  page.choice.textContent = "";
+  const fast = `${choices && form.elements.task.value === ENLARGE ? choices.clean : page.model.value}-fast`;
   if (!models.some(({ name }) => name === fast)) return;
   page.model.value = fast;
   listPrecisions();
@@ -401,8 +425,8 @@ document.addEventListener("drop", (event) => {
   page.stage.classList.remove("dragged-over");
   if (event.dataTransfer.files.length && page.working.hidden) choose(event.dataTransfer.files[0]);
 });
-page.tasks.addEventListener("change", () => (listModels(), listPrecisions()));
-page.model.addEventListener("change", listPrecisions);
+page.tasks.addEventListener("change", () => (listModels(), listPrecisions(), chooseModel()));
+page.model.addEventListener("change", keepModel);
 page.pictures.addEventListener("change", ({ target }) => {
   page.model.value = target.value;
   listPrecisions();

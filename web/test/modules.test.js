@@ -6,6 +6,7 @@ import { test } from "node:test";
 import { PNG } from "pngjs";
 
 import { enlargeChannel } from "../src/bicubic.js";
+import { describeCompression, readCompression } from "../src/compression.js";
 import { readMetadata } from "../src/metadata.js";
 import { PngWriter } from "../src/png.js";
 import { mirrored, spans } from "../src/tiling.js";
@@ -39,6 +40,42 @@ test("opacity is enlarged as by Python, but at the border", () => {
       }
     }
   }
+});
+
+test("how files were compressed is found as by Python", () => {
+  reference("compressions", `${folder}/compressions.json`);
+  const rows = JSON.parse(readFileSync(`${folder}/compressions.json`));
+  assert.ok(rows.length > 110);
+  for (const [index, { content, expected }] of rows.entries()) {
+    const file = new Uint8Array(Buffer.from(content, "base64"));
+    if (expected) {
+      const { kind, has_artefacts: hasArtefacts, quality } = expected;
+      assert.deepEqual(readCompression(file), { kind, hasArtefacts, quality }, `file ${index}`);
+    } else {
+      const found = attempt(() => readCompression(file)); // browsers do not show such files
+      assert.ok(found instanceof Error || typeof found.hasArtefacts === "boolean", `file ${index}`);
+    }
+  }
+  assert.deepEqual(readCompression(new Uint8Array()), { kind: "file", hasArtefacts: false, quality: null });
+});
+
+const attempt = (code) => {
+  try {
+    return code();
+  } catch (error) {
+    return error;
+  }
+};
+
+test("HEIC, which some browsers show, is lossy", () => {
+  const head = "\0\0\0\x18ftypheic\0\0\0\0mif1heic";
+  const file = Uint8Array.from(head, (letter) => letter.charCodeAt(0));
+  assert.deepEqual(readCompression(file), { kind: "HEIC", hasArtefacts: true, quality: null });
+});
+
+test("what was found is said in a few words", () => {
+  assert.equal(describeCompression({ kind: "JPEG", quality: 73 }), "JPEG of quality 73");
+  assert.equal(describeCompression({ kind: "lossless WebP", quality: null }), "lossless WebP");
 });
 
 for (const channels of [3, 4]) {

@@ -250,6 +250,36 @@ test("a photo that says how it was turned comes out upright", async () => {
   assert.ok(difference(image, expected.data, 4) <= 8, "decoders of JPEG differ by little");
 });
 
+test("the model suits the picture's file, until one is chosen", async () => {
+  const page = await open();
+  const seen = async () => [await page.inputValue("#model"), await page.textContent("#choice")];
+  assert.deepEqual(await seen(), ["x4", ""]);
+  await choose(page, "lossy.jpg");
+  await expectText(page, "#choice", /./);
+  assert.deepEqual(await seen(), ["x4-photo", "×4 photo for a lossy picture (JPEG of quality 60)."]);
+  await page.screenshot({ path: `${SCREENSHOTS}/lossy.png` });
+  assert.match(await run(page), /^520 × 320 in /);
+  assert.equal((await save(page)).name, "lossy_x4-photo.png");
+  await page.getByText("Paint", { exact: true }).click();
+  assert.equal((await seen())[1], "");
+  await page.getByText("Enlarge", { exact: true }).first().click();
+  assert.equal((await seen())[0], "x4-photo");
+  await choose(page, "odd.png");
+  await expectText(page, "#choice", /clean/);
+  assert.deepEqual(await seen(), ["x4", "×4 for a clean picture (PNG)."]);
+  await page.selectOption("#model", "x2");
+  await choose(page, "lossy.jpg");
+  await expectText(page, "#size", /^130 × 80 → 260 × 160/);
+  assert.deepEqual(await seen(), ["x2", ""], "what the user chose stays");
+});
+
+test("of models of one's own none is preferred", async () => {
+  const page = await open({ address: tiny.address });
+  await choose(page, "lossy.jpg");
+  await expectText(page, "#size", /^130 × 80 → /);
+  assert.deepEqual([await page.inputValue("#model"), await page.textContent("#choice")], ["x2-tiny", ""]);
+});
+
 test("a picture can be dropped", async () => {
   const page = await open({ address: tiny.address });
   const content = readFileSync(at("odd.png"), "base64");

@@ -1,15 +1,21 @@
 """What Python gives for the tests of the page. The first argument names a function below, the others are its own."""
 
+import base64
+import io
 import itertools
 import json
 import sys
 from dataclasses import asdict
 from pathlib import Path
+from tempfile import NamedTemporaryFile
+from typing import Any
 
 import numpy as np
 import skimage.data
-from PIL import Image
+from PIL import Image, features
 
+from keras_psr.errors import ImageFileError
+from keras_psr.images.compression import read_compression
 from keras_psr.images.decoding import read_photo
 from keras_psr.images.encoding import save_photo
 from keras_psr.images.pixels import resize_bicubic
@@ -32,6 +38,7 @@ def pictures(folder: str) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6  # turn right
     Image.fromarray(coffee[100:180, 200:330]).save(to / "turned.jpg", quality=95, exif=exif)
+    Image.fromarray(coffee[100:180, 200:330]).save(to / "lossy.jpg", quality=60)
     Image.fromarray(np.tile(coffee, (6, 4, 1))[:2050, :2051]).save(to / "large.png")
     whole = (to / "photo.png").read_bytes()
     (to / "cut off.png").write_bytes(whole[: len(whole) // 2])
@@ -108,6 +115,46 @@ def tiles(out: str) -> None:
     Path(out).write_text(json.dumps(document), encoding="utf-8")
 
 
+def compressions(out: str) -> None:
+    """Writes files of many kinds, and what `read_compression` finds in them."""
+    picture = Image.fromarray(skimage.data.coffee()[100:140, 200:260])
+    options: list[dict[str, Any]] = [{"format": name} for name in ("PNG", "GIF", "BMP", "TIFF", "WEBP")]
+    options += [{"format": "JPEG", "quality": quality} for quality in range(1, 101)]
+    options += [{"format": "JPEG", "progressive": True, "comment": 300 * "\xff"}]
+    options += [{"format": "JPEG", "qtables": [range(9, 73)]}]
+    options += [{"format": "WEBP", "lossless": True}, {"format": "WEBP", "icc_profile": b"odd"}]
+    frames = {"save_all": True, "append_images": [picture.transpose(Image.Transpose.ROTATE_180)]}
+    options += [{"format": "WEBP", "lossless": lossless, **frames} for lossless in (True, False)]
+    if features.check("avif"):
+        options.append({"format": "AVIF"})
+    contents = [save(picture, **kinds) for kinds in options] + [save(picture.convert("CMYK"), format="JPEG")]
+    grey = save(picture.convert("L"), format="JPEG", quality=73)
+    at = grey.index(b"\xff\xdb")  # its only table, of 64 steps
+    wide = b"\xff\xdb\0\x83\x10" + b"".join(b"\0" + grey[place : place + 1] for place in range(at + 5, at + 69))
+    contents += [grey[:at] + grey[at + 69 :], grey[:at] + wide + grey[at + 69 :]]
+    contents += [content[:length] for content in (grey, contents[4]) for length in (16, 40, 200)]
+    rows = [{"content": base64.b64encode(content).decode(), "expected": find(content)} for content in contents]
+    Path(out).write_text(json.dumps(rows), encoding="utf-8")
+
+
+def save(picture: Image.Image, **options: Any) -> bytes:
+    """Returns a picture as a file."""
+    file = io.BytesIO()
+    picture.save(file, **options)
+    return file.getvalue()
+
+
+def find(content: bytes) -> dict[str, Any] | None:
+    """Returns what `read_compression` finds; None if it is an error."""
+    with NamedTemporaryFile() as file:
+        file.write(content)
+        file.flush()
+        try:
+            return asdict(read_compression(file.name))
+        except ImageFileError:
+            return None
+
+
 if __name__ == "__main__":
-    functions = (painted, pictures, models, floats, upscaled, tiles)
+    functions = (compressions, painted, pictures, models, floats, upscaled, tiles)
     {function.__name__: function for function in functions}[sys.argv[1]](*sys.argv[2:])
