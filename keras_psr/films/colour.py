@@ -24,6 +24,9 @@ _NAMES = {1: "bt709", 4: "fcc", 5: "bt470", 6: "smpte170m", 7: "smpte240m", 9: "
 _FLAGS = "flags=bicubic+accurate_rnd+full_chroma_int+full_chroma_inp"
 """Without these, swscale is off by up to two levels."""
 
+CENTRED = ("mjpeg", "mpeg1video")
+"""Codecs whose chroma lies between pixels, and not above every second pixel."""
+
 _DEPTHS = (9, 10, 12, 14, 16)
 """Depths above 8 that FFmpeg has planar formats for."""
 
@@ -44,9 +47,14 @@ class Colour:
     primaries: int = UNSPECIFIED
     transfer: int = UNSPECIFIED
 
-    @property
-    def written(self) -> "Colour":
-        """The colours that a film made from this one has: the same, but BT.709 and limited range instead of RGB."""
+    def in_format(self, frame_format: str) -> "Colour":
+        """Returns the colours of a film made from this one, in a pixel format.
+
+        They are the same, as far as possible: what was RGB becomes BT.709 in limited range if the format has luma and
+        chroma, and everything becomes RGB if the format is RGB.
+        """
+        if av.VideoFormat(frame_format).is_rgb:
+            return replace(self, matrix=RGB, is_full=True)
         return replace(self, matrix=BT709, is_full=False) if self.matrix == RGB else self
 
 
@@ -90,14 +98,15 @@ def has_opacity(frame_format: av.VideoFormat) -> bool:
 class FrameReader:
     """Converts decoded frames to photos of one size: 8 bits for 8 bits, else 16."""
 
-    def __init__(self, height: int, width: int) -> None:
+    def __init__(self, height: int, width: int, codec: str) -> None:
         """Creates a converter.
 
         Args:
             height: Height of the photos; frames of another size, which some films have in between, are resized.
             width: Width of the photos.
+            codec: FFmpeg's name of the codec.
         """
-        self._height, self._width = height, width
+        self._height, self._width, self._is_centred = height, width, codec in CENTRED
         self._kind: tuple[int, int, str, int, int] | None = None
 
     def __call__(self, frame: av.VideoFrame) -> Photo:
@@ -136,6 +145,7 @@ class FrameReader:
         keeps_range = self._bits > 8 and not self._is_rgb
         received = "pc" if self._colour.is_full else "tv"
         options = [f"w={self._width}:h={self._height}", _FLAGS, f"in_range={received}"]
+        options += _place_chroma("in", frame.format, is_centred=self._is_centred)
         options += [f"out_range={received if keeps_range else 'pc'}"]
         if not self._is_rgb:
             name = _NAMES[self._colour.matrix]
@@ -183,12 +193,28 @@ class FrameWriter:
         return converted
 
     def _prepare(self, frame: av.VideoFrame) -> Graph:
-        written = "pc" if self._colour.is_full else "tv"
+        colour = self._colour
+        written = "pc" if colour.is_full else "tv"
         options = [_FLAGS, f"in_range={'pc' if frame.format.is_rgb else written}", f"out_range={written}"]
-        if not self._format.is_rgb:
-            name = _NAMES[self._colour.matrix]
+        options += _place_chroma("out", self._format)
+        if colour.matrix != RGB:
+            name = _NAMES[colour.matrix]
             options += [f"out_color_matrix={name}", *([] if frame.format.is_rgb else [f"in_color_matrix={name}"])]
-        return build_graph(frame, ("scale", ":".join(options)), ("format", self._format.name))
+        tags = f"range={written}:colorspace={colour.matrix}"
+        tags += f":color_primaries={colour.primaries}:color_trc={colour.transfer}"
+        return build_graph(frame, ("scale", ":".join(options)), ("format", self._format.name), ("setparams", tags))
+
+
+def _place_chroma(side: str, frame_format: av.VideoFormat, *, is_centred: bool = False) -> list[str]:
+    """Returns options of the scale filter that say where the chroma of a subsampled format lies.
+
+    Without them it assumes the middle between pixels for input, but not for output.
+    """
+    if frame_format.is_rgb or len(frame_format.components) < 3:
+        return []
+    horizontal, vertical = frame_format.chroma_width(4) < 4, frame_format.chroma_height(4) < 4
+    across = [f"{side}_h_chr_pos={128 if is_centred else 0}"] if horizontal else []
+    return across + ([f"{side}_v_chr_pos=128"] if vertical else [])
 
 
 def build_graph(frame: av.VideoFrame, *steps: tuple[str, str]) -> Graph:

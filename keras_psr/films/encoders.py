@@ -93,6 +93,12 @@ def choose_encoding(film: Film, ending: str, codec: str | None = None, crf: int 
             )
         options["crf"] = str(crf)
     notes = []
+    if film.light.options and encoder.name == "libx265" and depth_of(chosen) > 8:
+        options["x265-params"] += f":hdr10=1{film.light.options}"
+    elif film.light.options:
+        notes.append(f"HDR's brightness data left out for {name}")
+    if film.light.is_dynamic:
+        notes.append("dynamic HDR data left out")
     if depth_of(chosen) < film.bits:
         notes.append(f"{film.bits} bits rounded to {depth_of(chosen)} for {name}")
     if film.has_alpha and not has_opacity(chosen):

@@ -13,6 +13,7 @@ from av.filter import Graph
 
 from keras_psr.errors import ImageFileError
 from keras_psr.films.colour import Colour, FrameReader, build_graph, depth_of, find_colour, has_opacity
+from keras_psr.films.hdr import Light, find_light
 from keras_psr.images.photo import Photo
 
 if TYPE_CHECKING:
@@ -54,6 +55,7 @@ class Film:
         has_alpha: Whether there is transparency.
         codec: FFmpeg's name of the codec.
         is_lossy: Whether the codec leaves artefacts; h264 is taken to do so, although it can be free of losses.
+        light: Brightness data of HDR.
         left_out: Streams that are neither pictures nor copied, in words.
     """
 
@@ -74,6 +76,7 @@ class Film:
     has_alpha: bool
     codec: str
     is_lossy: bool
+    light: Light
     left_out: tuple[str, ...]
 
 
@@ -193,6 +196,7 @@ def _describe(path: Path, container: av.container.InputContainer, stream: av.Vid
         has_opacity(frame_format),
         context.codec.canonical_name,
         context.codec.lossy,
+        find_light(frame),
         tuple(filter(None, (_name_left_out(other) for other in container.streams if other is not stream))),
     )
 
@@ -231,6 +235,7 @@ class Damage:
     packets: int = 0
     frames: int = 0
     stamps: int = 0
+    untimed: int = 0
     error: str = ""
     is_interlaced: bool = False
 
@@ -239,7 +244,12 @@ class Damage:
         return [
             *([f"{_count(self.packets, 'damaged place')} left out"] if self.packets else []),
             *([f"{_count(self.frames, 'frame')} shown with damage"] if self.frames else []),
-            *([f"{_count(self.stamps, 'time stamp')} missing or wrong, and replaced"] if self.stamps else []),
+            *([f"{_count(self.stamps, 'time stamp')} not in order, and corrected"] if self.stamps else []),
+            *(
+                [f"{_count(self.untimed, 'frame')} without time stamps shown at the average rate"]
+                if self.untimed
+                else []
+            ),
             *(["interlaced frames made whole"] if self.is_interlaced else []),
             *([self.error] if self.error else []),
         ]
@@ -247,27 +257,35 @@ class Damage:
 
 def _decode(container: av.container.InputContainer, stream: av.VideoStream, damage: Damage) -> Iterator[av.VideoFrame]:
     """Yields the frames of a stream. What is damaged is counted and left out."""
-    clocks = _Clocks(container, stream)
+    clocks, decoder = _Clocks(container, stream), _find_decoder(stream)
     packets = container.demux(stream)
     while True:
         try:
             packet = next(packets)
             clocks.correct(packet)
-            yield from stream.decode(packet)
+            yield from decoder.decode(packet)
         except (StopIteration, EOFError):
             return
         except av.error.InvalidDataError:
             damage.packets += 1
         except (av.FFmpegError, OSError) as error:
             damage.error = f"reading ended with an error ({getattr(error, 'strerror', None) or error})"
-            yield from _empty(stream)
+            yield from _empty(decoder)
             return
 
 
-def _empty(stream: av.VideoStream) -> Iterator[av.VideoFrame]:
+def _find_decoder(stream: av.VideoStream) -> Any:
+    """Returns the decoder of a stream: libvpx for transparent VP8 and VP9, because FFmpeg's own leave opacity out."""
+    name = {"vp8": "libvpx", "vp9": "libvpx-vp9"}.get(stream.codec_context.codec.canonical_name)
+    if name and {key.lower(): text for key, text in stream.metadata.items()}.get("alpha_mode") == "1":
+        return av.CodecContext.create(name, "r")
+    return stream.codec_context
+
+
+def _empty(decoder: Any) -> Iterator[av.VideoFrame]:
     """Yields the frames that a decoder still holds."""
     with suppress(av.FFmpegError, EOFError):
-        yield from stream.decode(None)
+        yield from decoder.decode(None)
 
 
 def _deinterlace(frames: Iterable[av.VideoFrame], damage: Damage) -> Iterator[av.VideoFrame]:
@@ -356,7 +374,8 @@ class FilmReader:
         """
         film = self.film
         with self._opened_near() as (container, stream):
-            convert = FrameReader(*((film.width, film.height) if film.turn[0] else (film.height, film.width)))
+            height, width = (film.width, film.height) if film.turn[0] else (film.height, film.width)
+            convert = FrameReader(height, width, film.codec)
             for frame in _deinterlace(_decode(container, stream, self.damage), self.damage):
                 time = self._find_time(frame)
                 seconds = time * film.time_base
@@ -411,7 +430,8 @@ class FilmReader:
             time = 0 if last is None else last + max(1, round(1 / (self.film.rate * unit)))
         else:
             time = round((frame.pts * (frame.time_base or unit) - self.film.origin - self.start) / unit)
-        self.damage.stamps += frame.pts is None or last is not None and time <= last
+        self.damage.untimed += frame.pts is None
+        self.damage.stamps += frame.pts is not None and last is not None and time <= last
         self._last = time if last is None else max(time, last + 1)
         return self._last
 

@@ -79,14 +79,16 @@ class FilmWriter:
             ImageFileError: The film can no longer be opened.
             OSError: The file cannot be written.
         """
+        kind = find_container(target)
         self.notes = [*encoding.notes, *_describe_left_out(film), *_describe_padding(size, encoding)]
+        self.notes += _describe_aspect(film, kind, encoding)
         self.end, self.count, self.refused = Fraction(0), 0, 0
         self._film, self._blend = film, film.has_alpha and "transparency" in " ".join(encoding.notes)
-        kind = find_container(target)
         options = {"movflags": _MOVFLAGS} if kind in ("mp4", "mov") else {}
         height, width = (-(-side // unit) * unit for side, unit in zip(size, encoding.alignment, strict=True))
         self.size = height, width
-        self._convert = FrameWriter(film.colour.written, encoding.frame_format, height, width)
+        self._colour = film.colour.in_format(encoding.frame_format)
+        self._convert = FrameWriter(self._colour, encoding.frame_format, height, width)
         self._durations: dict[int, int] = {}
         self._others = iter(others)
         self._next = next(self._others, None)
@@ -125,7 +127,7 @@ class FilmWriter:
         return streams
 
     def _add_video(self, stream: Any, encoding: Encoding, size: tuple[int, int], signature: str) -> Any:
-        film, colour = self._film, self._film.colour.written
+        film, colour = self._film, self._colour
         try:
             video: Any = self._output.add_stream(encoding.encoder, rate=film.rate, options=dict(encoding.options))
         except ValueError as error:
@@ -326,6 +328,13 @@ def _describe_padding(size: tuple[int, int], encoding: Encoding) -> list[str]:
         return []
     padded = f"{size[1] + rest[1]}x{size[0] + rest[0]}"
     return [f"{size[1]}x{size[0]} extended to {padded}, because {encoding.frame_format} needs even sides"]
+
+
+def _describe_aspect(film: Film, kind: str, encoding: Encoding) -> list[str]:
+    """Returns a note if pixels are not square, and neither the container nor the codec can say so."""
+    if film.pixel_aspect == 1 or kind in ("mp4", "mov") or encoding.encoder in ("libx264", "libx265"):
+        return []
+    return [f"pixels of {film.pixel_aspect.numerator}:{film.pixel_aspect.denominator} shown as squares"]
 
 
 def _cut_chapters(chapters: list[Any], begin: Fraction, duration: Fraction | None) -> list[Any]:

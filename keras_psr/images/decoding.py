@@ -240,6 +240,8 @@ def identify(file: IO[bytes]) -> str:
         for kind, members in _BRANDS.items():
             if brands & set(members):
                 return kind
+        if brands & {b"M4A ", b"M4B "}:
+            raise UnusableKindError("sound without pictures")
         raise UnusableKindError("a film; give it as a file that has a film's ending, such as .mp4")
     for beginning, message in _OTHERS:
         if head.startswith(beginning):
