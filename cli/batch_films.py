@@ -159,6 +159,8 @@ def plan_film(job: "Job", work: "Work", batch: Batch) -> tuple[int, int]:
     from keras_psr.films.reading import read_film
     from keras_psr.films.writing import FilmWriter
 
+    if batch.to_stdout:
+        raise ConfigError("a film cannot go to stdout. Give -o FILE.")
     film = read_film(job.file)
     size = output_size(film.height, film.width, work.size.factor(film.height, film.width))
     encoding = choose_encoding(film, job.ending, batch.codec, batch.crf)

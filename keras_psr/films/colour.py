@@ -24,6 +24,9 @@ _NAMES = {1: "bt709", 4: "fcc", 5: "bt470", 6: "smpte170m", 7: "smpte240m", 9: "
 _FLAGS = "flags=bicubic+accurate_rnd+full_chroma_int+full_chroma_inp"
 """Without these, swscale is off by up to two levels."""
 
+KEEPING_RANGE = ("ffv1", "libsvtav1", "libvpx-vp9", "libx264", "libx265")
+"""Encoders whose films tell whether they have full range. Players take others for limited."""
+
 CENTRED = ("mjpeg", "mpeg1video")
 """Codecs whose chroma lies between pixels, and not above every second pixel."""
 
@@ -47,15 +50,20 @@ class Colour:
     primaries: int = UNSPECIFIED
     transfer: int = UNSPECIFIED
 
-    def in_format(self, frame_format: str) -> "Colour":
-        """Returns the colours of a film made from this one, in a pixel format.
+    def written_by(self, encoder: str, frame_format: str) -> "Colour":
+        """Returns the colours of a film made from this one.
 
         They are the same, as far as possible: what was RGB becomes BT.709 in limited range if the format has luma and
-        chroma, and everything becomes RGB if the format is RGB.
+        chroma, everything becomes RGB if the format is RGB, and encoders that cannot tell their range have only one.
+
+        Args:
+            encoder: FFmpeg's name of the encoder.
+            frame_format: FFmpeg's name of the pixel format.
         """
         if av.VideoFormat(frame_format).is_rgb:
             return replace(self, matrix=RGB, is_full=True)
-        return replace(self, matrix=BT709, is_full=False) if self.matrix == RGB else self
+        colour = replace(self, matrix=BT709, is_full=False) if self.matrix == RGB else self
+        return colour if encoder in KEEPING_RANGE else replace(colour, is_full=False)
 
 
 def find_colour(frame: av.VideoFrame, primaries: int = UNSPECIFIED, transfer: int = UNSPECIFIED) -> Colour:

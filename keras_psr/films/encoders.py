@@ -27,7 +27,6 @@ SETTINGS: dict[str, dict[str, str]] = {
     "libvpx-vp9": {"crf": "24", "b": "0", "deadline": "good", "cpu-used": "4", "row-mt": "1"},
     "mpeg4": _BY_QUALITY,
     "mpeg2video": _BY_QUALITY,
-    "mjpeg": _BY_QUALITY,
 }
 """Options of encoders. Their own defaults are for small files, and would blur what a network has drawn."""
 

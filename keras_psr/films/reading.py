@@ -321,7 +321,7 @@ class _Clocks:
         """Creates clocks that have not jumped yet; subtitles, which have gaps, follow the clock of the pictures."""
         self._jumps, self._pictures = has_jumps(container), pictures.index
         self._shifts: dict[int, Fraction] = {}
-        self._expected: dict[int, Fraction] = {}
+        self._seen: dict[int, tuple[Fraction, Fraction]] = {}
 
     def correct(self, packet: Packet) -> None:
         """Shifts a packet's time stamps by the jumps of its clock so far."""
@@ -336,11 +336,13 @@ class _Clocks:
 
     def _notice_jump(self, index: int, time: Fraction, duration: Fraction) -> None:
         shifted = time + self._shifts.get(index, Fraction(0))
-        expected = self._expected.get(index, shifted)
-        if not -1 <= shifted - expected <= JUMP:
-            self._shifts[index] = expected - time
-            shifted = expected
-        self._expected[index] = shifted + duration
+        last, step = self._seen.get(index, (shifted, Fraction(0)))
+        if last <= shifted <= last + step + JUMP:
+            step = duration or shifted - last
+        else:
+            self._shifts[index] = last + step - time
+            shifted = last + step
+        self._seen[index] = shifted, step
 
 
 @dataclass

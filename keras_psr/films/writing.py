@@ -87,7 +87,7 @@ class FilmWriter:
         options = {"movflags": _MOVFLAGS} if kind in ("mp4", "mov") else {}
         height, width = (-(-side // unit) * unit for side, unit in zip(size, encoding.alignment, strict=True))
         self.size = height, width
-        self._colour = film.colour.in_format(encoding.frame_format)
+        self._colour = film.colour.written_by(encoding.encoder, encoding.frame_format)
         self._convert = FrameWriter(self._colour, encoding.frame_format, height, width)
         self._durations: dict[int, int] = {}
         self._others = iter(others)
@@ -96,13 +96,14 @@ class FilmWriter:
         place: Any = BytesIO() if in_memory else str(target)
         self._output = av.open(place, "w", format=kind, container_options=options)
         try:
-            with opened(film.path) as source, _reasons(encoding, (height, width)):
+            with opened(film.path) as source:
                 self._streams = self._add_streams(source, target, encoding, (height, width), signature)
                 self._output.metadata.update(
                     {name: text for name, text in source.metadata.items() if name.lower() not in _OF_CONTAINER}
                 )
                 self._output.set_chapters(_cut_chapters(source.chapters(), film.origin + start, duration))
-                self._output.start_encoding()
+                with _reasons(f"{target.suffix} cannot hold {encoding.encoder}", "Give another ending or --codec."):
+                    self._output.start_encoding()
         except BaseException:
             self._output.close()
             raise
@@ -119,20 +120,20 @@ class FilmWriter:
         streams = dict[int, Any]()
         for stream in source.streams:
             if stream.index == self._film.index:
-                streams[stream.index] = self._pictures = self._add_video(stream, encoding, size, signature)
+                streams[stream.index] = self._pictures = self._add_video(stream, target, encoding, size, signature)
             elif is_copied(stream):
                 copied = self._add_copy(stream, target)
                 if copied is not None:
                     streams[stream.index] = copied
         return streams
 
-    def _add_video(self, stream: Any, encoding: Encoding, size: tuple[int, int], signature: str) -> Any:
+    def _add_video(self, stream: Any, target: Path, encoding: Encoding, size: tuple[int, int], signature: str) -> Any:
         film, colour = self._film, self._colour
         try:
             video: Any = self._output.add_stream(encoding.encoder, rate=film.rate, options=dict(encoding.options))
         except ValueError as error:
             raise ConfigError(
-                f"{self._output.format.name} cannot hold {encoding.encoder}. Give another ending or --codec."
+                f"{target.suffix} cannot hold {encoding.encoder}. Give another ending or --codec."
             ) from error
         video.height, video.width, video.pix_fmt = *size, encoding.frame_format
         video.time_base = film.time_base
@@ -142,6 +143,9 @@ class FilmWriter:
         context.color_primaries, context.color_trc = colour.primaries, colour.transfer
         if encoding.encoder == "libx265" and self._output.format.name in ("mp4", "mov"):
             context.codec_tag = "hvc1"  # the tag that QuickTime and Safari ask for
+        what = f"{encoding.encoder} refuses frames of {size[1]}x{size[0]}"
+        with _reasons(what, "Give another size or --codec."):
+            context.open()
         video.metadata.update(
             {name: text for name, text in stream.metadata.items() if not name.lower().startswith(_STALE)}
         )
@@ -297,8 +301,8 @@ def _fits(stream: Any, kind: str) -> bool:
 
 
 @contextmanager
-def _reasons(encoding: Encoding, size: tuple[int, int]) -> Iterator[None]:
-    """Turns what FFmpeg raises while an encoder is opened into one line with its reason.
+def _reasons(what: str, remedy: str) -> Iterator[None]:
+    """Turns an error of FFmpeg into one line: what is the matter, why, and the remedy.
 
     Raises:
         ConfigError: FFmpeg raised an error.
@@ -310,10 +314,7 @@ def _reasons(encoding: Encoding, size: tuple[int, int]) -> Iterator[None]:
             yield
     except av.FFmpegError as error:
         said = [" ".join(line[2].split()) for line in lines if line[2].strip()]
-        reason = said[-1] if said else error.strerror
-        raise ConfigError(
-            f"{encoding.encoder} refuses frames of {size[1]}x{size[0]} ({reason}). Give another size or --codec."
-        ) from error
+        raise ConfigError(f"{what} ({(said[-1] if said else error.strerror).rstrip('.')}). {remedy}") from error
     finally:
         av.logging.set_level(level)
 

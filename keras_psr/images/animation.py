@@ -70,7 +70,7 @@ def _has_animation_control(file: IO[bytes]) -> bool:
     while len(chunk := file.read(12)) == 12:
         length, name = struct.unpack(">I4s", chunk[:8])
         if name == b"acTL":
-            return int.from_bytes(chunk[8:]) > 1
+            return int.from_bytes(chunk[8:], "big") > 1
         if name in (b"IDAT", b"IEND"):
             return False
         file.seek(length, 1)  # 4 bytes of the content have been read, and 4 of a checksum follow it
