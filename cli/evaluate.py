@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@model_option
+@model_option("the shipped model for the scale")
 @scale_option
 @device_option
 @click.option(
@@ -30,6 +30,12 @@ if TYPE_CHECKING:
     multiple=True,
     required=True,
     help="Pictures at full resolution: a folder, a quoted glob, tfds:NAME[:SPLIT] or sample:val. Repeatable.",
+)
+@click.option(
+    "--degradation",
+    metavar="NAME",
+    help="How pictures are reduced: bicubic, photo (as fit does), jpeg:75, noise:10 or blur:0.5, with any number.  "
+    "[default: bicubic]",
 )
 @click.option(
     "--style",
@@ -53,6 +59,7 @@ def evaluate(
     scale: int | None,
     device: str,
     data: tuple[str, ...],
+    degradation: str | None,
     style: str | None,
     iterations: int | None,
     json_file: IO[str] | None,
@@ -62,16 +69,19 @@ def evaluate(
     Each picture is reduced by the scale, enlarged again, and compared with itself. PSNR (dB) and SSIM are of luma, with
     a border of the scale left out; more is better. Features is the distance in VGG16's relu2_2 over that of bicubic;
     LPIPS is of VGG16 without learned weights; less is better. A lattice ratio far above 1 means a visible grid.
+    --degradation reduces pictures as phones and web sites do; blocks above 1.5 mean that those of JPEG are visible.
 
-    Of a style network the loss that it was fitted to is measured, but for the phase loss, in squares of 256 pixels,
-    beside the photograph's own and that of optimising the pixels from noise; the lattice ratio tells of a grid of four
-    pixels.
+    Of a style network the loss that it was fitted to is measured, without the phase and the chroma loss, in squares of
+    256 pixels, beside the photograph's own and that of optimising the pixels from noise. Chroma noise is the power of
+    Cb and Cr above a quarter cycle per pixel, and should not exceed the painting's. The lattice ratio tells of a grid
+    of four pixels.
 
     \b
     Examples:
       keras-psr evaluate --data Set14/
       keras-psr evaluate --model runs/x4 --data Set5/ --data Set14/ --json scores.json
       keras-psr evaluate --scale 2 --data Set14/ --json -
+      keras-psr evaluate --model x4-photo --data Set14/ --degradation jpeg:75
       keras-psr evaluate --model runs/starry-night --data photos/ --iterations 100
     """  # noqa: D301 - \b is click's sign for a paragraph that it must not wrap
     require_everything("keras-psr evaluate")
@@ -82,7 +92,13 @@ def evaluate(
         from keras_psr.tasks.registry import TASKS
 
         result = TASKS[network.task].evaluate(
-            network, data, settings=fit_settings(name), style=style, iterations=iterations, on_picture=on_picture
+            network,
+            data,
+            settings=fit_settings(name),
+            degradation=degradation,
+            style=style,
+            iterations=iterations,
+            on_picture=on_picture,
         )
     Console(stderr=True).print(build_table(name, result))
     if result.get("iterations_to_match"):
@@ -106,12 +122,14 @@ def build_table(model: str, result: dict[str, Any]) -> Table:
     """The summary, a row for each method."""
     report = REPORTS[result["task"]]
     title = f"{report.evaluation_title.format(**result)}, number of pictures: {len(result['pictures'])}"
-    table = Table(title=title, title_justify="left")
+    table = Table(title=title, title_justify="left", collapse_padding=True)
     table.add_column("")
-    for measure in report.evaluation.values():
+    present = {metric for scores in result["summary"].values() for metric in scores}
+    columns = {metric: measure for metric, measure in report.evaluation.items() if metric in present}
+    for measure in columns.values():
         table.add_column(measure.heading, justify="right")
     for method, scores in result["summary"].items():
-        cells = (measure.show(scores.get(metric)) for metric, measure in report.evaluation.items())
+        cells = (measure.show(scores.get(metric)) for metric, measure in columns.items())
         table.add_row(model if method == "model" else method, *cells)
     return table
 

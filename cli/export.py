@@ -1,9 +1,9 @@
 """`keras-psr export`: a fitted network as verified `.tflite` files, and as a SavedModel."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from rich.console import Console
@@ -11,11 +11,14 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from keras_psr.cli.model_options import DEFAULT_SCALE, complete_models
-from keras_psr.cli.signals import run_interruptibly
-from keras_psr.cli.terminal import say
+from keras_psr.cli.signals import run_interruptibly, wait_if_interrupted
+from keras_psr.cli.terminal import say, shown
 from keras_psr.errors import KerasPSRError
 from keras_psr.installation import require_everything
 from keras_psr.tasks.report import REPORTS
+
+if TYPE_CHECKING:
+    from keras_psr.export.verification import OnStep
 
 QUANTIZE = {
     "none": "float32",
@@ -100,6 +103,42 @@ def export(
     if not (tflite or saved_model):
         raise click.UsageError("Say what to write: --tflite, --saved-model or both.")
     require_everything("keras-psr export")
+    variants = choose_variants(quantize) if tflite else []
+    settings |= {"dynamic_shape": dynamic_shape, "check_gpu": check == "gpu"}
+    num_checks = len(variants) if check else 0
+    with show_steps(saved_model + len(variants) + 2 * tflite + num_checks) as on_step:
+        report = run_interruptibly(lambda: write_files(model, out, saved_model, variants, on_step, settings))
+    if not report:
+        return
+    Console(stderr=True).print(build_table(report))
+    for line in describe_delegates(report):
+        say(line)
+    rejection = REPORTS[report["task"]].describe_rejection(report)
+    if rejection:
+        raise KerasPSRError(rejection)
+
+
+def write_files(
+    model: str | None,
+    out: Path,
+    saved_model: bool,
+    variants: Sequence[str],
+    on_step: "OnStep",
+    settings: dict[str, Any],
+) -> dict[str, Any] | None:
+    """Loads a network and writes what was asked for.
+
+    Args:
+        model: A run folder, a `.keras` file or a shipped model's name; None for the shipped x4.
+        out: Folder to write to.
+        saved_model: Whether to write a SavedModel.
+        variants: Variants of `.tflite` to write, if any.
+        on_step: Called as steps advance.
+        settings: Further arguments of `export_tflite`.
+
+    Returns:
+        The report of `export_tflite`; None without variants.
+    """
     from keras_psr.export.saved_model import SAVED_MODEL_FILE, save_saved_model
     from keras_psr.export.tflite import export_tflite, refuse_existing
     from keras_psr.inference.registry import (
@@ -114,60 +153,50 @@ def export(
 
     path = find_model(model or default_model(DEFAULT_SCALE))
     network = load_network(path)
-    name = path.stem if path.stem != "model" else path.parent.resolve().name
     if saved_model:
         refuse_existing([out / SAVED_MODEL_FILE], overwrite=settings["overwrite"])
-        run_interruptibly(lambda: save_saved_model(network, out))
+        on_step("writing the SavedModel", 0, 1)
+        save_saved_model(network, out)
         say(f"{path} -> {out / SAVED_MODEL_FILE}")
-    if not tflite:
-        return
+    if not variants:
+        return None
     shipped = path.is_relative_to(shipped_folder())
-    variants = choose_variants(quantize)
-    with show_steps(len(variants) + 1) as on_step:
-        report = run_interruptibly(
-            lambda: export_tflite(
-                network,
-                variants,
-                out,
-                name=name,
-                model_sha256=file_sha256(path),
-                task=named_task(path),
-                licence=shipped_models()[path.parent.name].get("licence") if shipped else None,
-                dynamic_shape=dynamic_shape,
-                check_gpu=check == "gpu",
-                on_step=on_step,
-                **settings,
-            )
-        )
-    Console(stderr=True).print(build_table(report))
-    for line in describe_delegates(report):
-        say(line)
-    rejection = REPORTS[report["task"]].describe_rejection(report)
-    if rejection:
-        raise KerasPSRError(rejection)
+    return export_tflite(
+        network,
+        variants,
+        out,
+        name=path.stem if path.stem != "model" else path.parent.resolve().name,
+        model_sha256=file_sha256(path),
+        task=named_task(path),
+        licence=shipped_models()[path.parent.name].get("licence") if shipped else None,
+        on_step=on_step,
+        **settings,
+    )
 
 
 @contextmanager
-def show_steps(number: int) -> Iterator[Callable[[str], None]]:
-    """Gives what to call before each step: a terminal shows a bar with the time, a log gets lines.
+def show_steps(number: int) -> Iterator["OnStep"]:
+    """Yields a function to call as steps advance. A terminal shows a bar with the elapsed time, a log gets lines.
 
     Args:
-        number: Of steps: conversions and one verification, which tells each of its pictures.
+        number: The number of steps.
     """
     console = Console(stderr=True)
     columns = [MofNCompleteColumn(), BarColumn(), TextColumn("{task.description}"), TimeElapsedColumn()]
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("starting", total=number)
-        begun = 0
+    bar = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+    task = bar.add_task("loading", total=number)
+    begun: list[str] = []
 
-        def begin(step: str) -> None:
-            nonlocal begun
-            begun = min(begun + 1, number)
-            bar.update(task, description=step, completed=begun - 1)
+    def advance(step: str, done: int, total: int) -> None:
+        wait_if_interrupted()
+        if step not in begun:
+            begun.append(step)
             if not console.is_terminal:
-                say(f"{begun} of {number}: {step}")
+                say(f"{len(begun)} of {number}: {step}")
+        bar.update(task, description=step, completed=len(begun) - 1 + done / total)
 
-        yield begin
+    with shown(bar) if console.is_terminal else nullcontext():
+        yield advance
 
 
 def choose_variants(quantize: tuple[str, ...]) -> list[str]:

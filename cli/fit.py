@@ -1,23 +1,27 @@
 """`keras-psr fit`: options made from `FitConfig`, what happens on the way, and where to go on."""
 
-import time
 from collections.abc import Callable
-from datetime import datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from keras_psr.cli.fit_progress import FitDisplay
+from keras_psr.cli.model_options import complete_files, complete_models
 from keras_psr.cli.terminal import say
 from keras_psr.installation import require_everything
 from keras_psr.tasks.config import FitConfig, list_settings, read_config_file
 from keras_psr.tasks.report import REPORTS
+from keras_psr.training.display import FitDisplay
 
 if TYPE_CHECKING:
-    import keras
-
     from keras_psr.training.run_folder import SavedRun
+
+COMPLETIONS = {
+    "init": complete_models(variants=False),
+    **dict.fromkeys(("data", "val", "style", "vgg_weights"), complete_files),
+}
+"""What the shell completes after an option, by setting."""
 
 SHORT_FLAGS = {"num_residual_blocks": "--residual-blocks", "total_variation_weight": "--tv-weight"}
 
@@ -35,6 +39,7 @@ def setting_options(command: Callable[..., None]) -> Callable[..., None]:
             multiple=repeatable,
             default=None,
             help=f"{text}  [default: {setting.describe_default()}]",
+            shell_complete=COMPLETIONS.get(setting.name),
         )(command)
     return command
 
@@ -89,64 +94,15 @@ def resolve(options: dict[str, Any], config_file: Path | None, saved: dict[str, 
     return FitConfig.from_json({**saved, **from_file, **given})
 
 
-def describe_settings(config: FitConfig, width: int) -> str:
-    """Returns all settings in a paragraph whose lines have at most `width` characters."""
-    settings = {name: " ".join(value) if isinstance(value, list) else value for name, value in config.to_json().items()}
-    text = ", ".join(f"{name} {value}" for name, value in settings.items() if value != "")
-    return click.wrap_text(text, width=width, initial_indent="  ", subsequent_indent="  ")
-
-
 def fit_visibly(config: FitConfig, out: Path, *, resumed: "SavedRun | None", overwrite: bool) -> None:
-    """Fits, shows how far it is, and tells how to go on at the end and after Ctrl-C."""
-    start, report = time.monotonic(), REPORTS[config.task]
-    with FitDisplay(config.steps, report) as display:
-        from keras_psr.training.fit import fit_network  # seconds, while the bar stands there already
+    """Fits, shows the progress, and says how to continue at the end and after Ctrl-C."""
+    with FitDisplay(config, out) as display:
+        from keras_psr.training.fit import fit_network  # takes seconds, during which the bar is already shown
 
-        callbacks = [build_callback(display, config, out)]
         try:
-            fit_network(out, config, resumed=resumed, overwrite=overwrite, on_log=display.log, callbacks=callbacks)
+            fit_network(out, config, resumed=resumed, overwrite=overwrite, display=display)
         except KeyboardInterrupt:
             if any(out.glob("checkpoints/*.npz")):
                 display.say(f"To go on from here: keras-psr fit --out {out} --resume")
             raise
-        display.say(summarize(config, out, time.monotonic() - start))
-    say(f"Next: keras-psr {report.command} photo.jpg --model {out}")
-
-
-def build_callback(display: FitDisplay, config: FitConfig, out: Path) -> "keras.callbacks.Callback":
-    """Returns a callback that reports the start and each step to the display. Its base class imports Keras."""
-    from keras_psr.training.callbacks import StepCallback
-    from keras_psr.training.devices import describe_devices
-
-    class Report(StepCallback):
-        has_begun = False
-
-        def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
-            step = self.step()
-            if self.has_begun:
-                display.begin(f"step {step}/{config.steps}: the warm-up is over; from here on with all losses", step)
-                return
-            self.has_begun = True
-            begins = f"Going on after step {step} in {out}" if step else f"Fitting into {out}"
-            devices = describe_devices(self.model.distribute_strategy)
-            precision = f"in {self.model.precision.precision} ({self.model.precision.reason})"
-            settings = describe_settings(config, min(display.console.width, 100))
-            display.begin(f"{begins}, on {devices}, {precision}:\n{settings}", step)
-
-        def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-            display.count(self.step(), logs or {})
-
-    return Report()
-
-
-def summarize(config: FitConfig, out: Path, seconds: float) -> str:
-    """What there is after a fit: its last scores and its folder."""
-    from keras_psr.training.run_folder import RunFolder
-
-    run = RunFolder(out)
-    describe = REPORTS[config.task].describe_validation
-    scores = next(filter(None, (describe(line) for line in reversed(run.read_log()))), "none")
-    return f"""
-Done after {config.steps} steps; this session took {timedelta(seconds=round(seconds))}.
-Scores: {scores}
-Run folder: {out} (network: {run.model_file.name}, pictures of its progress: {run.samples.name}/)"""
+    say(f"Next: keras-psr {REPORTS[config.task].command} photo.jpg --model {out}")

@@ -35,9 +35,14 @@ def complete_models(*, task: str | None = None, variants: bool = True) -> Comple
 
         runs = [str(path.parent) for path in sorted(Path(RUNS_FOLDER).glob("*/model.keras"))]
         names = [name for name in [*model_names(task=task, variants=variants), *runs] if name.startswith(incomplete)]
-        return [CompletionItem(name) for name in names] or [CompletionItem(incomplete, type="file")]
+        return [CompletionItem(name) for name in names] or complete_files(context, parameter, incomplete)
 
     return complete
+
+
+def complete_files(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Leaves the completion of a path to the shell."""
+    return [CompletionItem(incomplete, type="file")]
 
 
 class NetworkScale(click.Choice[Any]):
@@ -54,13 +59,16 @@ class NetworkScale(click.Choice[Any]):
             raise click.BadParameter(error.message + hint, context, parameter) from None
 
 
-model_option = click.option(
-    *("-m", "-n", "--model"),
-    metavar="MODEL",
-    help="A shipped model's name (x4, x4_int8), a run folder, or a .tflite or .keras file.  "
-    "[default: the shipped model that suits the scale]",
-    shell_complete=complete_models(),
-)
+def model_option(default: str) -> Callable[[Command], Command]:
+    """Returns the option `--model`, whose help says what is taken without it."""
+    return click.option(
+        *("-m", "-n", "--model"),
+        metavar="MODEL",
+        help=f"A shipped model's name (x4, x4_int8), a run folder, or a .tflite or .keras file.  [default: {default}]",
+        shell_complete=complete_models(),
+    )
+
+
 scale_option = click.option(
     *("-s", "--scale"),
     type=NetworkScale(SCALES),

@@ -146,7 +146,7 @@ def describe_purpose(card: dict[str, Any]) -> str:
     if "painting" in card:
         return card["painting"].partition(";")[0]
     if removes_artefacts(card):
-        return "for JPEG files, noise and blur, as from phones and web pages"
+        return "for lossy files (upscale takes it for them), noise and blur"
     if card.get("architecture") == "fast":
         return "for phones and previews: about ten times as fast"
     return "for clean pictures"

@@ -1,6 +1,5 @@
 """Ends promptly on Ctrl-C, SIGTERM and SIGHUP, even while native code is running."""
 
-import ctypes
 import os
 import signal
 import sys
@@ -8,11 +7,12 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import TypeVar
+from typing import NoReturn, TypeVar
 
 import click
 
-from keras_psr.cli.terminal import say
+from keras_psr.cli.terminal import hide_bars, say
+from keras_psr.images.atomic import remove_unfinished
 
 PATIENCE = 2.0
 """Seconds that work in progress has to finish before it is abandoned."""
@@ -52,11 +52,23 @@ def heeded_signals() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def run_interruptibly(function: Callable[[], Result]) -> Result:
-    """Calls a function in a separate thread, because its native code does not react to Ctrl-C.
+_exiting = threading.Event()
 
-    On Ctrl-C the thread is asked to end, which it does as soon as it is back in Python. If that takes longer than
-    `PATIENCE`, the process exits without waiting.
+
+def wait_if_interrupted() -> None:
+    """Blocks the calling thread for good if the process is exiting.
+
+    A thread of `run_interruptibly` that calls this between its steps cannot keep the main thread from the interpreter.
+    """
+    if _exiting.is_set():
+        threading.Event().wait()
+
+
+def run_interruptibly(function: Callable[[], Result]) -> Result:
+    """Calls a function in a separate thread, and exits at once on Ctrl-C, SIGTERM or SIGHUP.
+
+    TensorFlow's native code does not react to signals, and exceptions that are raised inside it get lost or crash it.
+    So the process exits without waiting for the thread, after it has removed unfinished files and the progress bar.
 
     Args:
         function: The function to call.
@@ -74,19 +86,26 @@ def run_interruptibly(function: Callable[[], Result]) -> Result:
             errors.append(error)
 
     thread = threading.Thread(target=call, daemon=True)
-    thread.start()
-    try:
-        while thread.is_alive():
-            thread.join(0.2)  # on Windows, Ctrl-C does not interrupt a longer wait
-    except KeyboardInterrupt:
-        ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident or 0), ctypes.py_object(SystemExit))
-        thread.join(PATIENCE)
-        if thread.is_alive():
-            say("Interrupted.")
-            sys.stdout.flush()
-            sys.stderr.flush()
-            os._exit(130)
-        raise
+    with heeded_signals():
+        try:
+            thread.start()
+            while thread.is_alive():
+                thread.join(0.2)  # on Windows, Ctrl-C does not interrupt a longer wait
+        except Terminated as stopped:
+            _exit_now(128 + stopped.number, "Terminated.")
+        except KeyboardInterrupt:
+            _exit_now(128 + signal.SIGINT, "Interrupted.")
     if errors:
         raise errors[0]
     return results[0]
+
+
+def _exit_now(code: int, message: str) -> NoReturn:
+    """Ends the process without waiting for its threads."""
+    _exiting.set()
+    hide_bars()
+    say(message)
+    remove_unfinished()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)

@@ -29,3 +29,9 @@ def shown(bar: "Progress") -> Iterator[None]:
             yield
         finally:
             _live.remove(bar)
+
+
+def hide_bars() -> None:
+    """Removes all progress bars and shows the cursor again, for an exit that does not leave their contexts."""
+    for bar in _live:
+        bar.stop()

@@ -1,5 +1,6 @@
 """The `keras-psr upscale` command, which enlarges pictures."""
 
+from collections.abc import Callable
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -26,21 +27,13 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@model_option
+@model_option("the shipped model for the scale that suits each file")
 @scale_option
 @result_options
 @threads_option
 @device_option
 @batch_options(suffix="_x4, for scale 4", file_format="png")
-def upscale(
-    model: str | None,
-    scale: int | None,
-    match_histogram: bool,
-    strength: float,
-    threads: int | None,
-    device: str,
-    **options: Any,
-) -> None:
+def upscale(**options: Any) -> None:
     """Upscale pictures with a fitted network.
 
     INPUT is a picture, a folder, which is searched recursively, or a quoted glob. photo.jpg becomes photo_x4.png next
@@ -61,6 +54,23 @@ def upscale(
       keras-psr upscale holiday/ "scans/*.tif" -o enlarged/ --format jpg --quality 92 --skip-existing
       curl -s https://example.com/photo.jpg | keras-psr upscale - > big.png
     """  # noqa: D301 - \b is click's sign for a paragraph that it must not wrap
+    work_through(*prepare(**options))
+
+
+def prepare(
+    model: str | None,
+    scale: int | None,
+    match_histogram: bool,
+    strength: float,
+    threads: int | None,
+    device: str,
+    **options: Any,
+) -> tuple[Batch, Callable[[], Work]]:
+    """Returns the batch that the command's options describe, and a function that loads the model for it.
+
+    Raises:
+        click.UsageError: The options exclude each other.
+    """
     size_at = read_size(options)
 
     def load() -> Work:
@@ -87,4 +97,4 @@ def upscale(
 
         return Work("upscale", name_model(model) if model else None, load_named, size, f"_{size.suffix}")
 
-    work_through(Batch(**options), load)
+    return Batch(**options), load

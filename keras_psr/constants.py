@@ -10,6 +10,9 @@ SCALES = (2, 4, 8)
 LUMA_WEIGHTS = (65.481, 128.553, 24.966)
 """Weights of R, G and B in [0, 1] in BT.601 studio-range luma, to which `LUMA_OFFSET` is added (MATLAB `rgb2ycbcr`)."""
 
+CHROMA_WEIGHTS = ((-0.168736, -0.331264, 0.5), (0.5, -0.418688, -0.081312))
+"""Weights of R, G and B in full-range Cb and Cr (ITU-T T.871, JFIF), to which 128 is added."""
+
 LUMA_OFFSET = 16.0
 """Black level of BT.601 studio-range luma."""
 

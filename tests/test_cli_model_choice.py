@@ -88,7 +88,7 @@ def test_stdin_is_looked_at_too(upscale, save, tmp_path):
 def mixed(save):
     """Six pictures of both kinds."""
     save("a.png")
-    for name, quality in (("b.jpg", 60), ("c.jpg", 92), ("d.jpg", 98)):
+    for name, quality in (("b.jpg", 60), ("c.jpg", 88), ("d.jpg", 98)):
         save(name, quality=quality)
     save("e.webp")
     save("f.webp", lossless=True)
@@ -96,7 +96,7 @@ def mixed(save):
 
 BOTH = [
     "Chose x4 for 3 clean pictures (1 PNG, 1 JPEG of quality 98, 1 lossless WebP).",
-    "Chose x4-photo for 3 lossy pictures (2 JPEG of quality 60 to 92, 1 lossy WebP).",
+    "Chose x4-photo for 3 lossy pictures (2 JPEG of quality 60 to 88, 1 lossy WebP).",
 ]
 MODELS = ["x4", "x4-photo", "x4-photo", "x4", "x4-photo", "x4"]
 

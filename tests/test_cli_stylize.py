@@ -5,7 +5,7 @@ import shutil
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageCms
 
 from keras_psr.cli.main import main
 
@@ -102,6 +102,49 @@ def test_without_a_network_the_pixels_are_optimised(run, photo, painting, tmp_pa
     assert np.abs(read_pixels("photo_painting.png").astype(int) - read_pixels("slow.png")).mean() > 30
 
 
+def test_a_picture_above_the_paint_size_is_painted_small_and_enlarged(run, photo, style_run, tmp_path):
+    from keras_psr import Painter, load
+
+    options = ("stylize", "photo.png", "--model", style_run, "--overwrite", "-o", "painted.png", "--paint-size")
+    network, pixels = load(style_run), read_pixels(photo)
+    for size, expected in ((0, network), (64, network), (40, Painter(network, 40)), (20, Painter(network, 20))):
+        result = run(*options, size)
+        assert result.exit_code == 0, result.stderr
+        np.testing.assert_array_equal(read_pixels("painted.png"), expected(pixels))
+    assert np.abs(read_pixels("painted.png").astype(int) - network(pixels)).mean() > 1
+    mixed = Painter(network, 20)(pixels, strength=0.25)
+    assert run(*options, 20, "--strength", "0.25").exit_code == 0
+    np.testing.assert_array_equal(read_pixels("painted.png"), mixed)
+
+
+def test_profile_opacity_and_size_survive_the_paint_size(run, photo, style_run):
+    opacity = Image.linear_gradient("L").resize((96, 64))
+    picture = Image.open(photo)
+    picture.putalpha(opacity)
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    picture.save("photo.png", icc_profile=profile)
+    result = run("stylize", "photo.png", "--model", style_run, "-o", "painted.png", "--paint-size", 30)
+    assert result.exit_code == 0, result.stderr
+    painted = Image.open("painted.png")
+    assert painted.size == (96, 64) and painted.info["icc_profile"] == profile
+    np.testing.assert_array_equal(np.asarray(painted)[..., 3], opacity)
+    result = run("stylize", "photo.png", "--model", style_run, "-o", "wide.png", "--paint-size", 30, "--width", 111)
+    assert result.exit_code == 0 and Image.open("wide.png").size == (111, 74)
+
+
+def test_what_is_optimised_has_a_paint_size_too(run, photo, painting, tmp_path):
+    options = ("--style", painting, "--iterations", 1, "--style-size", 64)
+    result = run("stylize", "photo.png", "-o", "small.png", "--paint-size", 32, *options)
+    assert result.exit_code == 0, result.stderr
+    assert read_pixels("small.png").shape == (64, 96, 3)
+
+
+@pytest.mark.parametrize("size", ["-1", "many", "1.5"])
+def test_a_paint_size_that_is_none_is_a_usage_error(run, photo, style_run, size):
+    result = run("stylize", "photo.png", "--model", style_run, "--paint-size", size)
+    assert result.exit_code == 2 and "Invalid value for '--paint-size'" in result.stderr
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -182,7 +225,7 @@ def test_evaluate_measures_the_loss_that_it_was_fitted_to(run, style_run, painti
     assert result.exit_code == 0, result.stderr
     document = json.loads(result.stdout)
     assert document["weights"] == {"feature_loss": 1.0, "style_loss": 2.0, "total_variation": 1e-4}
-    assert list(document["summary"]) == ["photograph", "model", "L-BFGS 1", "L-BFGS 2"]
+    assert list(document["summary"]) == ["photograph", "painting", "model", "L-BFGS 1", "L-BFGS 2"]
     for name in ("photograph", "L-BFGS 2"):
         (row,) = (line for line in result.stderr.splitlines() if name in line)
         assert f"{document['summary'][name]['loss']:.4f}" in row

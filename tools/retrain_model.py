@@ -37,7 +37,7 @@ def main(name: str, options: tuple[str, ...]) -> None:
         # Settings that a card does not name are younger than its fit.
         before = {"optimizer": "adam", "phase_weight": 0.0}
         if name_task(fit["config"]) == STYLE_TRANSFER:
-            before["photograph_size"] = 0
+            before |= {"photograph_size": 0, "chroma_weight": 0.0}
         # A card may name bfloat16, which only some machines compute fast.
         config = before | fit["config"] | {"precision": "auto", "init": str(folders[number - 1]) if number else ""}
         with TemporaryDirectory() as temporary:

@@ -279,16 +279,21 @@ def open_with_pillow(file: IO[bytes], *, low_bytes: bool = False) -> Iterator[Im
         low_bytes: Whether to return the low bytes of 16-bit colour instead of the high bytes.
 
     Yields:
-        A Pillow image; for a PNG, its `info["surroundings"]` holds `png.Surroundings`.
+        A Pillow image; for a PNG, its `info["surroundings"]` holds `png.Surroundings`; for an AVIF, `info["header"]`
+        holds the beginning of the file, of which Pillow does not tell everything.
     """
     file.seek(0)
     kind = identify(file)
     _register_plugin(kind)
-    surroundings = None
+    surroundings, header = None, b""
     if kind == "PNG":
         data, surroundings = png.split_chunks(file.read())
         file = io.BytesIO(data)
+    elif kind == "AVIF":
+        header = file.read(65536)
+        file.seek(0)
     with Image.open(file, formats=[kind]) as image:
+        image.info |= {"header": header} if header else {}
         if surroundings is not None:
             image.info["surroundings"] = surroundings
             _, hidden = metadata.sort_texts(surroundings.texts)
@@ -467,6 +472,7 @@ def _find_in_pillow(image: ImageFile.ImageFile) -> _Found:
     found.iptc = resources.get(metadata.IPTC_RESOURCE)
     found.notes += metadata.note_resources(resources)
     found.notes += _notes_of_companions(image, found.xmp)
+    found.colour = [] if found.profile else _coded_colour(image)
     surroundings = info.get("surroundings")
     if surroundings is not None:
         found.profile, found.colour = surroundings.icc_profile, surroundings.colour
@@ -506,11 +512,26 @@ _EXTENDED_XMP = b"http://ns.adobe.com/xmp/extension/\0"
 
 def _bit_depth(image: ImageFile.ImageFile) -> int:
     """Returns the bits per channel of an AVIF, which Pillow reduces to 8."""
-    if image.format != "AVIF" or image.fp is None:
-        return 8
-    image.fp.seek(0)
-    match = re.search(rb"pixi.{4}[\1-\4](.)", image.fp.read(65536), re.DOTALL)
+    match = re.search(rb"pixi.{4}[\1-\4](.)", image.info.get("header", b""), re.DOTALL)
     return match[1][0] if match else 8
+
+
+def _coded_colour(image: ImageFile.ImageFile) -> list[tuple[bytes, bytes]]:
+    """Returns the code points (ITU-T H.273) for the colours of an AVIF or HEIC as PNG's chunk; nothing for sRGB."""
+    codes = image.info.get("nclx_profile")
+    if codes:
+        primaries, transfer = codes["color_primaries"], codes["transfer_characteristics"]
+    else:
+        match = re.search(rb"colrnclx\0(.)\0(.)", image.info.get("header", b""), re.DOTALL)
+        primaries, transfer = (match[1][0], match[2][0]) if match else _UNSPECIFIED
+    if primaries in (_UNSPECIFIED[0], _SRGB[0]) and transfer in (_UNSPECIFIED[1], _SRGB[1]):
+        return []
+    return [(b"cICP", bytes([primaries, transfer, 0, 1]))]  # 0: RGB; 1: the full range of levels
+
+
+_UNSPECIFIED = (2, 2)
+_SRGB = (1, 13)
+"""Code points of primaries and transfer function."""
 
 
 def _orientation(exif: Image.Exif | None, xmp: bytes | str | None) -> int:

@@ -256,7 +256,7 @@ def _fit_metadata(photo: Photo, name: str) -> Photo:
             lost.remove("texts")
     special = [chunk for chunk, content in photo.colour if _STANDARD_COLOUR.get(chunk, b"") not in (None, content)]
     if not kept["colour"] and special and not photo.icc_profile:
-        lost.append(f"PNG's colour description ({b', '.join(special).decode()})")
+        lost.append(f"the colour description ({b', '.join(special).decode()})")
     notes = (*photo.notes, f"{name} cannot store {' or '.join(lost)}") if lost else photo.notes
     changes: dict[str, Any] = {field: None for field in ("icc_profile", "exif", "xmp", "iptc") if not kept[field]}
     return replace(photo, notes=notes, texts=texts, colour=photo.colour if kept["colour"] else (), **changes)

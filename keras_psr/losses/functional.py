@@ -3,6 +3,8 @@
 import keras
 from keras import KerasTensor, ops
 
+from keras_psr.constants import CHROMA_WEIGHTS
+
 PHASE_WINDOW = 6
 PHASE_STRIDE = 3
 """Window and stride, in periods of the lattice, over which `phase_error` averages. These values are our own choice."""
@@ -63,6 +65,21 @@ def total_variation(image: KerasTensor) -> KerasTensor:
     rows = image[:, 1:] - image[:, :-1]
     columns = image[:, :, 1:] - image[:, :, :-1]
     return ops.mean(ops.square(rows)) + ops.mean(ops.square(columns))
+
+
+def chroma(image: KerasTensor) -> KerasTensor:
+    """Returns how far each pixel is from grey: Cb and Cr, without their offset of 128 (JFIF).
+
+    Args:
+        image: RGB, (batch, height, width, 3).
+
+    Returns:
+        (batch, height, width, 2); 0 for grey.
+
+    Example:
+        speckles = total_variation(chroma(output))
+    """
+    return ops.matmul(image, ops.transpose(ops.convert_to_tensor(CHROMA_WEIGHTS, image.dtype)))
 
 
 def gram_matrix(responses: KerasTensor) -> KerasTensor:

@@ -310,6 +310,9 @@ class StyleConfig(FitConfig):
         "256); 0 for as they are.",
         288,
     )
+    chroma_weight: float = setting(
+        "Weight of the total variation of the output's chroma, over that of the painting's; not in the paper.", 0.2
+    )
     content_weight: float = setting("Weight of the feature loss against the photograph.", 1.0)
     content_layer: str = setting(
         "VGG16 layer that it compares (the paper: relu3_3; its first version: relu2_2).", "relu3_3"

@@ -39,7 +39,7 @@ class Report:
         listing_title: Above the list of its shipped models.
         validation: What a validation during a fit tells, by name in the log.
         evaluation_title: Above the table of an evaluation, with fields of its result.
-        evaluation: Columns of that table, by name of the score.
+        evaluation: Columns of that table, by name of the score; those that no row has are left out.
         export_title: Above the table of an export, with fields of its report.
         export: Columns of that table that compare a file with its network, by name in the report.
         decisive: Which of those decides whether a file is accepted.
@@ -93,7 +93,7 @@ REPORTS = {
             "val_feature_distance_ratio": Measure("feature distance", ".3f", " of bicubic's"),
             "val_lattice_ratio": Measure("lattice ratio", ".1f"),
         },
-        evaluation_title="x{scale}",
+        evaluation_title="x{scale}, {degradation}",
         evaluation={
             "psnr_y": Measure("PSNR", ".2f"),
             "ssim_y": Measure("SSIM", ".4f"),
@@ -101,6 +101,8 @@ REPORTS = {
             "feature_distance_ratio": Measure("features", ".3f"),
             "lpips_vgg": Measure("LPIPS", ".3f"),
             "lattice_ratio": Measure("lattice", ".2f"),
+            "block_ratio": Measure("blocks", ".2f"),
+            "color_block_ratio": Measure("colour blocks", ".2f"),
         },
         export_title="x{scale}",
         export={
@@ -128,6 +130,7 @@ REPORTS = {
             "feature_loss": Measure("content", ".4f"),
             "style_loss": Measure("style", ".4f"),
             "total_variation": Measure("TV", ".0f"),
+            "chroma_noise": Measure("chroma noise", ".1f"),
             "lattice_ratio": Measure("lattice", ".2f"),
             "seconds": Measure("seconds", ".3f"),
         },

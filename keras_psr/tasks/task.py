@@ -54,6 +54,7 @@ class Task(Protocol[Config]):
         data: Sequence[str],
         *,
         settings: Mapping[str, Any],
+        degradation: str | None,
         style: str | None,
         iterations: int | None,
         on_picture: OnPicture,
@@ -64,6 +65,7 @@ class Task(Protocol[Config]):
             upscaler: The network.
             data: Sources of pictures that it was not fitted to (`sources.open_sources`).
             settings: What it was fitted with; empty if nobody wrote that down.
+            degradation: How low-resolution pictures are made, for super-resolution only; None for `bicubic`.
             style: The painting, for styles only; None for that of the settings.
             iterations: Of the optimisation to compare with, for styles only; None for no such comparison.
             on_picture: Called before each picture.

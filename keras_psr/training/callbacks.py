@@ -4,7 +4,7 @@ import json
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from threading import Event
@@ -19,6 +19,8 @@ from keras_psr.images.decoding import read_rgb
 from keras_psr.images.encoding import write_image
 from keras_psr.tasks.config import FitConfig
 from keras_psr.tasks.task import Validation
+from keras_psr.training.devices import describe_devices
+from keras_psr.training.display import FitDisplay
 from keras_psr.training.run_folder import RunFolder
 
 LOG_EVERY = 50
@@ -111,10 +113,17 @@ class StopOnDivergence(StepCallback):
 class Log(StepCallback):
     """Appends the mean losses of every `LOG_EVERY` steps, and whatever it is told, to `log.jsonl` and TensorBoard."""
 
-    def __init__(self, progress: Progress, run: RunFolder, config: FitConfig, on_log: OnLog) -> None:
-        """Opens the files of a run folder; `on_log` hears of each line too."""
+    def __init__(self, progress: Progress, run: RunFolder, config: FitConfig, listeners: Sequence[OnLog]) -> None:
+        """Opens the files of a run folder.
+
+        Args:
+            progress: What is kept from step to step.
+            run: The run folder.
+            config: The fit's settings.
+            listeners: Functions that are called for each line too.
+        """
         super().__init__()
-        self.progress, self.run, self.config, self.on_log = progress, run, config, on_log
+        self.progress, self.run, self.config, self.listeners = progress, run, config, listeners
         self.clock: tuple[int, float] | None = None
         self.writer = tf.summary.create_file_writer(str(run.tensorboard))
         for line in run.read_log():
@@ -160,7 +169,8 @@ class Log(StepCallback):
             with self.run.log_file.open("a", encoding="utf-8") as file:
                 file.write(json.dumps({"step": step, **numbers}) + "\n")
             self._write_events(step, numbers)
-        self.on_log(step, numbers)
+        for listener in self.listeners:
+            listener(step, numbers)
 
     def write_sheet(self, step: int, sheet: np.ndarray) -> None:
         """Saves a sheet and shows it in TensorBoard."""
@@ -238,6 +248,30 @@ class SaveAndValidate(StepCallback):
             numbers[f"val_best_{best.removeprefix('val_')}"] = self.progress.best_score
         self.log.write(step, numbers)
         self.log.write_sheet(step, sheet)
+
+
+class ShowProgress(StepCallback):
+    """Reports the beginning of each stage, and each step, to a display."""
+
+    def __init__(self, display: FitDisplay) -> None:
+        """Stores the display."""
+        super().__init__()
+        self.display = display
+        self.has_begun = False
+
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        """Reports the beginning of the fit or of its next stage."""
+        if self.has_begun:
+            self.display.begin_stage(self.step())
+            return
+        self.has_begun = True
+        choice = self.model.precision
+        devices = describe_devices(self.model.distribute_strategy)
+        self.display.begin(self.step(), devices, f"{choice.precision} ({choice.reason})")
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        """Reports a step."""
+        self.display.count(self.step(), logs or {})
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 import logging
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from inspect import Parameter, cleandoc, signature
 from pathlib import Path
@@ -17,8 +18,17 @@ from keras_psr.errors import ConfigError, TrainingError
 from keras_psr.inference.upscaler import Upscaler, load_keras
 from keras_psr.tasks.config import FitConfig, Stage, list_settings
 from keras_psr.tasks.registry import TASKS
-from keras_psr.training.callbacks import CountSteps, Log, OnLog, Progress, SaveAndValidate, StopOnDivergence
+from keras_psr.training.callbacks import (
+    CountSteps,
+    Log,
+    OnLog,
+    Progress,
+    SaveAndValidate,
+    ShowProgress,
+    StopOnDivergence,
+)
 from keras_psr.training.devices import build_strategy, is_chief, is_multiworker, warn_of_unused_gpu
+from keras_psr.training.display import FitDisplay
 from keras_psr.training.optimizer import build_optimizer
 from keras_psr.training.precision import choose_precision
 from keras_psr.training.run_folder import RunFolder, SavedRun
@@ -64,6 +74,7 @@ def fit(
     *,
     resume: bool = False,
     overwrite: bool = False,
+    verbose: bool = True,
     on_log: OnLog = lambda step, numbers: None,
     command: Sequence[str] = tuple(sys.argv),
     callbacks: Sequence[keras.callbacks.Callback] = (),
@@ -75,6 +86,7 @@ def fit(
         out: The run folder to write (`training.run_folder.RunFolder`).
         resume: Go on with the run in `out`, with its own settings.
         overwrite: Replace the run in `out`.
+        verbose: Whether to show progress: as a bar in a terminal, as an updated line in a notebook, else as lines.
         on_log: As for `fit_network`.
         command: As for `fit_network`.
         callbacks: As for `fit_network`.
@@ -98,9 +110,17 @@ def fit(
     for name in given.keys() & {"data", "val"}:  # one source may be given alone
         given[name] = (given[name],) if isinstance(given[name], str) else tuple(given[name])
     config = FitConfig.from_json({**(saved.settings if saved else {}), **given})
-    return fit_network(
-        Path(out), config, resumed=saved, overwrite=overwrite, on_log=on_log, command=command, callbacks=callbacks
-    )
+    with FitDisplay(config, Path(out)) if verbose else nullcontext() as display:
+        return fit_network(
+            Path(out),
+            config,
+            resumed=saved,
+            overwrite=overwrite,
+            display=display,
+            on_log=on_log,
+            command=command,
+            callbacks=callbacks,
+        )
 
 
 def fit_network(
@@ -109,6 +129,7 @@ def fit_network(
     *,
     resumed: SavedRun | None = None,
     overwrite: bool = False,
+    display: FitDisplay | None = None,
     on_log: OnLog = lambda step, numbers: None,
     command: Sequence[str] = tuple(sys.argv),
     callbacks: Sequence[keras.callbacks.Callback] = (),
@@ -120,6 +141,7 @@ def fit_network(
         config: The settings.
         resumed: The run in `out`, to go on with it; None for a new one.
         overwrite: Replace the run in `out`.
+        display: Shows the progress; None shows nothing.
         on_log: Called with the step and numbers, such as losses and validation scores, whenever some are logged.
         command: What `config.json` notes as the command.
         callbacks: Further Keras callbacks; each gradient step is a batch.
@@ -162,9 +184,12 @@ def fit_network(
             run.check(overwrite=overwrite)  # again, now that no other fit can change it
             run.start(config, command, choice.precision)  # last: it removes what it replaces
         guard = StopOnDivergence(progress, lambda step: _describe_batch(stream, config.stage_at(step - 1), step - 1))
-        lines = Log(progress, run, config, on_log)
+        shown = [ShowProgress(display)] if display else []
+        lines = Log(progress, run, config, [on_log, display.log] if display else [on_log])
         save = SaveAndValidate(progress, run, averaged, validation, lines, guard, stop, config)
-        _run_stages(trainer, stream, computed, strategy, [guard, lines, save, *callbacks])
+        _run_stages(trainer, stream, computed, strategy, [guard, lines, save, *shown, *callbacks])
+    if display:
+        display.end(run.read_log())
     return load_keras(run.path)
 
 

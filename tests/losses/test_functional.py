@@ -5,6 +5,7 @@ import pytest
 from keras_psr.losses.functional import (
     PHASE_STRIDE,
     PHASE_WINDOW,
+    chroma,
     gram_error,
     gram_matrix,
     mean_absolute_error,
@@ -43,6 +44,12 @@ def test_total_variation_of_a_checkerboard_is_two():
     assert float(total_variation(board)) == 2
     assert float(total_variation(10 * board)) == 200
     assert float(total_variation(np.repeat(board, 3, 0))) == 2, "it depends on the size of the batch"
+
+
+def test_chroma_of_known_colours():
+    colours = np.float32([[[[90, 90, 90], [0, 0, 255], [255, 0, 0], [0, 255, 0]]]])
+    expected = [[0, 0], [127.5, -20.7], [-43.0, 127.5], [-84.5, -106.8]]  # JFIF
+    np.testing.assert_allclose(np.asarray(chroma(colours))[0, 0], expected, atol=0.05)
 
 
 def test_total_variation_of_a_ramp_is_the_square_of_its_slopes():

@@ -11,6 +11,7 @@ from keras_psr.losses.functional import phase_error
 from keras_psr.losses.perceptual import PerceptualLoss
 from keras_psr.losses.terms import (
     Term,
+    chroma_loss,
     feature_loss,
     painting_grams,
     phase_loss,
@@ -187,6 +188,20 @@ def test_without_a_painting_each_original_is_its_own_style(pictures):
     expected = style_loss_by_numpy(pictures[0], grams_by_numpy(pictures[1], STYLE_LAYERS), "energy")
     assert numbers(loss.compute(*pictures)) == {"style_loss": pytest.approx(expected, rel=1e-3)}
     assert numbers(loss.compute(pictures[1], pictures[1])) == {"style_loss": 0.0}
+
+
+def test_chroma_is_relative_to_the_paintings(pictures):
+    painting = np.random.default_rng(1).integers(0, 256, (20, 33, 3), np.uint8)
+    image = painting[None].astype(np.float32)
+    (own,) = numbers(PerceptualLoss([chroma_loss(1.0, painting)]).compute(image, image)).values()
+    assert own == pytest.approx(1, rel=1e-5)
+    paler = image.mean(axis=-1, keepdims=True) + 0.5 * (image - image.mean(axis=-1, keepdims=True))
+    loss = PerceptualLoss([chroma_loss(1.0, painting)])
+    assert numbers(loss.compute(paler, image)) == {"chroma_loss": pytest.approx(0.25, rel=1e-4)}
+    grey = np.repeat(pictures[0][..., :1], 3, axis=-1)
+    assert numbers(loss.compute(grey, grey))["chroma_loss"] == pytest.approx(0, abs=1e-6)
+    colourless = PerceptualLoss([chroma_loss(1.0, grey[0].astype(np.uint8))])
+    assert np.isfinite(numbers(colourless.compute(*pictures))["chroma_loss"])
 
 
 def test_relative_features_are_divided_by_the_originals(pictures):

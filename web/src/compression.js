@@ -1,7 +1,7 @@
 /** How a file was compressed, and whether that left artefacts: `images/compression.py`, for what browsers show. */
 
 /** JPEGs of at least this quality count as clean. */
-const CLEAN_QUALITY = 95;
+const CLEAN_QUALITY = 90;
 
 /** The quantisation table for luma that the IJG's encoder scales by quality (ITU-T T.81, table K.1). */
 const LUMA_STEPS = [

@@ -11,7 +11,7 @@ const ids =
   "stage empty toolbar tasks task-field model precision accelerator size run " +
   "limits working progress cancel status error download photo camera " +
   "viewer live film canvas rate recording live-toolbar snap record turn stop " +
-  "choice sample saving jpeg share styles pictures painting strength strength-text colours";
+  "choice sample saving jpeg share styles pictures painting strength strength-text paint-size colours";
 const page = Object.fromEntries(ids.split(" ").map((id) => [id, document.getElementById(id)]));
 const form = document.getElementById("settings");
 
@@ -21,6 +21,7 @@ const PRECISIONS = { int8: "8 bit, small", float16: "16 bit", float32: "32 bit, 
 const PLACES = { gpu: "GPU", cpu: "CPU" };
 
 let models = [];
+let enlargers = {}; // addresses of the files that enlarge paintings, by variant and scale
 let choices = null; // names of the models for clean and for lossy pictures, until the user chooses one
 let picture = null; // { file, url, width, height, compression }
 let worker = null; // runs one file on one accelerator, its `key`
@@ -36,6 +37,7 @@ async function loadModels() {
   if (!response?.ok) return showError("The list of models could not be loaded. Reload the page.");
   const site = await response.json();
   models = site.models;
+  enlargers = absolute(site.enlargers);
   if (site.lossy && site.lossy !== site.default) choices = { clean: site.default, lossy: site.lossy };
   const tasks = [ENLARGE, PAINT].filter((task) => models.some((model) => taskOf(model) === task));
   page.tasks.replaceChildren(...tasks.map(makeSegment));
@@ -46,6 +48,12 @@ async function loadModels() {
   page.model.value = first.name;
   listPrecisions();
 }
+
+/** The same addresses for the worker, which lies in another folder. */
+const absolute = (addresses) =>
+  typeof addresses === "string"
+    ? new URL(addresses, document.baseURI).href
+    : Object.fromEntries(Object.entries(addresses).map(([key, value]) => [key, absolute(value)]));
 
 function makeSegment(task) {
   const label = document.createElement("label");
@@ -102,7 +110,11 @@ const chosenFile = () => chosenModel().files.find(({ variant }) => variant === p
 /** What of a painting is taken; enlarging takes all. */
 const adjustment = () =>
   taskOf(chosenModel()) === PAINT
-    ? { strength: page.strength.value / 100, keepsColours: page.colours.checked }
+    ? {
+        strength: page.strength.value / 100,
+        keepsColours: page.colours.checked,
+        paintSize: Number(page["paint-size"].value),
+      }
     : { strength: 1, keepsColours: false };
 
 // Choosing a picture
@@ -214,7 +226,7 @@ async function run() {
  *   which never comes from a worker that is ended meanwhile
  */
 async function prepareWorker() {
-  const url = new URL(chosenFile().url, document.baseURI).href; // for the worker lies in another folder
+  const url = absolute(chosenFile().url);
   const accelerator = page.accelerator.value;
   const key = `${url} ${accelerator}`;
   await isControlled; // so that what the worker loads is kept for use offline
@@ -235,7 +247,7 @@ async function prepareWorker() {
         else resolve(data);
       };
       asked.addEventListener("message", listen);
-      asked.postMessage({ ...message, adjustment: adjustment(), number, url, accelerator }, transfer);
+      asked.postMessage({ ...message, adjustment: adjustment(), number, url, accelerator, enlargers }, transfer);
     });
 }
 

@@ -16,13 +16,16 @@ export async function loadNetwork(url, accelerator) {
   if (!response?.ok) throw new Error("The model could not be loaded. Go online once, then it is kept for later.");
   const file = new Uint8Array(await response.arrayBuffer());
   const metadata = readMetadata(file);
-  await loadRuntime().catch((error) => {
+  runtime ??= loadRuntime();
+  await runtime.catch((error) => {
     throw new Error(`LiteRT could not be started (${error.message}). Reload the page, online.`);
   });
   const network = new Network(file, metadata);
   await network.compile(accelerator);
   return network;
 }
+
+let runtime; // loaded once, for all networks
 
 async function loadRuntime() {
   // In a worker the runtime takes the worker's own script for its file, and would start threads with it.

@@ -5,7 +5,7 @@ import { readFileSync } from "node:fs";
 import { test } from "node:test";
 import { PNG } from "pngjs";
 
-import { enlargeChannel } from "../src/bicubic.js";
+import { enlargeChannel, Resizer } from "../src/bicubic.js";
 import { describeCompression, readCompression } from "../src/compression.js";
 import { readMetadata } from "../src/metadata.js";
 import { PngWriter } from "../src/png.js";
@@ -14,7 +14,7 @@ import { makeFolder, reference } from "./support.js";
 
 const folder = makeFolder();
 reference("tiles", `${folder}/tiles.json`);
-const { cases, channel, enlarged } = JSON.parse(readFileSync(`${folder}/tiles.json`));
+const { cases, channel, enlarged, picture, resized } = JSON.parse(readFileSync(`${folder}/tiles.json`));
 
 test("tiles lie where Python puts them", () => {
   assert.ok(cases.length > 30);
@@ -77,6 +77,22 @@ test("what was found is said in a few words", () => {
   assert.equal(describeCompression({ kind: "JPEG", quality: 73 }), "JPEG of quality 73");
   assert.equal(describeCompression({ kind: "lossless WebP", quality: null }), "lossless WebP");
 });
+
+for (const [height, width, expected] of resized) {
+  test(`a picture of 31 × 23 is resized to ${width} × ${height} as by Python, in strips of any height`, () => {
+    for (const rows of [1, 5, 23]) {
+      const resizer = new Resizer({ width: 31, height: 23 }, { width, height }, 3);
+      const received = [];
+      for (let top = 0; top < 23; top += rows) {
+        received.push(...resizer.write(Uint8Array.from(picture.slice(top * 93, (top + rows) * 93))));
+      }
+      assert.equal(received.length, expected.length);
+      const differences = received.map((value, at) => Math.abs(value - expected[at]));
+      assert.ok(Math.max(...differences) <= 1);
+      assert.ok(differences.filter(Boolean).length < 0.01 * expected.length, "Pillow's weights have 22 bits");
+    }
+  });
+}
 
 for (const channels of [3, 4]) {
   test(`a PNG of ${channels} channels written in strips reads back`, async () => {

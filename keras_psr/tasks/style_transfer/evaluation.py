@@ -9,7 +9,7 @@ import numpy as np
 from keras_psr.constants import STYLE_GRID, STYLE_TRANSFER
 from keras_psr.data.sources import OnPicture, Picture, open_sources, use_pictures
 from keras_psr.errors import ConfigError
-from keras_psr.images.metrics import lattice_ratio, mean_scores
+from keras_psr.images.metrics import chroma_noise, lattice_ratio, mean_scores
 from keras_psr.images.pixels import crop_center, resize_bicubic, to_uint8
 from keras_psr.inference.upscaler import Upscaler
 from keras_psr.losses.perceptual import PerceptualLoss
@@ -24,6 +24,7 @@ def evaluate_style(
     loss: PerceptualLoss,
     data: Sequence[str],
     *,
+    painting: np.ndarray,
     size: int = 256,
     iterations: int = 0,
     on_step: OnPicture = lambda name, done, total: None,
@@ -34,6 +35,7 @@ def evaluate_style(
         stylizer: The network.
         loss: The objective (`task.build_objective`).
         data: Sources of photographs (`sources.open_sources`).
+        painting: uint8 RGB, as large as the fit sees it (`task.read_painting`).
         size: Side of the square that is cut from the middle of each, reduced so that it is as large as can be; pixels.
         iterations: Iterations of L-BFGS from white noise, looked at after `BASELINE_ITERATIONS`; 0 for none.
         on_step: Called before each picture and iteration; the name tells the latter, too.
@@ -41,9 +43,9 @@ def evaluate_style(
     Returns:
         JSON-ready: `task`; `weights` of the terms; `size`; `skipped`; `pictures`, a list of {`name`, `scores`,
         `objectives`}; `summary`; and `iterations_to_match`. `scores` and `summary`, their means, map `photograph`,
-        `model` and such as `L-BFGS 50` to numbers: `loss`, the weighted sum; each term; `lattice_ratio` with a period
-        of `STYLE_GRID`, of which the summary has the median (NaN below 56 pixels); and, but for the photograph,
-        `seconds`.
+        `model` and such as `L-BFGS 50` to numbers: `loss`, the weighted sum; each term; `chroma_noise`;
+        `lattice_ratio` with a period of `STYLE_GRID`, of which the summary has the median (NaN below 56 pixels); and,
+        but for the photograph, `seconds`. Of the `painting`, the summary has `chroma_noise` and `lattice_ratio`.
         `objectives` are those of L-BFGS after each iteration. `iterations_to_match` is the number of them after which
         their mean is no more than that of the network, None if it never is.
 
@@ -75,10 +77,11 @@ def evaluate_style(
 
     refusal = "None of the {number} pictures can be scored."
     rows, skipped = use_pictures(pictures, measure, refusal=refusal, on_picture=on_step)
-    summary = {method: mean_scores([row["scores"][method] for row in rows]) for method in rows[0]["scores"]}
+    means = {method: mean_scores([row["scores"][method] for row in rows]) for method in rows[0]["scores"]}
+    summary = {"photograph": means.pop("photograph"), "painting": _score_surface(painting), **means}
     shortest = min(len(row["objectives"]) for row in rows)  # L-BFGS ends where no step makes the objective smaller
-    means = np.mean([row["objectives"][:shortest] for row in rows], axis=0)
-    reached = np.flatnonzero(means <= summary["model"]["loss"])
+    objectives = np.mean([row["objectives"][:shortest] for row in rows], axis=0)
+    reached = np.flatnonzero(objectives <= summary["model"]["loss"])
     return {
         "task": STYLE_TRANSFER,
         "weights": loss.weights,
@@ -91,8 +94,13 @@ def evaluate_style(
 
 
 def _score(image: np.ndarray, photograph: np.ndarray, loss: PerceptualLoss) -> dict[str, float]:
-    """The loss and its terms of one picture, uint8 RGB, and its lattice ratio with the period of style networks."""
-    return {**loss.measure(image, photograph), "lattice_ratio": lattice_ratio(image, STYLE_GRID)}
+    """The loss and its terms of one picture, uint8 RGB, and what can be measured of the picture alone."""
+    return {**loss.measure(image, photograph), **_score_surface(image)}
+
+
+def _score_surface(image: np.ndarray) -> dict[str, float]:
+    """The chroma noise of a picture, uint8 RGB, and its lattice ratio with the period of style networks."""
+    return {"chroma_noise": chroma_noise(image), "lattice_ratio": lattice_ratio(image, STYLE_GRID)}
 
 
 def square(image: np.ndarray, size: int) -> np.ndarray:

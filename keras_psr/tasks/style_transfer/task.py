@@ -20,7 +20,14 @@ from keras_psr.images.pixels import resize_bicubic
 from keras_psr.images.sheets import comparison_sheet
 from keras_psr.inference.upscaler import Upscaler
 from keras_psr.losses.perceptual import PerceptualLoss
-from keras_psr.losses.terms import feature_loss, painting_grams, phase_loss, style_loss, total_variation_loss
+from keras_psr.losses.terms import (
+    chroma_loss,
+    feature_loss,
+    painting_grams,
+    phase_loss,
+    style_loss,
+    total_variation_loss,
+)
 from keras_psr.networks.receptive_field import measure_geometry
 from keras_psr.networks.style_transfer import build_style_network
 from keras_psr.tasks.config import StyleConfig
@@ -85,6 +92,7 @@ def build_loss(config: StyleConfig, painting: np.ndarray | None = None) -> Perce
             style_loss(config.style_weight, config.style_layers, config.style_normalization, grams),
             phase_loss(config.phase_weight, period=STYLE_GRID),
             total_variation_loss(config.total_variation_weight),
+            chroma_loss(config.chroma_weight, painting),
         ],
         vgg_weights=config.vgg_weights,
         vgg_pooling=config.vgg_pooling,
@@ -93,12 +101,12 @@ def build_loss(config: StyleConfig, painting: np.ndarray | None = None) -> Perce
 
 
 def build_objective(config: StyleConfig, painting: np.ndarray | None = None) -> PerceptualLoss:
-    """The sum that painted pictures are compared by: `build_loss` in float32, without the phase loss.
+    """The sum that painted pictures are compared by: `build_loss` in float32, without phase loss and chroma loss.
 
     That is the paper's, for pictures of any size, and asks of an optimised picture, which has no lattice, the same as
     of a network's.
     """
-    return build_loss(replace(config, phase_weight=0.0, precision="float32"), painting)
+    return build_loss(replace(config, phase_weight=0.0, chroma_weight=0.0, precision="float32"), painting)
 
 
 def build_stream(config: StyleConfig) -> SampleStream:
@@ -193,6 +201,7 @@ def evaluate(
     data: Sequence[str],
     *,
     settings: Mapping[str, Any],
+    degradation: str | None,
     style: str | None,
     iterations: int | None,
     on_picture: OnPicture,
@@ -200,9 +209,11 @@ def evaluate(
     """Measures a network by the loss that it was fitted to, as `evaluation.evaluate_style` does.
 
     Raises:
-        ConfigError: The painting that the network was fitted to is unknown.
+        ConfigError: The painting that the network was fitted to is unknown, or a degradation was asked for.
         DataError: No picture can be used.
     """
+    if degradation:
+        raise ConfigError("--degradation is for networks that enlarge. This one transfers a style.")
     settings = {**settings, "style": style} if style else settings
     if not settings:
         raise ConfigError(
@@ -213,8 +224,9 @@ def evaluate(
         raise ConfigError(
             f"--style must be the painting that the network was fitted to. There is no file {config.style}."
         )
-    objective = build_objective(config)
-    return evaluate_style(upscaler, objective, data, iterations=iterations or 0, on_step=on_picture)
+    painting = read_painting(config)
+    objective = build_objective(config, painting)
+    return evaluate_style(upscaler, objective, data, painting=painting, iterations=iterations or 0, on_step=on_picture)
 
 
 class StyleValidation:

@@ -10,9 +10,18 @@ from keras import ops
 from PIL import Image
 
 from keras_psr.constants import SUPER_RESOLUTION
+from keras_psr.data.degradation import named_degradation
 from keras_psr.data.sources import OnPicture, Picture, open_sources, use_pictures
-from keras_psr.images.metrics import lattice_ratio, mean_scores, psnr_rgb, psnr_y, ssim_y
-from keras_psr.images.pixels import crop_to_multiple, make_low_res, resize_bicubic
+from keras_psr.images.metrics import (
+    block_ratio,
+    color_block_ratio,
+    lattice_ratio,
+    mean_scores,
+    psnr_rgb,
+    psnr_y,
+    ssim_y,
+)
+from keras_psr.images.pixels import crop_to_multiple, resize_bicubic
 from keras_psr.inference.upscaler import Upscaler, load
 from keras_psr.losses.vgg import build_vgg
 from keras_psr.tasks.task import Scores
@@ -30,6 +39,13 @@ PROTOCOL = {
     "lattice_ratio": "spectral power on the upsampling lattice over its surroundings; median over pictures",
 }
 
+DEGRADED_PROTOCOL = {
+    "low_res": "by `degradation.named_degradation`, seeded with the original's pixels",
+    "block_ratio": "power of absolute differences of luma at the blocks of JPEG over its surroundings; median",
+    "color_block_ratio": "the same of Cb and Cr, with blocks of 16 pixels; median",
+}
+"""What differs where low-resolution pictures are degraded, and what is measured besides."""
+
 Responses = dict[str, keras.KerasTensor]
 UpscaleFunction = Callable[[np.ndarray], np.ndarray]
 
@@ -38,6 +54,7 @@ def evaluate(
     model: Upscaler | str | Path,
     data: str | Sequence[str],
     *,
+    degradation: str = "bicubic",
     vgg_weights: str = "bundled",
     on_picture: OnPicture = lambda name, done, total: None,
 ) -> dict[str, Any]:
@@ -46,17 +63,23 @@ def evaluate(
     Args:
         model: The network, or what `upscaler.load` takes.
         data: One or more sources of originals (`sources.open_sources`).
+        degradation: How low-resolution pictures are made: `bicubic`, the protocol of the literature; or as pictures
+            from phones and the web are, `photo`, `jpeg:75`, `noise:10` or `blur:0.5`, with any number
+            (`degradation.named_degradation`). Then two more scores tell of the blocks of JPEG.
         vgg_weights: As for `vgg.build_vgg`.
         on_picture: Called before each picture with its name, how many are done, and how many there are.
 
     Returns:
-        JSON-ready: `task`; `scale`; `protocol`; `skipped`; `pictures`, a list of {`name`, `height`, `width`, `scores`};
-        and `summary`. `scores` and `summary` map `bicubic`, `lanczos` and `model` to numbers by metric.
+        JSON-ready: `task`; `scale`; `degradation`; `protocol`; `skipped`; `pictures`, a list of {`name`, `height`,
+        `width`, `scores`}; and `summary`. `scores` and `summary` map `bicubic`, `lanczos` and `model` to numbers by
+        metric.
 
     Raises:
+        ConfigError: No degradation has this name.
         DataError: No picture can be used.
         ModelError: The model cannot be loaded.
     """
+    degrade = named_degradation(degradation)
     upscaler = model if isinstance(model, Upscaler) else load(model)
     scale = upscaler.scale
     methods: dict[str, UpscaleFunction] = {**interpolations(scale), "model": upscaler}
@@ -64,11 +87,12 @@ def evaluate(
 
     def score(picture: Picture) -> dict[str, Any]:
         original = crop_to_multiple(picture.read(), scale)
-        low_res = make_low_res(original, scale)
-        expected = vgg_responses(original, vgg)
-        scores = {
-            name: score_picture(upscale(low_res), original, scale, vgg, expected) for name, upscale in methods.items()
-        }
+        low_res, expected, scores = degrade(original, scale), vgg_responses(original, vgg), {}
+        for name, upscale in methods.items():
+            image = upscale(low_res)
+            scores[name] = score_picture(image, original, scale, vgg, expected)
+            if degradation != "bicubic":
+                scores[name] |= score_blocks(image, scale)
         return {"name": picture.name, "height": original.shape[0], "width": original.shape[1], "scores": scores}
 
     pictures = open_sources([data] if isinstance(data, str) else data)
@@ -77,7 +101,8 @@ def evaluate(
     return {
         "task": SUPER_RESOLUTION,
         "scale": scale,
-        "protocol": PROTOCOL,
+        "degradation": degradation,
+        "protocol": PROTOCOL if degradation == "bicubic" else PROTOCOL | DEGRADED_PROTOCOL,
         "skipped": [{"name": name, "reason": reason} for name, reason in skipped],
         "pictures": rows,
         "summary": summarize([row["scores"] for row in rows]),
@@ -135,14 +160,19 @@ def score_picture(
     return scores
 
 
+def score_blocks(image: np.ndarray, scale: int) -> Scores:
+    """How strongly the blocks of JPEG show in an enlarged picture, uint8 RGB, by metric (`DEGRADED_PROTOCOL`)."""
+    return {"block_ratio": block_ratio(image, scale), "color_block_ratio": color_block_ratio(image, scale)}
+
+
 def summarize(pictures: Iterable[dict[str, Scores]]) -> dict[str, Scores]:
-    """Scores of a set: means, but the median of the lattice ratio, and the feature distance over bicubic's.
+    """Scores of a set: means, but medians of ratios of powers, and the feature distance over bicubic's.
 
     Args:
         pictures: For each picture the scores by method; each has the method `bicubic`.
 
     Returns:
-        Scores by method, with `feature_distance_ratio`. Lattice ratios that are not defined are left out; what is
+        Scores by method, with `feature_distance_ratio`. Ratios of powers that are not defined are left out; what is
         not defined for any picture is NaN.
     """
     rows = list(pictures)

@@ -98,6 +98,7 @@ def evaluate(
     data: Sequence[str],
     *,
     settings: Mapping[str, Any],
+    degradation: str | None,
     style: str | None,
     iterations: int | None,
     on_picture: OnPicture,
@@ -105,12 +106,12 @@ def evaluate(
     """Scores a network, bicubic and Lanczos, as `evaluation.evaluate` does.
 
     Raises:
-        ConfigError: A style or iterations were asked for.
+        ConfigError: A style or iterations were asked for, or no degradation has this name.
         DataError: No picture can be used.
     """
     if style or iterations is not None:
         raise ConfigError(f"--style and --iterations are for style networks. This one enlarges {upscaler.scale} times.")
-    return evaluation.evaluate(upscaler, data, on_picture=on_picture)
+    return evaluation.evaluate(upscaler, data, degradation=degradation or "bicubic", on_picture=on_picture)
 
 
 class SuperResolutionValidation:

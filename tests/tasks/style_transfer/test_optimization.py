@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from keras_psr.errors import ConfigError, DataError
-from keras_psr.images.metrics import lattice_ratio
+from keras_psr.images.metrics import chroma_noise, lattice_ratio
 from keras_psr.images.photo import Photo
 from keras_psr.images.pixels import keep_colors, rgb_to_y
 from keras_psr.inference.photos import upscale_photo
@@ -113,12 +113,19 @@ def test_evaluation_of_a_style(loss, tmp_path, monkeypatch):
     Image.new("RGB", (8, 90)).save(tmp_path / "small.png")
     monkeypatch.setattr("keras_psr.tasks.style_transfer.evaluation.BASELINE_ITERATIONS", (2, 4))
     stylizer = Upscaler(build_style_network(num_filters=2, num_residual_blocks=1))
-    result = evaluate_style(stylizer, loss, [str(tmp_path)], size=56, iterations=4)
+    result = evaluate_style(stylizer, loss, [str(tmp_path)], painting=photograph[:56, :60], size=56, iterations=4)
     assert [picture["name"][-5:] for picture in result["pictures"]] == ["a.png", "b.png"]
     assert [row["reason"] for row in result["skipped"]] == ["8x90 is smaller than 56x56"]
     assert result["weights"] == {"feature_loss": 1, "style_loss": 2, "total_variation": 1e-5}
-    assert list(result["summary"]) == ["photograph", "model", "L-BFGS 2", "L-BFGS 4"]
+    assert list(result["summary"]) == ["photograph", "painting", "model", "L-BFGS 2", "L-BFGS 4"]
+    surface = {
+        "chroma_noise": chroma_noise(photograph[:56, :60]),
+        "lattice_ratio": lattice_ratio(photograph[:56, :60], 4),
+    }
+    assert result["summary"]["painting"] == surface
     for method, scores in result["summary"].items():
+        if method == "painting":
+            continue
         terms = scores["feature_loss"] + 2 * scores["style_loss"] + 1e-5 * scores["total_variation"]
         assert scores["loss"] == pytest.approx(terms, rel=1e-4)
         for term, mean in scores.items():
@@ -132,7 +139,8 @@ def test_evaluation_of_a_style(loss, tmp_path, monkeypatch):
     matching = [number for number, mean in enumerate(objectives, 1) if mean <= result["summary"]["model"]["loss"]]
     assert result["iterations_to_match"] == (matching[0] if matching else None)
     painted = stylizer(square(photograph, 56))
-    expected = {**loss.measure(painted, square(photograph, 56)), "lattice_ratio": lattice_ratio(painted, 4)}
+    expected = loss.measure(painted, square(photograph, 56))
+    expected |= {"chroma_noise": chroma_noise(painted), "lattice_ratio": lattice_ratio(painted, 4)}
     assert result["pictures"][0]["scores"]["model"].items() >= expected.items()
 
 
@@ -141,7 +149,7 @@ def test_pictures_too_small_for_a_lattice_are_evaluated_without(photograph, loss
 
     Image.fromarray(photograph).save(tmp_path / "photograph.png")
     stylizer = Upscaler(build_style_network(num_filters=2, num_residual_blocks=1))
-    summary = evaluate_style(stylizer, loss, [str(tmp_path)], size=16)["summary"]
+    summary = evaluate_style(stylizer, loss, [str(tmp_path)], painting=photograph, size=16)["summary"]
     assert np.isnan(summary["model"]["lattice_ratio"]) and np.isfinite(summary["model"]["loss"])
 
 
@@ -151,7 +159,7 @@ def test_evaluation_without_a_usable_picture_is_refused(loss, tmp_path):
     Image.new("RGB", (8, 30)).save(tmp_path / "small.png")
     stylizer = Upscaler(build_style_network(num_filters=2, num_residual_blocks=1))
     with pytest.raises(DataError, match="None of the 1 pictures.*small.png: 8x30 is smaller than 256x256"):
-        evaluate_style(stylizer, loss, [str(tmp_path)])
+        evaluate_style(stylizer, loss, [str(tmp_path)], painting=np.zeros((32, 32, 3), np.uint8))
 
 
 def test_the_baseline_is_looked_at_where_the_paper_does():

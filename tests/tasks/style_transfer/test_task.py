@@ -196,11 +196,12 @@ def test_each_normalization_has_the_content_loss_that_belongs_to_it(sources):
     assert energy["style_loss"] != pytest.approx(paper["style_loss"], rel=0.1)
 
 
-def test_the_objective_is_that_of_the_fit_without_the_lattice(config):
+def test_the_objective_is_that_of_the_fit_without_lattice_and_chroma(config):
     loss, objective = (build(config) for build in (build_loss, build_objective))
     image, photograph = data.coffee()[:48, :48], data.coffee()[50:98, :48]
     of_fit, compared = loss.measure(image, photograph), objective.measure(image, photograph)
-    assert of_fit["loss"] == pytest.approx(compared["loss"] + 0.01 * of_fit["phase_loss"])
+    ours = 0.01 * of_fit["phase_loss"] + 0.2 * of_fit["chroma_loss"]
+    assert of_fit["loss"] == pytest.approx(compared["loss"] + ours) and of_fit["chroma_loss"] > 0
     assert objective.measure(image[:, :33], photograph[:, :33])["loss"] > 0, "of any size"
 
 
