@@ -314,7 +314,8 @@ def _reasons(what: str, remedy: str) -> Iterator[None]:
             yield
     except av.FFmpegError as error:
         said = [" ".join(line[2].split()) for line in lines if line[2].strip()]
-        raise ConfigError(f"{what} ({(said[-1] if said else error.strerror).rstrip('.')}). {remedy}") from error
+        reason = said[-1] if said else str(error.strerror)
+        raise ConfigError(f"{what} ({reason.rstrip('.')}). {remedy}") from error
     finally:
         av.logging.set_level(level)
 
