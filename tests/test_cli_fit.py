@@ -99,7 +99,7 @@ def test_a_run_is_made_resumed_and_ready_to_use(fit_tiny, tmp_path):
 
     again = fit_tiny("--out", out)
     assert again.exit_code == 1
-    assert again.stderr == f"Error: --out {out} already holds a run. Use --resume, --overwrite or another folder.\n"
+    assert again.stderr == f"Error: --out {out} already contains a run. Use --resume, --overwrite or another folder.\n"
 
 
 def test_resume_takes_the_runs_own_settings(runner, tiny_run, tmp_path):

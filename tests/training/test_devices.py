@@ -273,7 +273,7 @@ def test_a_driver_without_a_gpu_is_warned_of(has_driver, visible, has_gpu, warns
     ("args", "message"),
     [
         (("mirrored", ("GPU:7",), 4), "devices must be among CPU:0. Received: GPU:7."),
-        (("none", ("CPU:0",), 4), "devices narrow the strategies auto and mirrored. Received: strategy none."),
+        (("none", ("CPU:0",), 4), "devices go only with the strategies auto and mirrored. Received: strategy none."),
         (("multiworker", (), [4]), "needs the environment variable TF_CONFIG, such as .* Received: ''."),
     ],
 )

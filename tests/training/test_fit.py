@@ -284,11 +284,11 @@ def test_the_fit_moved_the_network_from_where_it_starts(finished):
 def test_a_run_is_not_replaced_without_being_asked(finished, photographs, tmp_path):
     run, _ = finished
     before = run.model_file.read_bytes()
-    with pytest.raises(TrainingError, match=r"--out .* already holds a run\. Use --resume, --overwrite or another"):
+    with pytest.raises(TrainingError, match=r"--out .* already contains a run\. Use --resume, --overwrite or another"):
         fit(run.path, **TINY, **photographs)
     assert run.model_file.read_bytes() == before
     (tmp_path / "letters.txt").write_text("mine")
-    with pytest.raises(TrainingError, match=r"--out .* is not empty and holds no run\. Use another folder\."):
+    with pytest.raises(TrainingError, match=r"--out .* is not empty and contains no run\. Use another folder\."):
         fit(tmp_path, **TINY, **photographs, overwrite=True)
     assert [path.name for path in tmp_path.iterdir()] == ["letters.txt"]
 
@@ -391,7 +391,7 @@ def test_resuming_without_a_checkpoint_starts_anew_and_says_so(finished, tmp_pat
     for path in (out / "checkpoints").iterdir():
         path.unlink()
     fit(out, resume=True)
-    assert f"{out} holds no checkpoint yet, so the run starts anew." in caplog.text
+    assert f"{out} contains no checkpoint yet, so the run starts from the beginning." in caplog.text
     assert [line["step"] for line in RunFolder(out).read_log()] == [2, 2, 4, 6, 6]
 
 
@@ -419,7 +419,7 @@ def test_what_cannot_be_resumed_is_refused(finished, tmp_path):
     run, _ = finished
     with pytest.raises(ConfigError, match="leave out what differs: steps was 6, now 9, seed was 0, now 1"):
         fit(run.path, resume=True, steps=9, seed=1)
-    with pytest.raises(ModelError, match=r"holds no run \(config.json is missing\)"):
+    with pytest.raises(ModelError, match=r"contains no run \(config.json is missing\)"):
         fit(tmp_path, resume=True)
 
 
@@ -431,7 +431,7 @@ def test_missing_and_damaged_checkpoints_are_refused(finished, tmp_path):
     for damaged in (b"", b"text", whole[:1000], whole[:-100], flip_a_bit(whole)):
         (run.checkpoints / "step-00000001.npz").write_bytes(damaged)
         with pytest.raises(
-            TrainingError, match=r"each of 1 checkpoints in .* is damaged\. Start anew with --overwrite\."
+            TrainingError, match=r"each of 1 checkpoints in .* is damaged\. Start again with --overwrite\."
         ):
             run.load_checkpoint()
 
@@ -543,7 +543,7 @@ def test_an_exploding_loss_ends_the_fit_before_it_is_saved(photographs, tmp_path
         model.network.get_layer("exit").bias.assign([1e6, 1e6, 1e6])
 
     settings = {**TINY, **photographs, "feature_weight": 0.0}
-    message = r"diverged at step 4: the loss is .*e\+0\d, after .* Those of this step: 0 \(.*photograph.png\)\."
+    message = r"diverged at step 4: the loss is .*e\+0\d, after .* The pictures of this step: 0 \(.*photograph.png\)\."
     with pytest.raises(TrainingError, match=message):
         fit(tmp_path / "run", **settings, callbacks=[At(3, explode)])
     assert [path.name for path in RunFolder(tmp_path / "run").checkpoints.iterdir()] == ["step-00000002.npz"]
