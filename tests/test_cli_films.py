@@ -163,6 +163,14 @@ def test_a_format_for_nothing_is_told(upscale, pan, format, message):
     assert result.exit_code == 2 and message in result.stderr
 
 
+@pytest.mark.parametrize("name", ["big.gif", "big.mp4"])
+def test_a_picture_is_not_written_as_an_animation_or_film(upscale, pan, name):
+    Image.fromarray(pan[0]).save("still.png")
+    result = upscale("still.png", "-o", name)
+    assert result.exit_code == 1
+    assert f"still.png: cannot write {name}: expected an ending of .bmp, .jfif" in result.stderr
+
+
 def test_without_pyav_a_line_says_what_to_install(upscale, clip, pan, monkeypatch):
     monkeypatch.setattr(formats, "is_installed", lambda module: False)
     result = upscale("clip.mp4")
