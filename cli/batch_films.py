@@ -74,17 +74,24 @@ def find_kind(path: Path, batch: Batch) -> tuple[str, str]:
     return "picture", f".{wanted}" if wanted in FORMATS and wanted != "gif" else ".png"
 
 
-def check_format_option(jobs: Sequence["Job"], batch: Batch) -> None:
-    """Checks that `--format` is of use for any job.
+def check_options(jobs: Sequence["Job"], batch: Batch) -> None:
+    """Checks that `--format` and the options for films are of use for any job.
 
     Raises:
-        click.UsageError: There are films, but the format is for pictures, or the other way round.
+        click.UsageError: An option is for something that is not there.
     """
-    kinds = {job.kind for job in jobs}
-    fitting = {"film"} if batch.file_format in FILM_FORMATS else {"picture", "animation"}
-    fitting = {"animation"} if batch.file_format == "gif" else fitting
-    if batch.file_format and not kinds & fitting:
-        raise click.UsageError(f"--format {batch.file_format} is for {' and '.join(sorted(fitting))}s. There are none.")
+    fitting = ("film",) if batch.file_format in FILM_FORMATS else ("picture", "animation")
+    purposes: dict[str, tuple[Any, tuple[str, ...]]] = {
+        f"--format {batch.file_format}": (batch.file_format, ("animation",) if batch.file_format == "gif" else fitting),
+        "--codec": (batch.codec, ("film",)),
+        "--crf": (batch.crf is not None, ("film",)),
+        "--resume": (batch.resume, ("film",)),
+        "--start": (batch.start is not None, ("animation", "film")),
+        "--duration": (batch.duration is not None, ("animation", "film")),
+    }
+    for option, (is_given, kinds) in purposes.items():
+        if is_given and not any(job.kind in kinds for job in jobs):
+            raise click.UsageError(f"{option} is for {' and '.join(kind + 's' for kind in kinds)}. There are none.")
 
 
 def is_unfinished(path: Path) -> bool:
@@ -312,6 +319,7 @@ def write_animation(job: "Job", process: "Process", batch: Batch, part: Path, co
     quality = batch.quality or (LOSSY_QUALITY if animation.is_lossy else None)
     source = read_photo(job.file)
     notes = [note for note in source.notes if not note.startswith("first of ")]
+    notes += ["16 bits cut to 8"] if source.pixels.dtype != "uint8" else []
     first: Photo | None = None
     with open_animation(part, animation.plays, has_alpha=animation.has_alpha, quality=quality) as writer:
         for frame, (duration, is_wanted) in zip(read_frames(animation), select_frames(animation, batch), strict=False):
