@@ -165,7 +165,7 @@ def _write_film(factory, name, frames, times=None, *, codec="ffv1", kind="yuv444
         track = output.add_stream("libopus" if name.endswith(".webm") else "aac", rate=48000) if sound else None
         if track:
             track.codec_context.layout = "mono"
-        matrix = {1: "itu709", 6: "itu601", 5: "itu601", 9: "bt2020"}[colour[0]]
+        matrix = {1: 1, 5: 5, 6: 5, 9: 9}[colour[0]]  # swscale's numbers
         for time, frame in zip(times or range(0, 40 * len(frames), 40), frames, strict=True):
             if isinstance(frame, np.ndarray):
                 frame = av.VideoFrame.from_ndarray(frame)

@@ -161,7 +161,7 @@ class FilmWriter:
         name = stream.name or "unknown"
         if _fits(stream, self._output.format.name):
             copied = self._output.add_stream_from_template(stream)
-            copied.disposition = stream.disposition
+            copied.disposition = stream.disposition.value
             copied.metadata.update(
                 {name: text for name, text in stream.metadata.items() if name.lower() not in ("duration", "encoder")}
             )
@@ -200,9 +200,10 @@ class FilmWriter:
             unpack = BitStreamFilterContext(repack, stream) if repack else None
             shift: int | None = None
             for packet in source.demux(stream):
-                packet.dts = next(stamps, None)
-                if packet.pts is None or packet.dts is None:
+                stamp = next(stamps, None)
+                if packet.pts is None or stamp is None:
                     continue
+                packet.dts = stamp
                 if shift is None:
                     late = packet.pts * packet.time_base - first
                     shift = round(late / packet.time_base) if abs(late) > TOLERANCE else 0
