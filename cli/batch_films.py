@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from keras_psr.cli.batch_options import FILM_FORMATS, FORMATS, Batch
+from keras_psr.cli.claims import is_shared
 from keras_psr.cli.own_results import SIGNATURE, sign
 from keras_psr.cli.terminal import say
 from keras_psr.errors import ConfigError
@@ -217,12 +218,19 @@ def check_unfinished(job: "Job", batch: Batch) -> None:
     if not found or batch.overwrite and not batch.resume:
         return
     if not batch.resume:
-        raise ConfigError(f"{found} is there. Go on with it by --resume, or begin again with --overwrite.")
+        if not is_shared(job.target.parent):  # else it may be the film that another run is writing
+            raise ConfigError(describe_unfinished(found))
+        return
     assert isinstance(job.moving, FilmPlan)
     if read_signature(found) != job.moving.signature:
         raise ConfigError(
             f"{found} was made with another film, model or option. Give the same ones, or begin again with --overwrite."
         )
+
+
+def describe_unfinished(path: Path) -> str:
+    """Returns the message for an unfinished film that is neither continued nor replaced."""
+    return f"{path} is there. Go on with it by --resume, or begin again with --overwrite."
 
 
 def find_unfinished(target: Path) -> Path | None:
@@ -254,7 +262,10 @@ def write_film(
 
     plan, unfinished, kept = job.moving, name_unfinished(job.target), name_kept(job.target)
     assert isinstance(plan, FilmPlan)
-    resumed = find_unfinished(job.target) if batch.resume else None
+    found = find_unfinished(job.target)
+    if found and not (batch.resume or batch.overwrite):
+        raise ConfigError(describe_unfinished(found))
+    resumed = found if batch.resume else None
     if resumed:
         os.replace(resumed, kept)
     part: dict[str, Any] = {"start": batch.start or Fraction(0), "duration": batch.duration}
@@ -270,9 +281,8 @@ def write_film(
             resumed=kept if resumed else None,
             on_frame=on_frame,
         )
-    except Exception as error:
-        if find_unfinished(job.target):
-            raise type(error)(f"{error} What is done is in {find_unfinished(job.target)}; --resume goes on.") from error
+    except Exception:
+        tell_unfinished(job.target)
         raise
     kept.unlink(missing_ok=True)
     job.notes, expected, job.frames = list(outcome.notes), job.frames, outcome.frames
@@ -288,6 +298,21 @@ def write_film(
     else:
         unfinished.unlink(missing_ok=True)
     raise KeyboardInterrupt
+
+
+def tell_unfinished(target: Path) -> None:
+    """Prints which file holds what has been done before an error, or removes it if it holds nothing."""
+    from keras_psr.errors import ImageFileError
+    from keras_psr.films.reading import read_film
+
+    found = find_unfinished(target)
+    if found:
+        try:
+            read_film(found)
+        except ImageFileError:
+            found.unlink()
+        else:
+            say(f"{found} holds what has been done. --resume goes on.")
 
 
 def show_time(seconds: Fraction) -> str:
