@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from keras_psr.cli.batch_options import FILM_FORMATS, FORMATS, Batch
+from keras_psr.cli.claims import is_shared
 from keras_psr.cli.own_results import SIGNATURE, sign
 from keras_psr.cli.terminal import say
 from keras_psr.errors import ConfigError
@@ -74,17 +75,24 @@ def find_kind(path: Path, batch: Batch) -> tuple[str, str]:
     return "picture", f".{wanted}" if wanted in FORMATS and wanted != "gif" else ".png"
 
 
-def check_format_option(jobs: Sequence["Job"], batch: Batch) -> None:
-    """Checks that `--format` is of use for any job.
+def check_options(jobs: Sequence["Job"], batch: Batch) -> None:
+    """Checks that `--format` and the options for films are of use for any job.
 
     Raises:
-        click.UsageError: There are films, but the format is for pictures, or the other way round.
+        click.UsageError: An option is for something that is not there.
     """
-    kinds = {job.kind for job in jobs}
-    fitting = {"film"} if batch.file_format in FILM_FORMATS else {"picture", "animation"}
-    fitting = {"animation"} if batch.file_format == "gif" else fitting
-    if batch.file_format and not kinds & fitting:
-        raise click.UsageError(f"--format {batch.file_format} is for {' and '.join(sorted(fitting))}s. There are none.")
+    fitting = ("film",) if batch.file_format in FILM_FORMATS else ("picture", "animation")
+    purposes: dict[str, tuple[Any, tuple[str, ...]]] = {
+        f"--format {batch.file_format}": (batch.file_format, ("animation",) if batch.file_format == "gif" else fitting),
+        "--codec": (batch.codec, ("film",)),
+        "--crf": (batch.crf is not None, ("film",)),
+        "--resume": (batch.resume, ("film",)),
+        "--start": (batch.start is not None, ("animation", "film")),
+        "--duration": (batch.duration is not None, ("animation", "film")),
+    }
+    for option, (is_given, kinds) in purposes.items():
+        if is_given and not any(job.kind in kinds for job in jobs):
+            raise click.UsageError(f"{option} is for {' and '.join(kind + 's' for kind in kinds)}. There are none.")
 
 
 def is_unfinished(path: Path) -> bool:
@@ -210,12 +218,19 @@ def check_unfinished(job: "Job", batch: Batch) -> None:
     if not found or batch.overwrite and not batch.resume:
         return
     if not batch.resume:
-        raise ConfigError(f"{found} is there. Go on with it by --resume, or begin again with --overwrite.")
+        if not is_shared(job.target.parent):  # else it may be the film that another run is writing
+            raise ConfigError(describe_unfinished(found))
+        return
     assert isinstance(job.moving, FilmPlan)
     if read_signature(found) != job.moving.signature:
         raise ConfigError(
             f"{found} was made with another film, model or option. Give the same ones, or begin again with --overwrite."
         )
+
+
+def describe_unfinished(path: Path) -> str:
+    """Returns the message for an unfinished film that is neither continued nor replaced."""
+    return f"{path} is there. Go on with it by --resume, or begin again with --overwrite."
 
 
 def find_unfinished(target: Path) -> Path | None:
@@ -247,7 +262,10 @@ def write_film(
 
     plan, unfinished, kept = job.moving, name_unfinished(job.target), name_kept(job.target)
     assert isinstance(plan, FilmPlan)
-    resumed = find_unfinished(job.target) if batch.resume else None
+    found = find_unfinished(job.target)
+    if found and not (batch.resume or batch.overwrite):
+        raise ConfigError(describe_unfinished(found))
+    resumed = found if batch.resume else None
     if resumed:
         os.replace(resumed, kept)
     part: dict[str, Any] = {"start": batch.start or Fraction(0), "duration": batch.duration}
@@ -263,9 +281,8 @@ def write_film(
             resumed=kept if resumed else None,
             on_frame=on_frame,
         )
-    except Exception as error:
-        if find_unfinished(job.target):
-            raise type(error)(f"{error} What is done is in {find_unfinished(job.target)}; --resume goes on.") from error
+    except Exception:
+        tell_unfinished(job.target)
         raise
     kept.unlink(missing_ok=True)
     job.notes, expected, job.frames = list(outcome.notes), job.frames, outcome.frames
@@ -281,6 +298,21 @@ def write_film(
     else:
         unfinished.unlink(missing_ok=True)
     raise KeyboardInterrupt
+
+
+def tell_unfinished(target: Path) -> None:
+    """Prints which file holds what has been done before an error, or removes it if it holds nothing."""
+    from keras_psr.errors import ImageFileError
+    from keras_psr.films.reading import read_film
+
+    found = find_unfinished(target)
+    if found:
+        try:
+            read_film(found)
+        except ImageFileError:
+            found.unlink()
+        else:
+            say(f"{found} holds what has been done. --resume goes on.")
 
 
 def show_time(seconds: Fraction) -> str:
@@ -312,6 +344,7 @@ def write_animation(job: "Job", process: "Process", batch: Batch, part: Path, co
     quality = batch.quality or (LOSSY_QUALITY if animation.is_lossy else None)
     source = read_photo(job.file)
     notes = [note for note in source.notes if not note.startswith("first of ")]
+    notes += ["16 bits cut to 8"] if source.pixels.dtype != "uint8" else []
     first: Photo | None = None
     with open_animation(part, animation.plays, has_alpha=animation.has_alpha, quality=quality) as writer:
         for frame, (duration, is_wanted) in zip(read_frames(animation), select_frames(animation, batch), strict=False):

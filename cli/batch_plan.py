@@ -15,7 +15,6 @@ import click
 
 from keras_psr.cli.batch_films import (
     FilmPlan,
-    check_format_option,
     choose_film_model,
     count_frames,
     find_kind,
@@ -247,7 +246,6 @@ def make_plan(chosen: Sequence[Path], found: Inputs, batch: Batch, suffix: str) 
         kind, ending = find_kind(path, batch)
         target = one or folder / f"{path.stem}{suffix}{ending}"
         jobs.append(Job(path, target, path, ending if one == STDOUT else target.suffix.lower(), kind=kind))
-    check_format_option(jobs, batch)
     return jobs
 
 

@@ -15,7 +15,7 @@ from tempfile import TemporaryDirectory
 
 import click
 
-from keras_psr.cli.batch_films import write_animation, write_film
+from keras_psr.cli.batch_films import check_options, write_animation, write_film
 from keras_psr.cli.batch_options import STREAM, Batch
 from keras_psr.cli.batch_plan import (
     STDOUT,
@@ -101,7 +101,7 @@ def plan_files(found: Inputs, batch: Batch, work: Work) -> list[Job]:
     """Returns the jobs for the pictures that were found, and prints a line about those left out.
 
     Raises:
-        click.UsageError: There are several pictures, but the output is a single file.
+        click.UsageError: There are several pictures, but the output is a single file; or an option is of no use.
         KerasPSRError: All pictures were left out.
     """
     suffix = find_suffix(batch, work)
@@ -110,7 +110,9 @@ def plan_files(found: Inputs, batch: Batch, work: Work) -> list[Job]:
         end([*found.failures, f"Nothing to {work.verb}. Left out: {'; '.join(left_out)}."], [], batch)
     if left_out:
         say(f"Left out: {'; '.join(left_out)}.")
-    return make_plan(chosen, found, batch, suffix)
+    plan = make_plan(chosen, found, batch, suffix)
+    check_options(plan, batch)
+    return plan
 
 
 def run(plan: Sequence[Job], work: Work, batch: Batch, scratch: Path) -> None:

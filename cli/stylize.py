@@ -72,11 +72,12 @@ DEFAULT_ITERATIONS = 300
 @device_option
 @batch_options(suffix="_ and the name of the model or painting", file_format="png")
 def stylize(**options: Any) -> None:
-    """Paint pictures in a style, with a fitted network or by optimisation.
+    """Paint pictures, animations and films in a style, with a fitted network or by optimisation.
 
-    INPUT is a picture, a folder, which is searched recursively, or a quoted glob. photo.jpg becomes
-    photo_starry-night.png beside it. In folders and globs, pictures that keras-psr made are left out, and those whose
-    names end in the suffix. - is stdin, whose result goes to stdout unless -o says else.
+    INPUT is a picture, an animation, a film (pip install 'keras-psr[video]'), a folder, which is searched recursively,
+    or a quoted glob. photo.jpg becomes photo_starry-night.png beside it, and clip.mp4 becomes clip_starry-night.mp4. In
+    folders and globs, results of keras-psr are left out, and names that end in the suffix. - is stdin, whose result
+    goes to stdout unless -o says else.
 
     With --style there is no network: the pixels themselves are changed until they look like the painting. That is how
     to try a painting before fitting a network to it.
@@ -85,7 +86,8 @@ def stylize(**options: Any) -> None:
     their own size by another network.
 
     Transparency, grey, 16 bits, colour profile, EXIF data and resolution are kept where the format holds them; pictures
-    are turned upright. An interrupted run leaves no half files: go on with --skip-existing.
+    are turned upright. An interrupted run leaves no half files: go on with --skip-existing. It leaves what is done of a
+    film, and --resume goes on with that.
 
     \b
     Examples:

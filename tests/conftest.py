@@ -179,11 +179,19 @@ def _write_film(factory, name, frames, times=None, *, codec="ffv1", kind="yuv444
         track = output.add_stream("libopus" if name.endswith(".webm") else "aac", rate=48000) if sound else None
         if track:
             track.codec_context.layout = "mono"
-        matrix = {1: "itu709", 6: "itu601", 5: "itu601", 9: "bt2020"}[colour[0]]
+        matrix, extent = {1: "bt709", 5: "bt470", 6: "smpte170m", 9: "bt2020"}[colour[0]], ("tv", "pc")[colour[1] - 1]
+        scale = f"in_range=pc:out_range={extent}:out_color_matrix={matrix}:flags=accurate_rnd+full_chroma_int"
         for time, frame in zip(times or range(0, 40 * len(frames), 40), frames, strict=True):
             if isinstance(frame, np.ndarray):
-                frame = av.VideoFrame.from_ndarray(frame)
-                frame = frame.reformat(format=kind, dst_colorspace=matrix, dst_color_range=colour[1])
+                graph, frame = av.filter.Graph(), av.VideoFrame.from_ndarray(frame)
+                source = graph.add_buffer(
+                    width=size[1], height=size[0], format=frame.format, time_base=context.time_base
+                )
+                steps = graph.add("scale", scale), graph.add("format", kind), graph.add("buffersink")
+                graph.link_nodes(source, *steps).configure()
+                frame.pts = 0
+                graph.push(frame)
+                frame = graph.pull()
             frame.pts, frame.time_base = time, Fraction(1, 1000)
             output.mux(stream.encode(frame))
         output.mux(stream.encode(None))

@@ -154,13 +154,35 @@ def test_what_cannot_be_done_is_told_before_anything_is_computed(upscale, clip, 
 
 
 @pytest.mark.parametrize(
-    ("format", "message"),
-    [("mp4", "--format mp4 is for films. There are none."), ("gif", "--format gif is for animations. There are none.")],
+    ("arguments", "message"),
+    [
+        (("--format", "mp4"), "--format mp4 is for films. There are none."),
+        (("--format", "gif"), "--format gif is for animations. There are none."),
+        (("--codec", "hevc"), "--codec is for films. There are none."),
+        (("--crf", "0"), "--crf is for films. There are none."),
+        (("--resume",), "--resume is for films. There are none."),
+        (("--start", "0"), "--start is for animations and films. There are none."),
+        (("--duration", "1"), "--duration is for animations and films. There are none."),
+    ],
 )
-def test_a_format_for_nothing_is_told(upscale, pan, format, message):
+def test_an_option_without_a_purpose_is_told(upscale, pan, arguments, message):
     Image.fromarray(pan[0]).save("still.png")
-    result = upscale("still.png", "--format", format)
+    result = upscale("still.png", *arguments)
     assert result.exit_code == 2 and message in result.stderr
+
+
+def test_a_format_of_pictures_is_not_for_films(upscale, clip):
+    result = upscale("clip.mp4", "--format", "jpg")
+    assert result.exit_code == 2
+    assert "--format jpg is for pictures and animations. There are none." in result.stderr
+
+
+@pytest.mark.parametrize("name", ["big.gif", "big.mp4"])
+def test_a_picture_is_not_written_as_an_animation_or_film(upscale, pan, name):
+    Image.fromarray(pan[0]).save("still.png")
+    result = upscale("still.png", "-o", name)
+    assert result.exit_code == 1
+    assert f"still.png: cannot write {name}: expected an ending of .bmp, .jfif" in result.stderr
 
 
 def test_without_pyav_a_line_says_what_to_install(upscale, clip, pan, monkeypatch):

@@ -470,7 +470,7 @@ def test_debug_shows_the_traceback_and_goes_on(runner, photo, export_tflite, tmp
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("-o", "x.gif"), "expected one of .bmp, .jfif, .jpe, .jpeg, .jpg, .png, .tif, .tiff, .webp"),
+        (("-o", "x.jp2"), "expected one of .bmp, .jfif, .jpe, .jpeg, .jpg, .png, .tif, .tiff, .webp, .gif, .mp4"),
         (("-o", "x.avif"), "expected one of .bmp"),
         (("-o", "out.v2"), "If it is a folder, write out.v2/."),
         (("-o", "photo.png/out"), "-o photo.png/out cannot be written: photo.png is a file"),
@@ -757,8 +757,8 @@ def test_orientation_profile_exif_and_resolution_survive(light, tmp_path, source
     assert top[:8].mean() > bottom[-8:].mean() + 50
 
 
-def test_of_an_animation_the_first_frame_is_upscaled_and_told(light, tmp_path):
-    frames = [Image.new("RGB", (8, 8), colour) for colour in ["red", "blue"]]
-    frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:])
-    result = light("a.gif")
-    assert (result.exit_code, result.stderr) == (0, "a.gif -> a_x4.png (32x32; first of 2 frames)\n")
+def test_of_several_pages_the_first_is_upscaled_and_told(light, tmp_path):
+    pages = [Image.new("RGB", (8, 8), colour) for colour in ["red", "blue"]]
+    pages[0].save(tmp_path / "a.tif", save_all=True, append_images=pages[1:])
+    result = light("a.tif")
+    assert (result.exit_code, result.stderr) == (0, "a.tif -> a_x4.png (32x32; first of 2 frames)\n")

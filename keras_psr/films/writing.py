@@ -11,8 +11,8 @@ from typing import Any
 import av
 from av.bitstream import BitStreamFilterContext
 
-from keras_psr.errors import ConfigError
-from keras_psr.films.colour import FrameWriter
+from keras_psr.errors import ConfigError, ImageFileError
+from keras_psr.films.colour import FrameWriter, has_opacity
 from keras_psr.films.encoders import Encoding
 from keras_psr.films.formats import find_container
 from keras_psr.films.reading import TOLERANCE, Film, Moment, Packet, is_copied, opened
@@ -76,17 +76,15 @@ class FilmWriter:
 
         Raises:
             ConfigError: The format cannot hold the codec or the sound, or the encoder refuses the size or a setting.
-            ImageFileError: The film can no longer be opened.
-            OSError: The file cannot be written.
+            ImageFileError: The film can no longer be opened, or the file cannot be written.
         """
-        kind = find_container(target)
+        kind, frame_format = find_container(target), av.VideoFormat(encoding.frame_format)
+        height, width = (-(-side // unit) * unit for side, unit in zip(size, encoding.alignment, strict=True))
+        self.size, self.end, self.count, self.refused = (height, width), Fraction(0), 0, 0
         self.notes = [*encoding.notes, *_describe_left_out(film), *_describe_padding(size, encoding)]
         self.notes += _describe_aspect(film, kind, encoding)
-        self.end, self.count, self.refused = Fraction(0), 0, 0
-        self._film, self._blend = film, film.has_alpha and "transparency" in " ".join(encoding.notes)
-        options = {"movflags": _MOVFLAGS} if kind in ("mp4", "mov") else {}
-        height, width = (-(-side // unit) * unit for side, unit in zip(size, encoding.alignment, strict=True))
-        self.size = height, width
+        self._target, self._film, self._encoding = target, film, encoding
+        self._blends = film.has_alpha and not has_opacity(frame_format)
         self._colour = film.colour.written_by(encoding.encoder, encoding.frame_format)
         self._convert = FrameWriter(self._colour, encoding.frame_format, height, width)
         self._durations: dict[int, int] = {}
@@ -94,65 +92,68 @@ class FilmWriter:
         self._next = next(self._others, None)
         self._last_dts: Fraction | None = None
         place: Any = BytesIO() if in_memory else str(target)
+        options = {"movflags": _MOVFLAGS} if kind in ("mp4", "mov") else {}
         self._output = av.open(place, "w", format=kind, container_options=options)
         try:
-            with opened(film.path) as source:
-                self._streams = self._add_streams(source, target, encoding, (height, width), signature)
-                self._output.metadata.update(
-                    {name: text for name, text in source.metadata.items() if name.lower() not in _OF_CONTAINER}
-                )
-                self._output.set_chapters(_cut_chapters(source.chapters(), film.origin + start, duration))
-                with _reasons(f"{target.suffix} cannot hold {encoding.encoder}", "Give another ending or --codec."):
-                    self._output.start_encoding()
+            self._write_header(start, duration, signature)
+        except OSError as error:
+            raise self._unwritable(error) from error
         except BaseException:
             self._output.close()
             raise
 
-    def _add_streams(
-        self,
-        source: av.container.InputContainer,
-        target: Path,
-        encoding: Encoding,
-        size: tuple[int, int],
-        signature: str,
-    ) -> dict[int, Any]:
+    def _write_header(self, start: Fraction, duration: Fraction | None, signature: str) -> None:
+        with opened(self._film.path) as source:
+            self._streams = self._add_streams(source, signature)
+            self._output.metadata.update(
+                {name: text for name, text in source.metadata.items() if name.lower() not in _OF_CONTAINER}
+            )
+            self._output.set_chapters(_cut_chapters(source.chapters(), self._film.origin + start, duration))
+            what = f"{self._target.suffix} cannot hold {self._encoding.encoder}"
+            with _reasons(what, "Give another ending or --codec.", passing=OSError):
+                self._output.start_encoding()
+
+    def _add_streams(self, source: av.container.InputContainer, signature: str) -> dict[int, Any]:
         """Adds a stream for each stream of the film, in the same order. Returns them by their index in the film."""
         streams = dict[int, Any]()
         for stream in source.streams:
             if stream.index == self._film.index:
-                streams[stream.index] = self._pictures = self._add_video(stream, target, encoding, size, signature)
+                streams[stream.index] = self._pictures = self._add_pictures(stream, signature)
             elif is_copied(stream):
-                copied = self._add_copy(stream, target)
+                copied = self._add_copy(stream)
                 if copied is not None:
                     streams[stream.index] = copied
         return streams
 
-    def _add_video(self, stream: Any, target: Path, encoding: Encoding, size: tuple[int, int], signature: str) -> Any:
-        film, colour = self._film, self._colour
+    def _add_pictures(self, stream: Any, signature: str) -> Any:
+        """Adds the stream of pictures, and opens its encoder.
+
+        Raises:
+            ConfigError: The format cannot hold the codec, or the encoder refuses the size or a setting.
+        """
+        film, encoding, colour, target = self._film, self._encoding, self._colour, self._target
         try:
-            video: Any = self._output.add_stream(encoding.encoder, rate=film.rate, options=dict(encoding.options))
+            pictures: Any = self._output.add_stream(encoding.encoder, rate=film.rate, options=dict(encoding.options))
         except ValueError as error:
             raise ConfigError(
                 f"{target.suffix} cannot hold {encoding.encoder}. Give another ending or --codec."
             ) from error
-        video.height, video.width, video.pix_fmt = *size, encoding.frame_format
-        video.time_base = film.time_base
-        context = video.codec_context
+        pictures.height, pictures.width, pictures.pix_fmt = *self.size, encoding.frame_format
+        pictures.time_base = film.time_base
+        context = pictures.codec_context
         context.time_base, context.sample_aspect_ratio = film.time_base, film.pixel_aspect
         context.color_range, context.colorspace = 2 if colour.is_full else 1, colour.matrix
         context.color_primaries, context.color_trc = colour.primaries, colour.transfer
         if encoding.encoder == "libx265" and self._output.format.name in ("mp4", "mov"):
             context.codec_tag = "hvc1"  # the tag that QuickTime and Safari ask for
-        what = f"{encoding.encoder} refuses frames of {size[1]}x{size[0]}"
+        what = f"{encoding.encoder} refuses frames of {self.size[1]}x{self.size[0]}"
         with _reasons(what, "Give another size or --codec."):
             context.open()
-        video.metadata.update(
-            {name: text for name, text in stream.metadata.items() if not name.lower().startswith(_STALE)}
-        )
-        video.metadata[SIGNED] = signature
-        return video
+        kept = {name: text for name, text in stream.metadata.items() if not name.lower().startswith(_STALE)}
+        pictures.metadata.update({**kept, SIGNED: signature})
+        return pictures
 
-    def _add_copy(self, stream: Any, target: Path) -> Any | None:
+    def _add_copy(self, stream: Any) -> Any | None:
         """Adds a copy of a stream of the film; None, with a note, if the format cannot hold it.
 
         Raises:
@@ -161,20 +162,24 @@ class FilmWriter:
         name = stream.name or "unknown"
         if _fits(stream, self._output.format.name):
             copied = self._output.add_stream_from_template(stream)
-            copied.disposition = stream.disposition
+            copied.disposition = stream.disposition.value
             copied.metadata.update(
                 {name: text for name, text in stream.metadata.items() if name.lower() not in ("duration", "encoder")}
             )
             return copied
         if stream.type == "audio":
-            raise ConfigError(f"{target} cannot hold the film's sound ({name}). Write an .mkv.")
+            raise ConfigError(f"{self._target} cannot hold the film's sound ({name}). Write an .mkv.")
         words = "subtitles" if stream.type == "subtitle" else "an attachment"
-        self.notes.append(f"{target.suffix} cannot hold {words} ({name})")
+        self.notes.append(f"{self._target.suffix} cannot hold {words} ({name})")
         return None
 
     def write(self, moment: Moment) -> None:
-        """Encodes a moment."""
-        frame = self._convert(_lay_over_white(moment.photo) if self._blend else moment.photo)
+        """Encodes a moment.
+
+        Raises:
+            ImageFileError: The file cannot be written.
+        """
+        frame = self._convert(_lay_over_white(moment.photo) if self._blends else moment.photo)
         frame.pts, frame.time_base = moment.time, self._film.time_base
         self._durations[moment.time] = moment.duration
         for packet in self._pictures.encode(frame):
@@ -200,9 +205,10 @@ class FilmWriter:
             unpack = BitStreamFilterContext(repack, stream) if repack else None
             shift: int | None = None
             for packet in source.demux(stream):
-                packet.dts = next(stamps, None)
-                if packet.pts is None or packet.dts is None:
+                stamp = next(stamps, None)
+                if packet.pts is None or stamp is None:
                     continue
+                packet.dts = stamp
                 if shift is None:
                     late = packet.pts * packet.time_base - first
                     shift = round(late / packet.time_base) if abs(late) > TOLERANCE else 0
@@ -225,31 +231,51 @@ class FilmWriter:
         self.end = max(self.end, time + duration * unit)
         self._copy_until(time)
         packet.stream = self._pictures
-        self._output.mux(packet)
+        self._mux(packet)
 
     def _copy_until(self, time: Fraction | None) -> None:
         """Copies sound and subtitles up to a time, in seconds, or to their end."""
         while self._next is not None and (time is None or (self._next.pts or 0) * self._next.time_base <= time):
             if self._next.stream_index in self._streams:
                 self._next.stream = self._streams[self._next.stream_index]
-                try:
-                    self._output.mux(self._next)
-                except ValueError:  # FFmpeg's EINVAL: time stamps that go back
-                    self.refused += 1
+                self._mux(self._next)
             self._next = next(self._others, None)
+
+    def _mux(self, packet: Packet) -> None:
+        """Writes a packet. Those whose time stamps go back are left out and counted.
+
+        Raises:
+            ImageFileError: The file cannot be written.
+        """
+        try:
+            self._output.mux(packet)
+        except ValueError:  # FFmpeg's EINVAL
+            self.refused += 1
+        except (av.FFmpegError, OSError) as error:
+            raise self._unwritable(error) from error
+
+    def _unwritable(self, error: Exception) -> ImageFileError:
+        reason = getattr(error, "strerror", None) or str(error)
+        return ImageFileError(f"cannot write {self._target} ({reason}); check the folder.")
 
     def close(self, *, is_complete: bool = True) -> None:
         """Writes what the encoder still holds, the rest of the sound and subtitles, and the end of the file.
 
         Args:
             is_complete: Whether all moments have been written. If not, sound and subtitles end with the last one.
+
+        Raises:
+            ImageFileError: The file cannot be written.
         """
         try:
             for packet in self._pictures.encode(None):
                 self._mux_picture(packet)
             self._copy_until(None if is_complete else self.end)
         finally:
-            self._output.close()
+            try:
+                self._output.close()
+            except (av.FFmpegError, OSError) as error:
+                raise self._unwritable(error) from error
 
 
 def read_signature(path: Path) -> str:
@@ -301,8 +327,13 @@ def _fits(stream: Any, kind: str) -> bool:
 
 
 @contextmanager
-def _reasons(what: str, remedy: str) -> Iterator[None]:
+def _reasons(what: str, remedy: str, passing: tuple[type[Exception], ...] | type[Exception] = ()) -> Iterator[None]:
     """Turns an error of FFmpeg into one line: what is the matter, why, and the remedy.
+
+    Args:
+        what: What is the matter.
+        remedy: What to do.
+        passing: Errors that are none of this.
 
     Raises:
         ConfigError: FFmpeg raised an error.
@@ -312,6 +343,8 @@ def _reasons(what: str, remedy: str) -> Iterator[None]:
     try:
         with av.logging.Capture() as lines:
             yield
+    except passing:
+        raise
     except av.FFmpegError as error:
         said = [" ".join(line[2].split()) for line in lines if line[2].strip()]
         reason = said[-1] if said else str(error.strerror)

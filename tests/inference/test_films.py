@@ -6,13 +6,14 @@ import threading
 import time
 from dataclasses import replace
 from fractions import Fraction
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 av = pytest.importorskip("av")
 
-from keras_psr.errors import ConfigError  # noqa: E402
+from keras_psr.errors import ConfigError, ImageFileError  # noqa: E402
 from keras_psr.films.encoders import choose_encoding  # noqa: E402
 from keras_psr.films.reading import FilmReader, read_film  # noqa: E402
 from keras_psr.films.writing import FilmWriter, read_signature  # noqa: E402
@@ -224,6 +225,19 @@ def test_an_error_of_the_network_closes_the_film(make_film, pan, tmp_path):
     with pytest.raises(ValueError, match="broken"):
         enlarge(path, tmp_path / "big.mkv", process=fail)
     assert len(read(tmp_path / "big.mkv")[1]) == 8
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no device that is always full")
+@pytest.mark.parametrize("name", ["big.mkv", "big.mp4"])
+def test_a_full_disk_is_told(make_film, pan, tmp_path, name):
+    (tmp_path / name).symlink_to("/dev/full")
+    with pytest.raises(ImageFileError, match=rf"cannot write .*{name} \(No space left on device\); check the folder"):
+        enlarge(make_film("clip.mkv", pan, codec="libx264", kind="yuv420p"), tmp_path / name)
+
+
+def test_a_folder_that_is_not_there_is_told(make_film, pan, tmp_path):
+    with pytest.raises(ImageFileError, match=r"cannot write .*big.mkv \(No such file or directory\); check the folder"):
+        enlarge(make_film("clip.mkv", pan), tmp_path / "nowhere" / "big.mkv")
 
 
 def test_reading_ahead_is_bounded_and_raises_errors():
