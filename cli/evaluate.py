@@ -72,8 +72,8 @@ def evaluate(
     --degradation reduces pictures as phones and web sites do; blocks above 1.5 mean that those of JPEG are visible.
 
     Of a style network the loss that it was fitted to is measured, without the phase and the chroma loss, in squares of
-    256 pixels, beside the photograph's own and that of optimising the pixels from noise. Chroma noise is the power of
-    Cb and Cr above a quarter cycle per pixel, and should not exceed the painting's. The lattice ratio tells of a grid
+    256 pixels, beside the photograph's own and that of optimising the pixels from noise. Chroma is the power of Cb
+    and Cr above a quarter cycle per pixel, and should not exceed the painting's. The lattice ratio tells of a grid
     of four pixels.
 
     \b

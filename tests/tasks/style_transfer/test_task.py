@@ -67,7 +67,8 @@ def test_a_fit_from_end_to_end(sources, tmp_path):
     losses, scores = logged
     terms = losses["feature_loss"] + 2 * losses["style_loss"] + 1e-4 * losses["total_variation"]
     assert losses["phase_loss"] > 0
-    assert losses["loss"] == pytest.approx(terms + 0.01 * losses["phase_loss"], rel=1e-3)
+    ours = 0.01 * losses["phase_loss"] + 0.2 * losses["chroma_loss"]
+    assert losses["loss"] == pytest.approx(terms + ours, rel=1e-3)
     assert set(scores) == {"val_loss", "val_feature_loss", "val_style_loss", "val_total_variation"}
     assert np.asarray(Image.open(tmp_path / "run" / "samples" / "step-00000003.png")).shape[2] == 3
     saved = json.loads((tmp_path / "run" / "config.json").read_text())["config"]
