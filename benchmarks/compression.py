@@ -1,4 +1,4 @@
-"""From which quality on a compressed picture is better enlarged by the model for clean pictures.
+"""Finds the quality above which compressed pictures are enlarged better by the model for clean pictures.
 
 python benchmarks/compression.py x4 x4-photo --data photos/
 

@@ -1,4 +1,4 @@
-"""`keras-psr evaluate`: the score table of a network, beside bicubic and Lanczos, or beside optimisation for styles."""
+"""The `keras-psr evaluate` command, which scores a network and compares it with ways that need no network."""
 
 import json
 import math
@@ -34,25 +34,26 @@ if TYPE_CHECKING:
 @click.option(
     "--degradation",
     metavar="NAME",
-    help="How pictures are reduced: bicubic, photo (as fit does), jpeg:75, noise:10 or blur:0.5, with any number.  "
+    help="How pictures are reduced: bicubic, photo (as for fit), jpeg:75, noise:10 or blur:0.5, with any number.  "
     "[default: bicubic]",
 )
 @click.option(
     "--style",
     type=click.Path(dir_okay=False),
-    help="The painting of a style network.  [default: the one that it was fitted to, if it is still there]",
+    help="The painting of a style network.  [default: the one that it was fitted to, if the file still exists]",
 )
 @click.option(
     "--iterations",
     type=click.IntRange(0),
-    help="Of a style network: also optimise each picture, and look at 50, 100, 300 and 500 iterations.  [default: 0]",
+    help="For a style network: also optimise each picture, and score it after 50, 100, 300 and 500 iterations.  "
+    "[default: 0]",
 )
 @click.option(
     "--json",
     "json_file",
     metavar="FILE",
     type=click.File("w", encoding="utf-8"),
-    help="Write all scores, also of each picture, as JSON; - for stdout.",
+    help="Write all scores, including those of each picture, as JSON; - for stdout.",
 )
 def evaluate(
     model: str | None,
@@ -64,17 +65,18 @@ def evaluate(
     iterations: int | None,
     json_file: IO[str] | None,
 ) -> None:
-    """Score a network on a folder of pictures, beside what one can do without it.
+    """Score a network on a folder of pictures, and compare it with ways that need no network.
 
-    Each picture is reduced by the scale, enlarged again, and compared with itself. PSNR (dB) and SSIM are of luma, with
-    a border of the scale left out; more is better. Features is the distance in VGG16's relu2_2 over that of bicubic;
-    LPIPS is of VGG16 without learned weights; less is better. A lattice ratio far above 1 means a visible grid.
-    --degradation reduces pictures as phones and web sites do; blocks above 1.5 mean that those of JPEG are visible.
+    Each picture is reduced by the scale, enlarged again, and compared with the original. PSNR (dB) and SSIM are those
+    of luma, without a border as wide as the scale; more is better. "Features" is the distance in VGG16's relu2_2,
+    divided by bicubic's; LPIPS uses VGG16 without learned weights; less is better. A lattice ratio far above 1 means
+    that there is a visible grid. --degradation reduces pictures like those from phones and web sites; a block ratio
+    above 1.5 means that JPEG's blocks are visible.
 
-    Of a style network the loss that it was fitted to is measured, without the phase and the chroma loss, in squares of
-    256 pixels, beside the photograph's own and that of optimising the pixels from noise. Chroma is the power of Cb
-    and Cr above a quarter cycle per pixel, and should not exceed the painting's. The lattice ratio tells of a grid
-    of four pixels.
+    For a style network, the score is the loss that it was fitted to, without the phase loss and the chroma loss, in
+    squares of 256 pixels. It is compared with the loss of the photographs themselves and, with --iterations, of
+    pictures that are optimised from noise. Chroma is the power of Cb and Cr above a quarter cycle per pixel; it
+    should not exceed the painting's. The lattice ratio measures a grid of four pixels.
 
     \b
     Examples:
@@ -110,7 +112,7 @@ def evaluate(
 
 @contextmanager
 def show_pictures() -> Iterator["OnPicture"]:
-    """Gives what to call before each picture; a terminal shows a bar."""
+    """Yields a function to call before each picture. A terminal shows a bar."""
     console = Console(stderr=True)
     columns = [MofNCompleteColumn(), BarColumn(), TextColumn("{task.description}")]
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
@@ -119,7 +121,7 @@ def show_pictures() -> Iterator["OnPicture"]:
 
 
 def build_table(model: str, result: dict[str, Any]) -> Table:
-    """The summary, a row for each method."""
+    """Builds a table of the summary, with a row per method."""
     report = REPORTS[result["task"]]
     title = f"{report.evaluation_title.format(**result)}, number of pictures: {len(result['pictures'])}"
     table = Table(title=title, title_justify="left", collapse_padding=True)
@@ -135,7 +137,7 @@ def build_table(model: str, result: dict[str, Any]) -> Table:
 
 
 def without_nan(value: Any) -> Any:
-    """The same document with None for numbers that JSON does not have."""
+    """Returns a document with None in place of numbers that JSON does not have, such as NaN."""
     if isinstance(value, dict):
         return {key: without_nan(item) for key, item in value.items()}
     if isinstance(value, list):

@@ -1,4 +1,4 @@
-"""`keras-psr export`: a fitted network as verified `.tflite` files, and as a SavedModel."""
+"""The `keras-psr export` command, which writes a fitted network as verified `.tflite` files and as a SavedModel."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -28,7 +28,7 @@ QUANTIZE = {
     "int8": "int8",
     "int16x8": "int16x8",
 }
-"""Variant by the name that `--quantize` takes; `none` is an older name of float32, `all` means each."""
+"""Maps values of `--quantize` to variants. `none` is an older name for float32."""
 
 DEFAULT_VARIANTS = ("float32", "float16", "int8")
 
@@ -38,7 +38,11 @@ DEFAULT_VARIANTS = ("float32", "float16", "int8")
 @click.option("--tflite", is_flag=True, help="Write .tflite files for LiteRT on phones and small computers.")
 @click.option("--saved-model", is_flag=True, help="Write a SavedModel for TensorFlow and TensorFlow Serving.")
 @click.option(
-    "--out", type=click.Path(path_type=Path, file_okay=False), default=Path("export"), show_default=True, help="Folder."
+    "--out",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("export"),
+    show_default=True,
+    help="Folder to write to.",
 )
 @click.option(
     "--quantize",
@@ -49,7 +53,7 @@ DEFAULT_VARIANTS = ("float32", "float16", "int8")
 @click.option(
     "--tile",
     type=click.IntRange(min=1),
-    help="Side of the input, in pixels, with the halo that the result is without.  [default: 128 for x4]",
+    help="Side of the input in pixels, including the halo, which the result leaves out.  [default: 128 for x4]",
 )
 @click.option("--dynamic-shape", is_flag=True, help="Leave the input's size open; not for int8, and slow on phones.")
 @click.option(
@@ -58,7 +62,7 @@ DEFAULT_VARIANTS = ("float32", "float16", "int8")
     multiple=True,
     default=["sample"],
     show_default=True,
-    help="Pictures on which the ranges of int8 and int16x8 are measured. Repeatable.",
+    help="Pictures for measuring the ranges of int8 and int16x8. Repeatable.",
 )
 @click.option(
     "--verify",
@@ -70,12 +74,12 @@ DEFAULT_VARIANTS = ("float32", "float16", "int8")
     help="Pictures on which each file is compared with the network. Repeatable.",
 )
 @click.option(
-    "--max-drop", type=float, default=0.1, show_default=True, help="Most that a file may lose, in dB of PSNR."
+    "--max-drop", type=float, default=0.1, show_default=True, help="Largest accepted loss of a file, in dB of PSNR."
 )
 @click.option(
     "--check",
     type=click.Choice(["gpu"]),
-    help="Run each file on the GPU, if there is one, and name the operators that GPUs refuse.",
+    help="Also run each file on the GPU, if there is one, and list the operators that GPUs refuse.",
 )
 @click.option("--overwrite", is_flag=True, help="Replace files that exist.")
 def export(
@@ -88,11 +92,11 @@ def export(
     check: str | None,
     **settings: Any,
 ) -> None:
-    """Turn a fitted network into files for phones and servers, and prove that they are right.
+    """Turn a fitted network into files for phones and servers, and verify them.
 
-    MODEL is a run folder, a .keras file or a shipped model's name; by default the shipped x4. Each .tflite is run with
-    LiteRT against the network on held-out pictures; report.json holds what was measured. A file that loses more than
-    --max-drop is kept as .rejected, and the exit code is 1.
+    MODEL is a run folder, a .keras file or a shipped model's name; by default, it is the shipped x4. Each .tflite is
+    run with LiteRT on held-out pictures and compared with the network; the results are in report.json. A file that
+    loses more than --max-drop is kept as .rejected, and the exit code is 1.
 
     \b
     Examples:
@@ -160,7 +164,7 @@ def write_files(
         say(f"{path} -> {out / SAVED_MODEL_FILE}")
     if not variants:
         return None
-    shipped = path.is_relative_to(shipped_folder())
+    card = shipped_models()[path.parent.name] if path.is_relative_to(shipped_folder()) else {}
     return export_tflite(
         network,
         variants,
@@ -168,7 +172,8 @@ def write_files(
         name=path.stem if path.stem != "model" else path.parent.resolve().name,
         model_sha256=file_sha256(path),
         task=named_task(path),
-        licence=shipped_models()[path.parent.name].get("licence") if shipped else None,
+        author=card.get("author"),
+        licence=card.get("licence"),
         on_step=on_step,
         **settings,
     )
@@ -200,14 +205,14 @@ def show_steps(number: int) -> Iterator["OnStep"]:
 
 
 def choose_variants(quantize: tuple[str, ...]) -> list[str]:
-    """The variants that `--quantize` means, each once."""
+    """Returns the variants that `--quantize` asks for, each once."""
     if "all" in quantize:
         return list(dict.fromkeys(QUANTIZE.values()))
     return list(dict.fromkeys(QUANTIZE[name] for name in quantize)) or list(DEFAULT_VARIANTS)
 
 
 def build_table(report: dict[str, Any]) -> Table:
-    """A row for each file."""
+    """Builds a table of the report, with a row per file."""
     size = f"tile {report['tile']}, halo {report['halo']}" if report["tile"] else "open size"
     task = REPORTS[report["task"]]
     title = f"{task.export_title.format(**report)}, {size}, against the Keras network"
@@ -230,7 +235,7 @@ def build_table(report: dict[str, Any]) -> Table:
 
 
 def describe_delegates(report: dict[str, Any]) -> list[str]:
-    """Lines on the operators that delegates leave out, and on what a GPU made of each file."""
+    """Returns lines about the operators outside delegates, and about how each file ran on a GPU."""
     lines = []
     for row in report["files"].values():
         for reason in dict.fromkeys(row["operators_outside_xnnpack"].values()):
@@ -242,10 +247,10 @@ def describe_delegates(report: dict[str, Any]) -> list[str]:
 
 
 def describe_gpu(check: dict[str, Any]) -> str:
-    """What a GPU made of a file, or the rules where there is none."""
+    """Returns how a file ran on a GPU, or, without one, which of its operators GPUs refuse."""
     rules = "; ".join(check["refusals"]) or "takes every operator"
     if check["adapter"] is None:
-        return f"{rules}, by the rules for operators; not run ({check['reason']})"
+        return f"{rules}, according to the rules for operators; not run ({check['reason']})"
     return (
         f"{rules}; run on {check['adapter']}{'' if check['is_hardware'] else ', no real GPU'}: "
         f"{check['milliseconds']:.1f} ms for a tile, within {check['max_difference']:.2g} grey levels of the CPU"

@@ -1,4 +1,4 @@
-"""`keras-psr fit`: options made from `FitConfig`, what happens on the way, and where to go on."""
+"""The `keras-psr fit` command, whose options are made from the settings in `tasks/config.py`."""
 
 from collections.abc import Callable
 from datetime import datetime
@@ -21,13 +21,16 @@ COMPLETIONS = {
     "init": complete_models(variants=False),
     **dict.fromkeys(("data", "val", "style", "vgg_weights"), complete_files),
 }
-"""What the shell completes after an option, by setting."""
+"""Shell completions of options, by setting."""
+
+METAVARS = {"data": "SRC", "val": "SRC", "style": "PAINTING", "init": "MODEL"}
+"""Words for the values of options in the help, by setting; for others, the help shows the type."""
 
 SHORT_FLAGS = {"num_residual_blocks": "--residual-blocks", "total_variation_weight": "--tv-weight"}
 
 
 def setting_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Adds an option for each setting; one that the user does not give is None or (), so that defaults stay apart."""
+    """Adds an option for each setting. An option that is not given is None or (), and not the setting's default."""
     for setting in reversed(list_settings()):
         flag = SHORT_FLAGS.get(setting.name, f"--{setting.name.replace('_', '-')}")
         repeatable = isinstance(setting.default, tuple)
@@ -38,6 +41,7 @@ def setting_options(command: Callable[..., None]) -> Callable[..., None]:
             type=str if repeatable else type(setting.default),
             multiple=repeatable,
             default=None,
+            metavar=METAVARS.get(setting.name),
             help=f"{text}  [default: {setting.describe_default()}]",
             shell_complete=COMPLETIONS.get(setting.name),
         )(command)
@@ -46,20 +50,20 @@ def setting_options(command: Callable[..., None]) -> Callable[..., None]:
 
 @click.command()
 @click.option("--out", type=click.Path(file_okay=False, path_type=Path), help="Run folder.  [default: runs/x4-DATE]")
-@click.option("--resume", is_flag=True, help="Go on with the run in --out, with its own settings.")
+@click.option("--resume", is_flag=True, help="Continue the run in --out, with its own settings.")
 @click.option("--overwrite", is_flag=True, help="Replace the run in --out.")
 @click.option(
     "--config",
     "config_file",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="JSON file of settings, such as another run's config.json; options given here win over it.",
+    help="JSON file of settings, such as another run's config.json; options given here take precedence.",
 )
 @setting_options
 def fit(out: Path | None, resume: bool, overwrite: bool, config_file: Path | None, **options: Any) -> None:
     """Fit a network to photographs.
 
-    Without options it fits an x4 network to the photographs that come with scikit-image. Ctrl-C stops it; --resume
-    goes on.
+    Without options, this fits an x4 network to the photographs that come with scikit-image. Ctrl-C saves and stops;
+    --resume continues.
 
     \b
     Examples:
@@ -70,7 +74,7 @@ def fit(out: Path | None, resume: bool, overwrite: bool, config_file: Path | Non
       keras-psr fit --out runs/x4 --resume
     """  # noqa: D301 - \b is click's sign for a paragraph that it must not wrap
     if resume and (overwrite or out is None):
-        raise click.UsageError("--resume needs the --out that it goes on with, and goes without --overwrite.")
+        raise click.UsageError("--resume needs --out, the run to continue, and does not go with --overwrite.")
     require_everything("keras-psr fit")
     resumed = None
     if resume and out:
@@ -84,7 +88,7 @@ def fit(out: Path | None, resume: bool, overwrite: bool, config_file: Path | Non
 
 
 def resolve(options: dict[str, Any], config_file: Path | None, saved: dict[str, Any]) -> FitConfig:
-    """Returns the settings. Options win over the file, and the file over defaults or over those of a resumed run.
+    """Returns the settings: options first, then the file, then those of a resumed run, then the defaults.
 
     Raises:
         ConfigError: A setting is unknown or not accepted.
@@ -103,6 +107,6 @@ def fit_visibly(config: FitConfig, out: Path, *, resumed: "SavedRun | None", ove
             fit_network(out, config, resumed=resumed, overwrite=overwrite, display=display)
         except KeyboardInterrupt:
             if any(out.glob("checkpoints/*.npz")):
-                display.say(f"To go on from here: keras-psr fit --out {out} --resume")
+                display.say(f"To continue from here: keras-psr fit --out {out} --resume")
             raise
     say(f"Next: keras-psr {REPORTS[config.task].command} photo.jpg --model {out}")

@@ -1,4 +1,7 @@
-"""Ends promptly on Ctrl-C, SIGTERM and SIGHUP, even while native code is running."""
+"""Ends a command promptly on Ctrl-C, SIGTERM and SIGHUP, even while native code is running.
+
+`keras-psr fit` handles signals itself, because it saves a checkpoint first (`training/signals.py`).
+"""
 
 import os
 import signal

@@ -17,10 +17,10 @@ from keras_psr.tasks.task import Scores, Verification
 THREADS = (1, 2)
 
 OnStep = Callable[[str, int, int], None]
-"""Called with the name of a step, the number of its parts that are done, and the number of its parts."""
+"""A function that is called with the name of a step, the number of its finished parts, and the number of all parts."""
 
 NETWORK = "keras"
-"""Stands beside the names of variants for the Keras network itself."""
+"""Name of the Keras network itself among the names of variants."""
 
 
 def verify(

@@ -19,10 +19,10 @@ from keras_psr.images.sheets import comparison_sheet
 
 PATH = Path(__file__).parents[1] / "docs" / "paint_size.jpg"
 SIDES = (256, 1024, 4000)
-"""Of the photograph, in pixels."""
+"""Sides of the photograph, in pixels."""
 
 SHOWN = 288
-"""Of each picture, in pixels."""
+"""Side of each picture on the sheet, in pixels."""
 
 
 def main(model: str) -> None:

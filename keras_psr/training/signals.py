@@ -1,6 +1,6 @@
-"""Signals during a fit: the first one asks it to stop, a second one ends it at once.
+"""Signals during a fit: the first one asks the fit to save and stop, a second one ends it at once.
 
-SIGINT (Ctrl-C), SIGTERM (schedulers) and, where it exists, SIGHUP (the terminal was closed).
+The signals are SIGINT (Ctrl-C), SIGTERM (from schedulers) and, where it exists, SIGHUP (a closed terminal).
 """
 
 import os
@@ -18,9 +18,9 @@ STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, *([HANGUP] if HANGUP else []))
 
 @contextmanager
 def stop_signals() -> Iterator[threading.Event]:
-    """Gives an event that the first signal sets. Outside the main thread, which alone gets signals, none does.
+    """Yields an event that the first signal sets. Outside the main thread, which alone receives signals, nothing does.
 
-    A hangup that is ignored, as `nohup` has it, stays ignored.
+    If SIGHUP is ignored, as under `nohup`, it stays ignored.
     """
     stop = threading.Event()
     if threading.current_thread() is not threading.main_thread():

@@ -7,7 +7,10 @@
  */
 export function spans(size, { tile, halo, grid }) {
   const step = tile - 2 * halo;
-  if (step < 1) throw new Error(`The model's tile, ${tile}, must be larger than twice its halo, ${halo}.`);
+  if (step < 1 || tile % grid) {
+    const multiple = grid > 1 ? `a multiple of ${grid} and ` : "";
+    throw new RangeError(`The model's tile, ${tile}, must be ${multiple}larger than twice its halo, ${halo}.`);
+  }
   const last = Math.max(0, ceil(size, grid) - step);
   const result = [];
   for (let first = 0; first < size; first = result.at(-1).end) {

@@ -13,20 +13,19 @@ import { mirrored, spans } from "../src/tiling.js";
 import { makeFolder, reference } from "./support.js";
 
 const folder = makeFolder();
-reference("tiles", `${folder}/tiles.json`);
-const { cases, channel, enlarged, picture, resized } = JSON.parse(readFileSync(`${folder}/tiles.json`));
+reference("bicubic", `${folder}/bicubic.json`);
+const { channel, enlarged, picture, resized } = JSON.parse(readFileSync(`${folder}/bicubic.json`));
 
-test("tiles lie where Python puts them", () => {
-  assert.ok(cases.length > 30);
-  for (const [size, tile, halo, grid, expected, places] of cases) {
-    const received = spans(size, { tile, halo, grid }).map(({ start, first, end }) => [start, first, end]);
-    assert.deepEqual(received, expected, `${size} ${tile} ${halo} ${grid}`);
-    assert.deepEqual([...mirrored(size, { tile, halo, grid })], places);
+test("tiles lie where the vectors say, as in Python", () => {
+  const vectors = new URL("../../tests/golden/tiling.json", import.meta.url);
+  const { cases, refused } = JSON.parse(readFileSync(vectors));
+  assert.ok(cases.length > 40 && refused.length > 3);
+  for (const { size, spans: expected, mirrored: places, ...network } of cases) {
+    const received = spans(size, network).map(({ start, first, end }) => [start, first, end]);
+    assert.deepEqual(received, expected, JSON.stringify({ size, ...network }));
+    assert.deepEqual([...mirrored(size, network)], places);
   }
-});
-
-test("a tile that is all halo is refused", () => {
-  assert.throws(() => spans(10, { tile: 32, halo: 16, grid: 1 }), /larger than twice its halo/);
+  for (const network of refused) assert.throws(() => spans(10, network), /larger than twice its halo/);
 });
 
 test("opacity is enlarged as by Python, but at the border", () => {

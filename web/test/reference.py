@@ -2,7 +2,6 @@
 
 import base64
 import io
-import itertools
 import json
 import sys
 from dataclasses import asdict
@@ -19,7 +18,7 @@ from keras_psr.images.compression import read_compression
 from keras_psr.images.decoding import read_photo
 from keras_psr.images.encoding import save_photo
 from keras_psr.images.pixels import resize_bicubic
-from keras_psr.images.tiling import Geometry, _mirrored, spans, upscale_in_tiles
+from keras_psr.images.tiling import upscale_in_tiles
 from keras_psr.inference.litert import LiteRTNetwork
 from keras_psr.inference.painting import Painter
 from keras_psr.inference.photos import upscale_photo
@@ -108,20 +107,14 @@ def painted(model: str, picture: str, paint_size: str, strength: str, keeps_colo
     save_photo(Path(out), photo)
 
 
-def tiles(out: str) -> None:
-    """Writes the spans and the mirrored places of many sizes, and a bicubically enlarged tile."""
-    shapes = ((128, 16, 1), (9, 4, 1), (12, 0, 1), (48, 8, 4))
-    found = []
-    for size, (tile, halo, grid) in itertools.product((1, 2, 5, 95, 96, 97, 192, 300), shapes):
-        geometry = Geometry(1, halo, grid)
-        places = [[span.start, span.first, span.end] for span in spans(size, tile, geometry)]
-        found.append([size, tile, halo, grid, places, _mirrored(size, tile, geometry).tolist()])
+def bicubic(out: str) -> None:
+    """Writes a channel of a tile, the same enlarged by bicubic, and a picture resized to many sizes."""
     channel = skimage.data.coffee()[:20, :20, 0]
     enlarged = {scale: resize_bicubic(channel, 20 * scale, 20 * scale).ravel().tolist() for scale in (1, 2, 4, 8)}
-    document = {"cases": found, "channel": channel.ravel().tolist(), "enlarged": enlarged}
     picture = skimage.data.coffee()[:23, :31]
     sizes = ((23, 31), (9, 31), (23, 7), (5, 4), (60, 50), (24, 40))
     resized = [[*size, resize_bicubic(picture, *size).ravel().tolist()] for size in sizes]
+    document = {"channel": channel.ravel().tolist(), "enlarged": enlarged}
     document |= {"picture": picture.ravel().tolist(), "resized": resized}
     Path(out).write_text(json.dumps(document), encoding="utf-8")
 
@@ -167,5 +160,5 @@ def find(content: bytes) -> dict[str, Any] | None:
 
 
 if __name__ == "__main__":
-    functions = (compressions, painted, pictures, models, floats, upscaled, tiles)
+    functions = (compressions, painted, pictures, models, floats, upscaled, bicubic)
     {function.__name__: function for function in functions}[sys.argv[1]](*sys.argv[2:])

@@ -1,4 +1,4 @@
-"""Scores of a network on a set of pictures, beside bicubic and Lanczos, by the protocol of the literature."""
+"""Scores a network, bicubic and Lanczos on a set of pictures, with the protocol of the literature."""
 
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -44,7 +44,7 @@ DEGRADED_PROTOCOL = {
     "block_ratio": "power of absolute differences of luma at the blocks of JPEG over its surroundings; median",
     "color_block_ratio": "the same of Cb and Cr, with blocks of 16 pixels; median",
 }
-"""What differs where low-resolution pictures are degraded, and what is measured besides."""
+"""Entries of the protocol that differ or are added if low-resolution pictures are degraded."""
 
 Responses = dict[str, keras.KerasTensor]
 UpscaleFunction = Callable[[np.ndarray], np.ndarray]
@@ -58,26 +58,30 @@ def evaluate(
     vgg_weights: str = "bundled",
     on_picture: OnPicture = lambda name, done, total: None,
 ) -> dict[str, Any]:
-    """Scores a network, bicubic and Lanczos on pictures that it has not seen.
+    """Scores a network, bicubic and Lanczos on pictures that the network has not seen.
 
     Args:
-        model: The network, or what `upscaler.load` takes.
+        model: The network, or a model as for `upscaler.load`.
         data: One or more sources of originals (`sources.open_sources`).
-        degradation: How low-resolution pictures are made: `bicubic`, the protocol of the literature; or as pictures
-            from phones and the web are, `photo`, `jpeg:75`, `noise:10` or `blur:0.5`, with any number
-            (`degradation.named_degradation`). Then two more scores tell of the blocks of JPEG.
+        degradation: How low-resolution pictures are made: `bicubic`, which is the protocol of the literature; or like
+            pictures from phones and the web: `photo`, `jpeg:75`, `noise:10` or `blur:0.5`, with any number
+            (`degradation.named_degradation`). Two more scores then measure the blocks of JPEG.
         vgg_weights: As for `vgg.build_vgg`.
-        on_picture: Called before each picture with its name, how many are done, and how many there are.
+        on_picture: Called before each picture with its name, the number of finished pictures, and the total.
 
     Returns:
-        JSON-ready: `task`; `scale`; `degradation`; `protocol`; `skipped`; `pictures`, a list of {`name`, `height`,
-        `width`, `scores`}; and `summary`. `scores` and `summary` map `bicubic`, `lanczos` and `model` to numbers by
-        metric.
+        A dictionary for JSON: `task`; `scale`; `degradation`; `protocol`; `skipped`; `pictures`, a list of {`name`,
+        `height`, `width`, `scores`}; and `summary`. `scores` and `summary` map `bicubic`, `lanczos` and `model` to
+        scores by metric.
 
     Raises:
         ConfigError: No degradation has this name.
         DataError: No picture can be used.
         ModelError: The model cannot be loaded.
+
+    Example:
+        result = keras_psr.evaluate("x4", "Set14/")
+        result["summary"]["model"]["psnr_y"]
     """
     degrade = named_degradation(degradation)
     upscaler = model if isinstance(model, Upscaler) else load(model)
@@ -110,7 +114,7 @@ def evaluate(
 
 
 def interpolations(scale: int) -> dict[str, UpscaleFunction]:
-    """Bicubic and Lanczos enlargement, the baselines of every table, by name."""
+    """Returns the baselines of every table by name: functions that enlarge by bicubic and by Lanczos."""
 
     def bicubic(image: np.ndarray) -> np.ndarray:
         return resize_bicubic(image, image.shape[0] * scale, image.shape[1] * scale)
@@ -123,24 +127,24 @@ def interpolations(scale: int) -> dict[str, UpscaleFunction]:
 
 
 def vgg_responses(image: np.ndarray, vgg: keras.Model) -> Responses:
-    """VGG16's responses to a uint8 RGB picture (height, width, 3), by tap."""
+    """Returns VGG16's responses to a uint8 RGB picture (height, width, 3), by tap."""
     return vgg(image[None].astype(np.float32))
 
 
 def score_picture(
     image: np.ndarray, original: np.ndarray, scale: int, vgg: keras.Model, expected: Responses | None = None
 ) -> Scores:
-    """All scores of one enlarged picture.
+    """Returns all scores of an enlarged picture.
 
     Args:
-        image: uint8 RGB (height, width, 3).
-        original: The same shape.
-        scale: The upscaling factor: border to shave, period of the lattice.
-        vgg: `build_vgg` with `FEATURE_TAP`; with all of `LPIPS_TAPS` the scores include `lpips_vgg`.
-        expected: `vgg_responses` of the original, where several pictures are scored against it; computed otherwise.
+        image: The enlarged picture, uint8 RGB (height, width, 3).
+        original: The original, with the same shape.
+        scale: The upscaling factor, which is also the width of the shaved border and the period of the lattice.
+        vgg: A model from `build_vgg` with `FEATURE_TAP`. With all of `LPIPS_TAPS`, the scores include `lpips_vgg`.
+        expected: The responses to the original (`vgg_responses`), if they are known; else they are computed.
 
     Returns:
-        Numbers by metric (`PROTOCOL`).
+        Scores by metric (`PROTOCOL`).
 
     Raises:
         ConfigError: The picture is too small for the protocol.
@@ -161,29 +165,29 @@ def score_picture(
 
 
 def score_blocks(image: np.ndarray, scale: int) -> Scores:
-    """How strongly the blocks of JPEG show in an enlarged picture, uint8 RGB, by metric (`DEGRADED_PROTOCOL`)."""
+    """Returns how visible JPEG's blocks are in an enlarged uint8 RGB picture, by metric (`DEGRADED_PROTOCOL`)."""
     return {"block_ratio": block_ratio(image, scale), "color_block_ratio": color_block_ratio(image, scale)}
 
 
 def summarize(pictures: Iterable[dict[str, Scores]]) -> dict[str, Scores]:
-    """Scores of a set: means, but medians of ratios of powers, and the feature distance over bicubic's.
+    """Returns the scores of a set: means over pictures, and for ratios of spectral power the median.
 
     Args:
-        pictures: For each picture the scores by method; each has the method `bicubic`.
+        pictures: The scores of each picture by method; the methods include `bicubic`.
 
     Returns:
-        Scores by method, with `feature_distance_ratio`. Ratios of powers that are not defined are left out; what is
-        not defined for any picture is NaN.
+        Scores by method. They include `feature_distance_ratio`, the feature distance divided by bicubic's. Undefined
+        ratios of spectral power are left out. A score that is undefined for all pictures is NaN.
     """
     rows = list(pictures)
     summary: dict[str, Scores] = {method: mean_scores([row[method] for row in rows]) for method in rows[0]}
-    reference = summary["bicubic"]["feature_distance"] or float("nan")  # 0 where all pictures are flat
+    reference = summary["bicubic"]["feature_distance"] or float("nan")  # it is 0 if all pictures are flat
     for scores in summary.values():
         scores["feature_distance_ratio"] = scores["feature_distance"] / reference
     return summary
 
 
 def _unit_distance(first: keras.KerasTensor, second: keras.KerasTensor) -> float:
-    """One layer of the unweighted LPIPS (Zhang et al. 2018, equation 1 with w = 1)."""
+    """Returns the contribution of one layer to the unweighted LPIPS (Zhang et al. 2018, equation 1 with w = 1)."""
     units = [tensor / (ops.norm(tensor, axis=-1, keepdims=True) + 1e-10) for tensor in (first, second)]
     return float(ops.mean(ops.sum(ops.square(units[0] - units[1]), axis=-1)))
