@@ -75,7 +75,7 @@ def evaluate(
 
     For a style network, the score is the loss that it was fitted to, without the phase loss and the chroma loss, in
     squares of 256 pixels. It is compared with the loss of the photographs themselves and, with --iterations, of
-    pictures that are optimised from noise. Chroma noise is the power of Cb and Cr above a quarter cycle per pixel; it
+    pictures that are optimised from noise. Chroma is the power of Cb and Cr above a quarter cycle per pixel; it
     should not exceed the painting's. The lattice ratio measures a grid of four pixels.
 
     \b

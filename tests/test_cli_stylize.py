@@ -95,16 +95,17 @@ def test_without_a_network_the_pixels_are_optimised(run, photo, painting, tmp_pa
     assert np.abs(read_pixels("photo_painting.png").astype(int) - read_pixels("slow.png")).mean() > 30
 
 
-def test_a_picture_above_the_paint_size_is_painted_small_and_enlarged(run, photo, style_run, tmp_path):
+def test_a_picture_above_the_paint_size_is_painted_small_and_enlarged(run, photo):
     from keras_psr import Painter, load
 
-    options = ("stylize", "photo.png", "--model", style_run, "--overwrite", "-o", "painted.png", "--paint-size")
-    network, pixels = load(style_run), read_pixels(photo)
+    options = ("stylize", "photo.png", "-m", "starry-night", "--device", "cpu", "--overwrite", "-o", "painted.png")
+    options += ("--paint-size",)
+    network, pixels = load("starry-night", device="cpu"), read_pixels(photo)
     for size, expected in ((0, network), (64, network), (40, Painter(network, 40)), (20, Painter(network, 20))):
         result = run(*options, size)
         assert result.exit_code == 0, result.stderr
         np.testing.assert_array_equal(read_pixels("painted.png"), expected(pixels))
-    assert np.abs(read_pixels("painted.png").astype(int) - network(pixels)).mean() > 1
+    assert np.abs(read_pixels("painted.png").astype(int) - network(pixels)).mean() > 5
     mixed = Painter(network, 20)(pixels, strength=0.25)
     assert run(*options, 20, "--strength", "0.25").exit_code == 0
     np.testing.assert_array_equal(read_pixels("painted.png"), mixed)
@@ -112,17 +113,17 @@ def test_a_picture_above_the_paint_size_is_painted_small_and_enlarged(run, photo
 
 def test_profile_opacity_and_size_survive_the_paint_size(run, photo, style_run):
     opacity = Image.linear_gradient("L").resize((96, 64))
-    picture = Image.open(photo)
+    picture = Image.fromarray(read_pixels(photo))
     picture.putalpha(opacity)
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     picture.save("photo.png", icc_profile=profile)
     result = run("stylize", "photo.png", "--model", style_run, "-o", "painted.png", "--paint-size", 30)
     assert result.exit_code == 0, result.stderr
-    painted = Image.open("painted.png")
-    assert painted.size == (96, 64) and painted.info["icc_profile"] == profile
-    np.testing.assert_array_equal(np.asarray(painted)[..., 3], opacity)
+    with Image.open("painted.png") as painted:
+        assert painted.size == (96, 64) and painted.info["icc_profile"] == profile
+        np.testing.assert_array_equal(np.asarray(painted)[..., 3], opacity)
     result = run("stylize", "photo.png", "--model", style_run, "-o", "wide.png", "--paint-size", 30, "--width", 111)
-    assert result.exit_code == 0 and Image.open("wide.png").size == (111, 74)
+    assert result.exit_code == 0 and read_pixels("wide.png").shape == (74, 111, 4)
 
 
 def test_what_is_optimised_has_a_paint_size_too(run, photo, painting, tmp_path):

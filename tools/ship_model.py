@@ -70,8 +70,8 @@ STYLE_LIMITS = (
 STYLE_PROTOCOL = {
     "objective": "weighted sum of content, style and total variation, on squares of 256 pixels; mean over photographs",
     "photograph": "the objective of the photograph itself",
-    "chroma_noise": "power of Cb and Cr above a quarter cycle per pixel, in squared grey levels, on the same squares",
-    "chroma_noise_of_painting": "the same for the painting, at the size at which the network was fitted to it",
+    "chroma_ratio": "power of Cb and Cr above a quarter cycle per pixel, on the same squares, divided by the "
+    "painting's, at the size at which the network was fitted to it",
     "lattice_ratio": "spectral power on the grid of 4 pixels over its surroundings, on the same squares; median",
 }
 
@@ -173,8 +173,7 @@ def measure_style(upscaler: Upscaler, config: FitConfig, benchmarks: Sequence[st
     scores = {
         "objective": measured["model"]["loss"],
         "photograph": measured["photograph"]["loss"],
-        "chroma_noise": measured["model"]["chroma_noise"],
-        "chroma_noise_of_painting": measured["painting"]["chroma_noise"],
+        "chroma_ratio": measured["model"]["chroma_noise"] / measured["painting"]["chroma_noise"],
         "lattice_ratio": measured["model"]["lattice_ratio"],
     }
     return {"limits": STYLE_LIMITS, "protocol": STYLE_PROTOCOL, "scores": round_numbers(scores)}

@@ -130,7 +130,7 @@ REPORTS = {
             "feature_loss": Measure("content", ".4f"),
             "style_loss": Measure("style", ".4f"),
             "total_variation": Measure("TV", ".0f"),
-            "chroma_noise": Measure("chroma noise", ".1f"),
+            "chroma_noise": Measure("chroma", ".1f"),
             "lattice_ratio": Measure("lattice", ".2f"),
             "seconds": Measure("seconds", ".3f"),
         },

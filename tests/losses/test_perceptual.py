@@ -7,10 +7,12 @@ import tensorflow as tf
 from keras import ops
 
 import keras_psr.losses.perceptual
+from keras_psr.constants import CHROMA_WEIGHTS
 from keras_psr.errors import ConfigError
 from keras_psr.losses.functional import phase_error
 from keras_psr.losses.perceptual import PerceptualLoss
 from keras_psr.losses.terms import (
+    LEAST_CHROMA_VARIATION,
     Term,
     chroma_loss,
     feature_loss,
@@ -204,7 +206,10 @@ def test_chroma_is_relative_to_the_paintings(pictures):
     grey = np.repeat(pictures[0][..., :1], 3, axis=-1)
     assert numbers(loss.compute(grey, grey))["chroma_loss"] == pytest.approx(0, abs=1e-6)
     colourless = PerceptualLoss([chroma_loss(1.0, grey[0].astype(np.uint8))])
-    assert np.isfinite(numbers(colourless.compute(*pictures))["chroma_loss"])
+    (variation,) = numbers(colourless.compute(image, image)).values()
+    weights = np.array(CHROMA_WEIGHTS).T
+    steps = [np.diff(image.astype(np.float64) @ weights, axis=axis) for axis in (1, 2)]
+    assert variation == pytest.approx(sum((step**2).mean() for step in steps) / LEAST_CHROMA_VARIATION, rel=1e-4)
 
 
 def test_relative_features_are_divided_by_the_originals(pictures):
