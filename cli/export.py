@@ -164,7 +164,7 @@ def write_files(
         say(f"{path} -> {out / SAVED_MODEL_FILE}")
     if not variants:
         return None
-    shipped = path.is_relative_to(shipped_folder())
+    card = shipped_models()[path.parent.name] if path.is_relative_to(shipped_folder()) else {}
     return export_tflite(
         network,
         variants,
@@ -172,7 +172,8 @@ def write_files(
         name=path.stem if path.stem != "model" else path.parent.resolve().name,
         model_sha256=file_sha256(path),
         task=named_task(path),
-        licence=shipped_models()[path.parent.name].get("licence") if shipped else None,
+        author=card.get("author"),
+        licence=card.get("licence"),
         on_step=on_step,
         **settings,
     )

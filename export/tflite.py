@@ -39,6 +39,7 @@ def export_tflite(
     name: str,
     model_sha256: str,
     task: str | None = None,
+    author: str | None = None,
     licence: str | None = None,
     tile: int | None = None,
     dynamic_shape: bool = False,
@@ -58,6 +59,7 @@ def export_tflite(
         name: Prefix of the file names.
         model_sha256: Checksum of the `.keras` file, for the metadata.
         task: Name of the network's task; None for the one that its scale suggests.
+        author: Author of the weights, for the metadata; None if unknown.
         licence: Licence of the weights, for the metadata; None if unknown.
         tile: Side of the input, in pixels; by default `DEFAULT_MIDDLE` of the scale plus the halo on both sides.
         dynamic_shape: Whether to leave the input's size open; `tile` then applies to verification only.
@@ -119,6 +121,7 @@ def export_tflite(
         "grid": geometry.grid,
         "colour": "RGB",
         "value_range": [0, 255],
+        "author": author,
         "licence": licence,
         "model_sha256": model_sha256,
         "keras_psr": __version__,

@@ -54,20 +54,14 @@ def test_without_a_model_the_shipped_one_is_taken_as_by_upscale(runner, tmp_path
     assert asked == ["x4"], "although there is a run in runs/"
 
 
-def test_export_a_run_and_benchmark_it(runner, tmp_path):
-    arguments = [
-        "export",
-        "runs/small",
-        "--tflite",
-        "--tile",
-        "40",
-        "--out",
-        str(tmp_path),
-        "--max-drop",
-        "1",
-        "--check",
-        "gpu",
-    ]
+@pytest.fixture
+def small(photograph):
+    """The options of a quick export."""
+    return ["export", "runs/small", "--tflite", "--tile", "40", "--verify", str(photograph)]
+
+
+def test_export_a_run_and_benchmark_it(runner, small, tmp_path):
+    arguments = [*small, "--out", str(tmp_path), "--max-drop", "1", "--check", "gpu"]
     result = runner.invoke(main, arguments)
     assert result.exit_code == 0, result.stderr
     names = ["report.json", "small_float16.tflite", "small_float32.tflite", "small_int8.tflite"]
@@ -92,9 +86,8 @@ def test_export_a_run_and_benchmark_it(runner, tmp_path):
     assert f"{files[1]} takes " in result.stderr or f"{files[1]} is NOT faster than {files[0]}" in result.stderr
 
 
-def test_a_drop_above_the_limit_is_exit_1_and_rejected(runner, tmp_path):
-    arguments = ["export", "runs/small", "--tflite", "--quantize", "none", "--tile", "40", "--out", str(tmp_path)]
-    result = runner.invoke(main, [*arguments, "--max-drop", "-1"])
+def test_a_drop_above_the_limit_is_exit_1_and_rejected(runner, small, tmp_path):
+    result = runner.invoke(main, [*small, "--quantize", "none", "--out", str(tmp_path), "--max-drop", "-1"])
     assert result.exit_code == 1
     assert "Lost more than --max-drop -1.0 dB and kept as .rejected: small_float32.tflite.rejected" in result.stderr
     assert sorted(path.name for path in tmp_path.iterdir()) == ["report.json", "small_float32.tflite.rejected"]
@@ -147,9 +140,8 @@ def test_bad_input(runner, tmp_path, arguments, code, message):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_dynamic_shape(runner, tmp_path):
-    arguments = ["export", "runs/small", "--tflite", "--dynamic-shape", "--quantize", "none", "--tile", "40"]
-    result = runner.invoke(main, [*arguments, "--out", str(tmp_path)])
+def test_a_dynamic_shape(runner, small, tmp_path):
+    result = runner.invoke(main, [*small, "--dynamic-shape", "--quantize", "none", "--out", str(tmp_path)])
     assert result.exit_code == 0, result.stderr
     assert read_metadata(tmp_path / "small_float32.tflite")["tile"] is None
 

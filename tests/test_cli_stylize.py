@@ -5,21 +5,13 @@ import shutil
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from PIL import Image, ImageCms
 
 from keras_psr.cli.main import main
 
-TINY_STYLE = {
-    "num_filters": 2,
-    "num_residual_blocks": 1,
-    "crop": 32,
-    "batch_size": 1,
-    "steps": 1,
-    "save_every": 1,
-    "style_layers": ["relu1_2"],
-    "content_layer": "relu2_2",
-    "precision": "float32",
-}
+TINY_STYLE = ["--num-filters", "2", "--residual-blocks", "1", "--crop", "32", "--batch-size", "1", "--steps", "1"]
+TINY_STYLE += ["--style-layers", "relu1_2", "--content-layer", "relu2_2", "--precision", "float32"]
 
 
 @pytest.fixture(scope="session")
@@ -34,10 +26,11 @@ def painting(tmp_path_factory):
 @pytest.fixture(scope="session")
 def style_run(tmp_path_factory, photograph, painting):
     """The run folder of a style fit."""
-    import keras_psr
-
     folder = tmp_path_factory.mktemp("runs") / "tiny-style"
-    keras_psr.fit(folder, style=str(painting), data=str(photograph), val=str(photograph), **TINY_STYLE)
+    places = ["--style", painting, "--data", photograph, "--val", photograph, "--out", folder]
+    result = CliRunner().invoke(main, ["fit", *map(str, places), *TINY_STYLE])
+    assert result.exit_code == 0, result.stderr
+    assert result.stderr.endswith(f"Next: keras-psr stylize photo.jpg --model {folder}\n")
     return folder
 
 
@@ -201,19 +194,19 @@ def test_a_style_beside_a_super_resolution_option_is_refused(run, photo, paintin
     assert result.exit_code == 1 and result.stderr == "Error: content_weight goes only with --style.\n"
 
 
-def test_a_folder_of_paintings_trains_a_network_each(run, photo, painting, tmp_path):
+def test_a_folder_of_paintings_fits_a_network_to_each(run, painting, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     (tmp_path / "paintings").mkdir()
     for name in ("one", "two"):
         shutil.copy(painting, tmp_path / "paintings" / f"{name}.png")
-    flags = ["--num-filters", 2, "--residual-blocks", 1, "--crop", 32, "--batch-size", 1, "--steps", 1]
-    flags += ["--style-layers", "relu1_2", "--content-layer", "relu1_2", "--data", "photo.png", "--val", "photo.png"]
-    result = run("fit", "--style", "paintings", "--out", "runs", *flags)
+    fitted = {}
+    monkeypatch.setattr("keras_psr.cli.fit.fit_visibly", lambda config, out, **options: fitted.update({out: config}))
+    result = run("fit", "--style", "paintings", "--out", "runs", *TINY_STYLE)
     assert result.exit_code == 0, result.stderr
-    for name in ("one", "two"):
-        settings = json.loads((tmp_path / "runs" / name / "config.json").read_text())["config"]
-        assert settings["style"] == f"paintings/{name}.png"
-        assert f"keras-psr stylize photo.jpg --model runs/{name}" in result.stderr
-        assert (tmp_path / "runs" / name / "model.keras").is_file()
+    assert {out.as_posix(): config.style for out, config in fitted.items()} == {
+        f"runs/{name}": f"paintings/{name}.png" for name in ("one", "two")
+    }
+    assert all(config.num_filters == 2 for config in fitted.values())
 
 
 def test_evaluate_measures_the_loss_that_it_was_fitted_to(run, style_run, painting, tmp_path, monkeypatch):

@@ -47,6 +47,7 @@ from keras_psr.tasks.task import Scores
 from keras_psr.training.callbacks import LOG_EVERY
 from keras_psr.training.run_folder import describe_environment
 
+AUTHOR = "The keras-psr authors"
 LICENCE = "Apache-2.0"
 VARIANTS = ("float32", "float16", "int8")
 LIMITS = {
@@ -230,6 +231,7 @@ def export_shipped(upscaler: Upscaler, name: str, verify: tuple[str, ...]) -> di
             name=name,
             model_sha256=file_sha256(folder / MODEL_FILE),
             task=upscaler.task,
+            author=AUTHOR,
             licence=LICENCE,
             verification=verify,
             on_step=lambda step, done, total: None if done else click.echo(step),
@@ -253,6 +255,7 @@ def write_card(name: str, upscaler: Upscaler, report: dict[str, Any], facts: dic
         "scale": upscaler.scale,
         "parameters": int(upscaler.network.count_params()),  # with the moving averages of batch norm
         "trainable_parameters": sum(int(np.prod(weight.shape)) for weight in upscaler.network.trainable_weights),
+        "author": AUTHOR,
         "licence": LICENCE,
         **facts,
         "tflite": round_numbers(export_facts) | {"machine": describe_environment()["machine"]},

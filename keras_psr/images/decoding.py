@@ -108,6 +108,22 @@ def read_exif(path: str | os.PathLike[str]) -> Image.Exif:
             return Image.Image.getexif(image)  # not image.getexif(), which decodes a PNG without EXIF
 
 
+def read_comments(path: str | os.PathLike[str]) -> list[str]:
+    """Returns the lines of the comments of a GIF.
+
+    Args:
+        path: A GIF.
+
+    Returns:
+        The lines of all comments before the first frame.
+
+    Raises:
+        ImageFileError: The file is missing or not a picture.
+    """
+    with naming_errors(path), open(path, "rb") as file, open_with_pillow(file) as image:
+        return _decode_comment(image.info.get("comment") or b"").splitlines()
+
+
 def read_rgb(path: str | os.PathLike[str]) -> np.ndarray:
     """Reads a picture of any supported format as plain RGB.
 
@@ -224,7 +240,9 @@ def identify(file: IO[bytes]) -> str:
         for kind, members in _BRANDS.items():
             if brands & set(members):
                 return kind
-        raise UnusableKindError("a video, not a picture; extract pictures from it first")
+        if brands & {b"M4A ", b"M4B "}:
+            raise UnusableKindError("sound without pictures")
+        raise UnusableKindError("a film; give it as a file that has a film's ending, such as .mp4")
     for beginning, message in _OTHERS:
         if head.startswith(beginning):
             raise UnusableKindError(message)

@@ -277,7 +277,7 @@ def test_deep_avif_is_told(tmp_path, bits):
         (b"%PDF-1.7", "a PDF document"),
         (b"\0\0\0\x18ftypcrx \0\0\0\1crx isom", "a raw file; develop it first"),
         (b"FUJIFILMCCD-RAW ", "a raw file; develop it first"),
-        (b"\0\0\0\x18ftypisom\0\0\0\1isommp42", "a video, not a picture"),
+        (b"\0\0\0\x18ftypisom\0\0\0\1isommp42", "a film; give it as a file that has a film's ending, such as .mp4"),
         (b"version https://git-lfs.github.com/spec/v1", "a pointer of Git LFS"),
         (b"nothing known", "not a picture; expected one of AVIF, BMP, GIF, HEIF, JPEG, PNG, TIFF, WEBP"),
     ],
