@@ -1,7 +1,7 @@
 """The `keras-psr export` command, which writes a fitted network as verified `.tflite` files and as a SavedModel."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -200,7 +200,7 @@ def show_steps(number: int) -> Iterator["OnStep"]:
                 say(f"{len(begun)} of {number}: {step}")
         bar.update(task, description=step, completed=len(begun) - 1 + done / total)
 
-    with shown(bar) if console.is_terminal else nullcontext():
+    with shown(bar):
         yield advance
 
 
