@@ -41,7 +41,7 @@ def handled_signals(numbers: Sequence[int], handler: Callable[[int, FrameType | 
         yield
         return
     previous = {number: signal.getsignal(number) for number in numbers}
-    if previous.get(HANGUP) == signal.SIG_IGN:
+    if HANGUP and previous.get(HANGUP) == signal.SIG_IGN:
         del previous[HANGUP]
     for number in previous:
         signal.signal(number, handler)
