@@ -198,7 +198,8 @@ def show_steps(number: int) -> Iterator["OnStep"]:
             begun.append(step)
             if not console.is_terminal:
                 say(f"{len(begun)} of {number}: {step}")
-        bar.update(task, description=step, completed=len(begun) - 1 + done / total)
+        completed = len(begun) - 1 + done / total  # TensorFlow reads the calibration tiles more than once
+        bar.update(task, description=step, completed=max(completed, bar.tasks[task].completed))
 
     with shown(bar):
         yield advance
