@@ -375,9 +375,6 @@ class BatchBar:
 def show_progress(jobs: Sequence[Job]) -> Iterator[BatchBar]:
     """Shows a progress bar inside the context."""
     bar = BatchBar(jobs)
-    if bar.progress.disable:
-        yield bar
-        return
     with shown(bar.progress):
         yield bar
 

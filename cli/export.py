@@ -1,7 +1,7 @@
 """The `keras-psr export` command, which writes a fitted network as verified `.tflite` files and as a SavedModel."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -198,9 +198,10 @@ def show_steps(number: int) -> Iterator["OnStep"]:
             begun.append(step)
             if not console.is_terminal:
                 say(f"{len(begun)} of {number}: {step}")
-        bar.update(task, description=step, completed=len(begun) - 1 + done / total)
+        completed = len(begun) - 1 + done / total  # TensorFlow reads the calibration tiles more than once
+        bar.update(task, description=step, completed=max(completed, bar.tasks[task].completed))
 
-    with shown(bar) if console.is_terminal else nullcontext():
+    with shown(bar):
         yield advance
 
 

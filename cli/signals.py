@@ -16,6 +16,7 @@ import click
 
 from keras_psr.cli.terminal import hide_bars, say
 from keras_psr.images.atomic import remove_unfinished
+from keras_psr.training.signals import STOP_SIGNALS, handled_signals
 
 PATIENCE = 2.0
 """Seconds that work in progress has to finish before it is abandoned."""
@@ -33,26 +34,17 @@ class Terminated(KeyboardInterrupt):
 
 @contextmanager
 def heeded_signals() -> Iterator[None]:
-    """Makes SIGTERM and SIGHUP end the context as Ctrl-C does, unless they are ignored, as SIGHUP is under nohup."""
-    numbers = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
-    if threading.current_thread() is not threading.main_thread():
-        numbers = []
+    """Makes SIGTERM and SIGHUP end the context as Ctrl-C does (`training.signals.handled_signals`)."""
 
     def stop(number: int, frame: FrameType | None) -> None:
         raise Terminated(number)
 
-    previous = {number: signal.getsignal(number) for number in numbers}
-    previous = {number: handler for number, handler in previous.items() if handler is not signal.SIG_IGN}
-    for number in previous:
-        signal.signal(number, stop)
     try:
-        yield
+        with handled_signals([number for number in STOP_SIGNALS if number != signal.SIGINT], stop):
+            yield
     except Terminated as stopped:
         say("Terminated.")
         raise click.exceptions.Exit(128 + stopped.number) from None
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
 
 
 _exiting = threading.Event()

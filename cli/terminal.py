@@ -22,7 +22,10 @@ def say(line: str) -> None:
 
 @contextmanager
 def shown(bar: "Progress") -> Iterator[None]:
-    """Shows a progress bar inside the context, below the messages of `say`."""
+    """Shows a progress bar inside the context, below the messages of `say`; nothing if the bar is disabled."""
+    if bar.disable:
+        yield
+        return
     with bar:
         _live.append(bar)
         try:

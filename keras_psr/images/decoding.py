@@ -84,7 +84,7 @@ def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
             size, orientation = (entry.height, entry.width), entry.orientation
         else:
             with open_with_pillow(file) as image:
-                # Not image.getexif(): for a PNG without EXIF, that decodes all pixels to look after them.
+                # Not image.getexif(), because that decodes all pixels of a PNG without EXIF to look for it after them.
                 size, orientation = image.size[::-1], _orientation(Image.Image.getexif(image), image.info.get("xmp"))
         return size if orientation < 5 else size[::-1]
 
