@@ -1,11 +1,14 @@
 """The work of `upscale` and `stylize` in parts, as engines for clusters give it to their workers."""
 
 import shutil
+import time
 
 import fsspec
+import psutil
 import pyarrow
 import pyarrow.parquet
 import pytest
+import skimage.data
 from PIL import Image
 
 from keras_psr.cli.main import main
@@ -184,3 +187,50 @@ def test_a_missing_model_and_an_empty_folder_are_refused(tmp_path):
 def test_pictures_of_another_folder_are_refused(photos, tmp_path):
     with pytest.raises(ConfigError, match="source must be the folder of the table's pictures"):
         PictureWorker(COMMAND, str(tmp_path / "other"), str(tmp_path / "out"))(find_pictures(str(photos)))
+
+
+@pytest.fixture(scope="module")
+def many_photos(tmp_path_factory):
+    """A folder with 40 pictures of 160x120 pixels."""
+    folder, photograph = tmp_path_factory.mktemp("many") / "photos", Image.fromarray(skimage.data.coffee())
+    folder.mkdir()
+    for index in range(40):
+        photograph.crop((index, index, index + 160, index + 120)).save(folder / f"{index:02}.png")
+    return folder
+
+
+@pytest.mark.slow
+def test_parts_cost_no_more_processor_time_than_the_command(runner, many_photos, tmp_path):
+    pictures = find_pictures(str(many_photos))
+    worker = PictureWorker(COMMAND, str(many_photos), str(tmp_path / "parts"))
+
+    def work_in_parts():
+        for start in range(0, len(pictures), 20):
+            assert set(worker(pictures.slice(start, 20))["status"].to_pylist()) == {"written"}
+
+    def run_command():
+        arguments = [*COMMAND.split(), str(many_photos), "-o", str(tmp_path / "whole")]
+        assert runner.invoke(main, arguments).exit_code == 0
+
+    seconds = {work_in_parts: [], run_command: []}
+    for _ in range(3):
+        for run, measured in seconds.items():
+            shutil.rmtree(tmp_path / "parts", ignore_errors=True)
+            shutil.rmtree(tmp_path / "whole", ignore_errors=True)
+            start = time.process_time()
+            run()
+            measured.append(time.process_time() - start)
+    assert min(seconds[work_in_parts]) <= 1.1 * min(seconds[run_command])
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_with_the_number_of_pictures(many_photos, tmp_path):
+    pictures, worker = find_pictures(str(many_photos)), PictureWorker(COMMAND, str(many_photos), str(tmp_path / "out"))
+
+    def work():
+        worker(pictures)
+        shutil.rmtree(tmp_path / "out")
+        return psutil.Process().memory_info().rss
+
+    first = work()
+    assert max(work() for _ in range(4)) - first < 10e6
