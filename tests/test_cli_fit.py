@@ -174,7 +174,7 @@ def test_a_folder_without_pictures_is_one_line(fit_tiny, tmp_path):
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        (["--resume"], "--resume needs the --out"),
+        (["--resume"], "--resume needs --out"),
         (["--resume", "--overwrite", "--out", "x"], "does not go with --overwrite"),
         (["--steps", "many"], "'many' is not a valid integer"),
         (["--config", "missing.json"], "'missing.json' does not exist"),

@@ -10,6 +10,9 @@ from tempfile import mkdtemp
 UNFINISHED = ".part."
 """Prefix of the name of a file that is being written. It hides the incomplete file from whoever lists the folder."""
 
+REMOVALS = 5
+"""How often an unfinished folder is removed: a thread that still writes into it may bring part of it back."""
+
 _unfinished: set[Path] = set()
 
 
@@ -71,6 +74,6 @@ def temporary_folder(parent: Path | None = None) -> Iterator[Path]:
 
 def remove_unfinished() -> None:
     """Removes the files and folders that this process has not finished, for an exit that does not wait for threads."""
-    for path in list(_unfinished):
+    for path in list(_unfinished) * REMOVALS:
         with suppress(OSError):  # Windows does not remove open files
             shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)

@@ -181,7 +181,7 @@ def test_whole_numbers_pass_for_floats_and_lists_for_tuples():
         ({"crop": 98}, "crop must be a multiple of the scale, 4, and at least 24. Received: 98."),
         ({"crop": 20}, "crop must be a multiple of the scale, 4, and at least 24."),
         ({"crop": 40, "scale": 8}, "crop must be a multiple of the scale, 8, and at least 48."),
-        ({"pixel_weight": 0, "feature_weight": 0}, "pixel_weight must be above 0 where feature_weight is 0"),
+        ({"pixel_weight": 0, "feature_weight": 0}, "pixel_weight must be above 0 if feature_weight is 0"),
         ({"steps": "many"}, "steps must be of type int. Received: 'many'."),
         ({"steps": 10.5}, "steps must be of type int. Received: 10.5."),
         ({"steps": True}, "steps must be of type int. Received: True."),
