@@ -11,8 +11,8 @@ LIGHT_VENV := build/light-venv
 help:
 	@echo "make install     install keras-psr (editable) and the development tools into $(VENV)"
 	@echo "make demo        fit, export, enlarge and score on a few photographs; results are in demo/"
-	@echo "make web         build the page of keras-psr demo, with Node.js"
-	@echo "make web-test    test the page in Chromium, Firefox and WebKit, as far as they are installed"
+	@echo "make web         build the npm package and the page of keras-psr demo, with Node.js"
+	@echo "make web-test    test both in Chromium, Firefox and WebKit, as far as they are installed"
 	@echo "make test        run the fast tests"
 	@echo "make test-slow   run the slow tests"
 	@echo "make test-avx2   run the tests that fit networks as on an x86-64 processor with nothing newer than AVX2"
@@ -49,7 +49,7 @@ demo: $(READY)
 	$(BIN)/keras-psr evaluate --model demo/tuned_int8.tflite --data demo/original.png
 	$(BIN)/python tools/demo.py after demo
 
-# Only the page needs Node.js and what npm fetches.
+# Only the package and the page need Node.js and what npm fetches.
 web:
 	@sh web/check_node.sh
 	cd web && npm ci --no-audit --no-fund && npm run build
@@ -99,5 +99,5 @@ arm64-test: $(READY)
 	$(BIN)/python tools/arm64.py
 
 clean:
-	rm -rf .venv .ci-venv build dist demo keras_psr/page web/node_modules web/screenshots *.egg-info .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .ci-venv build dist demo keras_psr/page web/node_modules web/dist web/LICENSE web/screenshots *.egg-info .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

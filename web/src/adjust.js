@@ -7,11 +7,11 @@ const LUMA = [65.481, 128.553, 24.966].map((weight) => weight / 219);
  * @param {Uint8Array|Float32Array} painted RGB of a tile without its halo, in [0, 255] but for what clipping takes off
  * @param {Uint8Array|Float32Array} photo RGB of the tile with its halo
  * @param {{tile: number, halo: number}} network one that does not enlarge
- * @param {{strength: number, keepsColours: boolean}} adjustment the share of the painting, the rest is the photo; and
+ * @param {{strength: number, preserveColors: boolean}} adjustment the share of the painting, the rest is the photo; and
  *   whether only brightness is painted
  * @returns {Uint8ClampedArray} RGB without the halo
  */
-export function adjust(painted, photo, { tile, halo }, { strength, keepsColours }) {
+export function adjust(painted, photo, { tile, halo }, { strength, preserveColors }) {
   const side = tile - 2 * halo;
   const adjusted = new Uint8ClampedArray(painted.length);
   const mixed = new Uint8ClampedArray(3); // which clips, and rounds half to even
@@ -22,7 +22,7 @@ export function adjust(painted, photo, { tile, halo }, { strength, keepsColours 
         const paint = Math.min(255, Math.max(0, painted[at + channel]));
         mixed[channel] = strength * paint + (1 - strength) * photo[from + channel];
       }
-      if (!keepsColours) {
+      if (!preserveColors) {
         adjusted.set(mixed, at);
         continue;
       }
@@ -33,4 +33,5 @@ export function adjust(painted, photo, { tile, halo }, { strength, keepsColours 
   return adjusted;
 }
 
-export const changes = ({ strength, keepsColours }) => strength < 1 || keepsColours;
+/** @param {{strength: number, preserveColors: boolean}} adjustment */
+export const changes = ({ strength, preserveColors }) => strength < 1 || preserveColors;

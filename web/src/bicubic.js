@@ -2,6 +2,8 @@
  * Enlarges one channel of a square tile by a whole number, as keras_psr.images.pixels.resize_bicubic does: Keys' kernel
  * with a = -0.5, columns first, 8 bits between the passes. The two outermost pixels are not mirrored; tiling cuts them off.
  * @param {Uint8Array} channel side * side
+ * @param {number} side
+ * @param {number} scale
  * @returns {Uint8ClampedArray}
  */
 export function enlargeChannel(channel, side, scale) {
@@ -9,7 +11,10 @@ export function enlargeChannel(channel, side, scale) {
   return enlargeRows(columns, side, side * scale, scale, false);
 }
 
-/** One pass over lines of `side` pixels, of which there are `lines`: down the columns, or along the rows. */
+/**
+ * One pass over lines of `side` pixels, of which there are `lines`: down the columns, or along the rows.
+ * @type {(channel: ArrayLike<number>, side: number, lines: number, scale: number, isVertical: boolean) => Uint8ClampedArray}
+ */
 function enlargeRows(channel, side, lines, scale, isVertical) {
   const length = side * scale;
   const enlarged = new Uint8ClampedArray(length * lines);
@@ -30,4 +35,5 @@ function enlargeRows(channel, side, lines, scale, isVertical) {
   return enlarged;
 }
 
+/** @type {(x: number) => number} */
 const keys = (x) => (x < 1 ? (1.5 * x - 2.5) * x * x + 1 : ((-0.5 * x + 2.5) * x - 4) * x + 2);

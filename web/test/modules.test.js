@@ -6,7 +6,7 @@ import { test } from "node:test";
 import { PNG } from "pngjs";
 
 import { enlargeChannel } from "../src/bicubic.js";
-import { describeCompression, readCompression } from "../src/compression.js";
+import { describeCompression, readCompression } from "../page/compression.js";
 import { readMetadata } from "../src/metadata.js";
 import { PngWriter } from "../src/png.js";
 import { mirrored, spans } from "../src/tiling.js";
