@@ -1,4 +1,4 @@
-"""Makes web/page/public/sample.jpg and web/page/public/styles/: a photo to try the page with, and what shipped styles make of it.
+"""Makes the pictures of web/page/public/: a photo to try the page with, and what shipped styles make of it.
 
 python tools/make_page_pictures.py
 
