@@ -1,15 +1,15 @@
-"""From which quality on a compressed picture is better enlarged by the model for clean pictures.
+"""Finds the quality above which compressed pictures are enlarged better by the model for clean pictures.
 
 python benchmarks/compression.py x4 x4-photo --data photos/
 
-Pictures are shrunk, compressed as files of many kinds and qualities, and enlarged by both models. Positive numbers mean
-that the second model is better. `inference/choice.py` takes its limits from this table.
+Pictures are shrunk, compressed as files of many kinds and qualities, and enlarged by both models. Each column has the
+score of the first model, of the second, and the second's minus the first's. `images/compression.py` takes its limit
+from this table.
 """
 
 import io
 
 import click
-import keras
 import numpy as np
 from PIL import Image
 
@@ -46,7 +46,6 @@ def compress(image: np.ndarray, options: dict[str, object]) -> np.ndarray:
 @click.option("--data", required=True, help="Folder of originals that neither model was fitted to.")
 def main(clean: str, photo: str, data: str) -> None:
     """Prints the scores of CLEAN and PHOTO for each kind of file."""
-    keras.utils.set_random_seed(0)
     upscalers = [keras_psr.load(name) for name in (clean, photo)]
     scale, vgg = upscalers[0].scale, build_vgg([FEATURE_TAP])
     originals = [crop_to_multiple(picture.read(), scale) for picture in open_sources([data])]

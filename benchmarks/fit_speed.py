@@ -1,9 +1,9 @@
-"""Speed of the default fit's gradient step compared with a plain float32 loop, and of the sample stream.
+"""Measures the default fit's gradient step, compared with a plain float32 loop, and the sample stream.
 
-Run it on an idle machine: `python benchmarks/fit_speed.py`. What is compared is measured in turn, round by round, in
-one process; the medians over rounds are printed. "Plain" is what one would write first, over the same networks and loss
-terms: float32, VGG16 with max pooling, and a `@tf.function` with a gradient tape and Adam, without averaged weights.
-The sample stream is compared with the warm-up of `fast`, which takes its samples faster than any other network.
+Run it on an idle machine: `python benchmarks/fit_speed.py`. The steps are measured in turns, in one process, and the
+medians are printed. "Plain" is the simplest code with the same network and loss terms: float32, VGG16 with max pooling,
+and a `@tf.function` with a gradient tape and Adam, without averaged weights. The sample stream is compared with the
+warm-up of `fast`, which needs samples faster than any other network.
 """
 
 import itertools
@@ -25,14 +25,14 @@ from keras_psr.training.run_folder import describe_environment
 
 
 def fit_step(config: SuperResolutionConfig, batches: tf.data.Dataset) -> Callable[[], float]:
-    """The step of `keras-psr fit`, as `keras.Model.fit` calls it; gives the loss."""
+    """Returns the step of `keras-psr fit`, as `keras.Model.fit` calls it. The step returns the loss."""
     trainer, iterator = build_trainer(config), iter(batches)
     trainer.make_train_function()
     return lambda: float(trainer.train_function(iterator)["loss"])
 
 
 def plain_step(config: SuperResolutionConfig, batches: tf.data.Dataset) -> Callable[[], float]:
-    """A float32 step over the same networks, with the same loss terms; gives the loss."""
+    """Returns a float32 step with the same network and loss terms. The step returns the loss."""
     network = build_network(config.architecture, scale=config.scale)
     loss = build_loss(replace(config, precision="float32", vgg_pooling="max"))
     optimizer = keras.optimizers.Adam(config.learning_rate)
@@ -53,7 +53,7 @@ def plain_step(config: SuperResolutionConfig, batches: tf.data.Dataset) -> Calla
 
 
 def seconds(function: Callable[[], object], times: int) -> float:
-    """Mean wall-clock seconds of a call."""
+    """Returns the mean wall-clock seconds of a call."""
     start = time.perf_counter()
     for _ in range(times):
         function()

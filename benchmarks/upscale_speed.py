@@ -1,7 +1,7 @@
-"""Speed and memory of `keras-psr upscale`: start to finished file, its parts beside the network alone, a batch.
+"""Measures speed and memory of `keras-psr upscale`: a whole call, its parts compared with the network, and a batch.
 
-Run it on an idle machine, with a model of scale 4: `python benchmarks/upscale_speed.py x4-fast`. Where the machine
-is not idle, the ratios still tell something, because their two sides are measured in turns.
+Run it on an idle machine, with a model of scale 4: `python benchmarks/upscale_speed.py x4-fast`. If the machine
+is not idle, only the ratios are meaningful, because both of their sides are measured in turns.
 """
 
 import multiprocessing
@@ -33,14 +33,14 @@ BATCH = 200
 
 
 def seconds(function: Callable[[], object]) -> float:
-    """Wall time of a call."""
+    """Returns the wall time of a call."""
     start = time.perf_counter()
     function()
     return time.perf_counter() - start
 
 
 def call_command(model: Path, *arguments: object) -> float:
-    """Wall time of `keras-psr upscale` in a process of its own."""
+    """Returns the wall time of `keras-psr upscale` in a separate process."""
     command = [sys.executable, "-m", "keras_psr", "upscale", "--model", model, "--overwrite", *arguments]
     return seconds(lambda: subprocess.run([str(part) for part in command], check=True, capture_output=True))
 

@@ -4,13 +4,19 @@ import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from fractions import Fraction
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
-FORMATS = ("png", "jpg", "webp", "tif", "bmp")
+from keras_psr.cli.film_options import FILM_OPTIONS
+
+FORMATS = ("png", "jpg", "webp", "tif", "bmp", "gif")
+"""Formats of pictures and animations; `gif` is for animations only."""
+
+FILM_FORMATS = ("mp4", "mkv", "mov", "webm")
 
 STREAM = "-"
 """Means stdin as an input, and stdout as the output."""
@@ -35,6 +41,11 @@ class Batch:
     jobs: int
     max_pixels: float
     report: str | None
+    codec: str | None
+    crf: int | None
+    start: Fraction | None
+    duration: Fraction | None
+    resume: bool
 
     @property
     def all_inputs(self) -> tuple[str, ...]:
@@ -90,11 +101,13 @@ class Batch:
             raise click.UsageError("- means one picture from stdin. Leave the other inputs out.")
 
     def _check_output(self) -> None:
+        from keras_psr.films.formats import CONTAINERS
         from keras_psr.images.encoding import SAVE_OPTIONS
 
-        if self.file and self.file.suffix.lower() not in SAVE_OPTIONS:
+        endings = (*SAVE_OPTIONS, ".gif", *CONTAINERS)
+        if self.file and self.file.suffix.lower() not in endings:
             raise click.UsageError(
-                f"-o {self.output} has an ending that cannot be written; expected one of {', '.join(SAVE_OPTIONS)}. "
+                f"-o {self.output} has an ending that cannot be written; expected one of {', '.join(endings)}. "
                 f"If it is a folder, write {self.output}/."
             )
         for option, place in (("-o", self.folder or self.file), ("--json", self.report)):
@@ -147,14 +160,15 @@ def batch_options(suffix: str, file_format: str) -> Callable[[Command], Command]
             "-f",
             "--format",
             "file_format",
-            type=click.Choice(FORMATS),
-            help=f"Format of the results.  [default: {file_format}]",
+            type=click.Choice(FORMATS + FILM_FORMATS),
+            help=f"Format of the results.  [default: {file_format}; that of the input for animations and films]",
         ),
         click.option(
             "--quality",
             type=click.IntRange(1, 100),
             help="Quality of JPEG and WebP.  [default: 95 for JPEG, lossless for WebP]",
         ),
+        *FILM_OPTIONS,
         click.option("--skip-existing", is_flag=True, help="Skip pictures whose result exists."),
         click.option("--overwrite", is_flag=True, help="Replace existing files."),
         click.option(

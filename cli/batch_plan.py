@@ -13,6 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from keras_psr.cli.batch_films import (
+    FilmPlan,
+    choose_film_model,
+    count_frames,
+    find_kind,
+    is_unfinished,
+    plan_film,
+)
 from keras_psr.cli.batch_options import Batch, find_obstacle
 from keras_psr.cli.claims import is_shared
 from keras_psr.cli.own_results import is_signed
@@ -20,6 +28,7 @@ from keras_psr.errors import ConfigError, DataError, KerasPSRError
 
 if TYPE_CHECKING:
     from keras_psr.cli.result_size import ResultSize
+    from keras_psr.images.animation import Animation
     from keras_psr.images.compression import Compression
     from keras_psr.images.photo import Photo
 
@@ -65,10 +74,14 @@ class Job:
         network_pixels: Number of pixels that the network computes.
         model: Name of the model or painting; empty until the header has been read.
         compression: How the file was compressed, if the model was chosen for that.
-        status: `planned`, `written`, `skipped` or `failed`.
+        status: `planned`, `written`, `skipped`, `failed` or `interrupted`.
         error: Why it failed, in one line.
         notes: What could not be kept.
         seconds: Time from reading the picture to renaming the written file.
+        kind: `picture`, `animation` or `film`.
+        frames: Number of frames, if there are several and their number is known.
+        is_open: Whether its film is being written.
+        moving: What the film or animation is, and how it will be written; None for pictures.
     """
 
     source: Path
@@ -83,6 +96,10 @@ class Job:
     error: str = ""
     notes: list[str] = field(default_factory=list)
     seconds: float = 0.0
+    kind: str = "picture"
+    frames: int | None = None
+    is_open: bool = False
+    moving: "FilmPlan | Animation | None" = None
 
     def fail(self, error: Exception) -> None:
         """Marks the job as failed, with an error of one line that names the file."""
@@ -103,7 +120,8 @@ class Job:
     def describe(self) -> str:
         """Returns a line that describes the job to users."""
         height, width = self.size or (0, 0)
-        facts = [f"{width}x{height}", *([self.model] if self.compression else []), *self.notes]
+        size = f"{width}x{height}" + (f", {self.frames} frames" if self.frames else "")
+        facts = [size, *([self.model] if self.compression else []), *self.notes]
         return f"{self.source} -> {self.target} ({'; '.join(facts)})"
 
     def to_json(self) -> dict[str, Any]:
@@ -117,6 +135,7 @@ class Job:
             "compression": asdict(self.compression) if self.compression else None,
             "height": height,
             "width": width,
+            "frames": self.frames,
             "seconds": round(self.seconds, 3),
             "notes": self.notes,
             "error": self.error or None,
@@ -142,14 +161,15 @@ class Inputs:
 
 def find_inputs(inputs: Sequence[str]) -> Inputs:
     """Finds the pictures of all inputs except stdin."""
+    from keras_psr.films.formats import FOUND, can_read_films
     from keras_psr.images.finding import find_images_and_others
 
-    found = Inputs()
+    found, films = Inputs(), FOUND if can_read_films() else ()
     for text in inputs:
         path = Path(text).expanduser()
         root = path if path.is_dir() else path.parent if path.is_file() else plain_part(path)
         try:
-            images, others = find_images_and_others(text)
+            images, others = find_images_and_others(text, films)
         except (DataError, OSError) as error:
             found.failures.append(str(error))
             continue
@@ -183,7 +203,7 @@ def choose(found: Inputs, batch: Batch, suffix: str) -> tuple[list[Path], list[s
             chosen.append(path)
         elif output and lies_in(output, root) and lies_in(path, output):
             written += 1
-        elif not batch.include_results and (suffix and path.stem.endswith(suffix) or is_signed(path)):
+        elif is_unfinished(path) or not batch.include_results and is_result(path, suffix):
             results += 1
         else:
             chosen.append(path)
@@ -193,6 +213,11 @@ def choose(found: Inputs, batch: Batch, suffix: str) -> tuple[list[Path], list[s
         f"{results} result{'' if results == 1 else 's'} of keras-psr (see --include-results)" if results else "",
     ]
     return chosen, [reason for reason in reasons if reason]
+
+
+def is_result(path: Path, suffix: str) -> bool:
+    """Returns whether a file was made by keras-psr, as its name or its metadata says."""
+    return bool(suffix) and path.stem.endswith(suffix) or is_signed(path)
 
 
 def lies_in(path: Path, folder: Path) -> bool:
@@ -211,7 +236,6 @@ def make_plan(chosen: Sequence[Path], found: Inputs, batch: Batch, suffix: str) 
     Raises:
         click.UsageError: There are several pictures, but the output is a single file.
     """
-    ending = f".{batch.file_format or 'png'}"
     one = STDOUT if batch.to_stdout else batch.file
     if one and len(chosen) > 1:
         place = "-" if batch.to_stdout else one
@@ -219,16 +243,17 @@ def make_plan(chosen: Sequence[Path], found: Inputs, batch: Batch, suffix: str) 
     jobs = []
     for path in chosen:
         folder = batch.folder / path.parent.relative_to(found.roots[path]) if batch.folder else path.parent
+        kind, ending = find_kind(path, batch)
         target = one or folder / f"{path.stem}{suffix}{ending}"
-        jobs.append(Job(path, target, path, ending if one == STDOUT else target.suffix.lower()))
+        jobs.append(Job(path, target, path, ending if one == STDOUT else target.suffix.lower(), kind=kind))
     return jobs
 
 
 def plan_stdin(file: Path, batch: Batch, suffix: str) -> list[Job]:
     """Returns the job for a picture from stdin, which has been copied to a file."""
-    ending = f".{batch.file_format or 'png'}"
+    kind, ending = find_kind(file, batch)
     target = STDOUT if batch.to_stdout else batch.file or (batch.folder or Path()) / f"{STDIN}{suffix}{ending}"
-    return [Job(STDIN, target, file, target.suffix.lower() or ending)]
+    return [Job(STDIN, target, file, target.suffix.lower() or ending, kind=kind)]
 
 
 def check_plan(plan: Sequence[Job], work: Work, batch: Batch) -> None:
@@ -247,7 +272,7 @@ def check_plan(plan: Sequence[Job], work: Work, batch: Batch) -> None:
                 set_model(job, work)
                 check_target(job, batch, obstacles, shared)
                 if job.status == "planned":
-                    measure(job, work, batch.max_pixels)
+                    measure(job, work, batch)
             except Exception as error:  # whatever a library raises for one picture must not stop the others
                 job.fail(error)
 
@@ -256,11 +281,14 @@ def set_model(job: Job, work: Work) -> None:
     """Records in the job which model is for it.
 
     Raises:
-        ImageFileError: The model depends on the picture's file, which is not a picture.
+        ImageFileError: The model depends on the file, which is not a picture or film.
+        InstallationError: It is a film, and PyAV is not installed.
     """
     from keras_psr.inference.choice import choose_model
 
-    if work.model is None:
+    if work.model is None and job.kind == "film":
+        job.model, job.compression = choose_film_model(job, work.size.scale)
+    elif work.model is None:
         job.model, job.compression = choose_model(job.file, work.size.scale)
     else:
         job.model = work.model
@@ -292,31 +320,53 @@ def check_target(
         raise ConfigError(f"{job.source}: cannot write {job.target}: {obstacle}. Give another -o.")
 
 
-def measure(job: Job, work: Work, max_pixels: float) -> None:
+def measure(job: Job, work: Work, batch: Batch) -> None:
     """Records in the job how large the result will be, and how many pixels the network must compute.
 
     Raises:
-        ConfigError: The result is too large for its format or for `max_pixels`.
+        ConfigError: The result is too large for its format or for `--max-pixels`.
+        ImageFileError: The file is not a picture, an animation or a film.
+    """
+    try:
+        height, width = plan_film(job, work, batch) if job.kind == "film" else plan_picture(job, work, batch)
+    except ConfigError as error:
+        raise ConfigError(f"{job.source}: {error}") from error
+    assert job.size
+    computed = height * width * work.size.scale**2
+    job.network_pixels = computed * work.passes * (job.frames or 1)
+    pixels = max(job.size[0] * job.size[1], computed)
+    if pixels > batch.max_pixels * 1e6:
+        raise ConfigError(
+            f"{job.source} would become {job.size[1]}x{job.size[0]}, {pixels / 1e6:.1f} megapixels. If you "
+            f"trust it and have {pixels * 8 / 1e9:.1f} GB of memory, raise --max-pixels {batch.max_pixels:g}."
+        )
+
+
+def plan_picture(job: Job, work: Work, batch: Batch) -> tuple[int, int]:
+    """Records the size of a picture's or an animation's result in the job, and checks that it can be written.
+
+    Returns:
+        Height and width of the picture.
+
+    Raises:
+        ConfigError: The result is too large for its format.
         ImageFileError: The file is not a picture.
     """
+    from keras_psr.images.animation import read_animation
     from keras_psr.images.decoding import image_size
     from keras_psr.images.encoding import check_format
     from keras_psr.inference.photos import output_size
 
-    height, width = image_size(job.file)
-    computed = height * width * work.size.scale**2
+    if job.kind == "animation":
+        job.moving = read_animation(job.file)
+        job.frames = count_frames(job.moving, batch)
+        height, width = job.moving.height, job.moving.width
+    else:
+        height, width = image_size(job.file)
     job.size = output_size(height, width, work.size.factor(height, width))
-    job.network_pixels = computed * work.passes
-    try:
-        check_format(Path(f"stdout{job.ending}") if job.target == STDOUT else job.target, *job.size, channels=3)
-    except ConfigError as error:
-        raise ConfigError(f"{job.source}: {error}") from error
-    pixels = max(job.size[0] * job.size[1], computed)
-    if pixels > max_pixels * 1e6:
-        raise ConfigError(
-            f"{job.source} would become {job.size[1]}x{job.size[0]}, {pixels / 1e6:.1f} megapixels. If you "
-            f"trust it and have {pixels * 8 / 1e9:.1f} GB of memory, raise --max-pixels {max_pixels:g}."
-        )
+    target = Path(f"stdout{job.ending}") if job.target == STDOUT else job.target
+    check_format(target, *job.size, channels=3, is_animated=job.kind == "animation")
+    return height, width
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from tempfile import TemporaryDirectory
 
 import click
 
+from keras_psr.cli.batch_films import check_options, write_animation, write_film
 from keras_psr.cli.batch_options import STREAM, Batch
 from keras_psr.cli.batch_plan import (
     STDOUT,
@@ -35,6 +36,9 @@ from keras_psr.cli.own_results import sign
 from keras_psr.cli.signals import PATIENCE, heeded_signals
 from keras_psr.cli.terminal import say, shown
 from keras_psr.errors import KerasPSRError
+
+FILM_PATIENCE = 60.0
+"""Seconds that an encoder has to finish a film that was interrupted."""
 
 WRITING_SHARE = 0.25
 """Share of the progress bar for writing a picture, relative to the share for computing it."""
@@ -97,7 +101,7 @@ def plan_files(found: Inputs, batch: Batch, work: Work) -> list[Job]:
     """Returns the jobs for the pictures that were found, and prints a line about those left out.
 
     Raises:
-        click.UsageError: There are several pictures, but the output is a single file.
+        click.UsageError: There are several pictures, but the output is a single file; or an option is of no use.
         KerasPSRError: All pictures were left out.
     """
     suffix = find_suffix(batch, work)
@@ -106,7 +110,9 @@ def plan_files(found: Inputs, batch: Batch, work: Work) -> list[Job]:
         end([*found.failures, f"Nothing to {work.verb}. Left out: {'; '.join(left_out)}."], [], batch)
     if left_out:
         say(f"Left out: {'; '.join(left_out)}.")
-    return make_plan(chosen, found, batch, suffix)
+    plan = make_plan(chosen, found, batch, suffix)
+    check_options(plan, batch)
+    return plan
 
 
 def run(plan: Sequence[Job], work: Work, batch: Batch, scratch: Path) -> None:
@@ -135,7 +141,7 @@ def run(plan: Sequence[Job], work: Work, batch: Batch, scratch: Path) -> None:
                 except queue.Empty:
                     return
                 try:
-                    process_file(job, processes[job.model], batch, claims, scratch, advance, debug)
+                    process_file(job, processes[job.model], batch, claims, scratch, advance, bar, debug)
                 except ClaimedError:
                     if job not in tried:
                         tried.append(job)
@@ -159,9 +165,27 @@ def run(plan: Sequence[Job], work: Work, batch: Batch, scratch: Path) -> None:
                     say(job.describe())
         finally:
             stopped.set()
-            deadline = time.monotonic() + PATIENCE
-            for thread in threads:
-                thread.join(max(0.0, deadline - time.monotonic()))
+            wait_for_threads(threads, planned)
+
+
+def wait_for_threads(threads: Sequence[threading.Thread], jobs: Sequence[Job]) -> None:
+    """Waits until threads that were asked to stop have done so, but not longer than they should take.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C was pressed again. What arrives within a second is the first one, sent twice, as some
+            programs do.
+    """
+    begin = time.monotonic()
+    deadline = begin + PATIENCE
+    if any(job.is_open for job in jobs):
+        deadline += FILM_PATIENCE
+        say("Finishing the film. Press Ctrl-C again to abandon it.")
+    while any(thread.is_alive() for thread in threads) and time.monotonic() < deadline:
+        try:
+            time.sleep(0.05)
+        except KeyboardInterrupt:
+            if time.monotonic() > begin + 1:
+                raise
 
 
 def wait_for(finished: "queue.SimpleQueue[Job]") -> Job:
@@ -180,6 +204,7 @@ def process_file(
     claims: Claims,
     scratch: Path,
     advance: Callable[[float], None],
+    bar: "BatchBar",
     debug: bool,
 ) -> None:
     """Reads, processes and writes one picture, and records the outcome in the job.
@@ -190,32 +215,69 @@ def process_file(
         ClaimedError: Another run is working on the picture, or has written it since this run began.
         KeyboardInterrupt: The run should end.
     """
-    start, done = time.perf_counter(), 0.0
-
-    def count(pixels: float) -> None:
-        nonlocal done
-        done += pixels
-        advance(pixels)
-
+    start, counter = time.perf_counter(), Counter(job, advance, bar)
     try:
         place = scratch / f"stdout{job.ending}" if job.target == STDOUT else job.target
         with claims.claim(place) as part:
             if place.exists() and not batch.overwrite:
                 raise ClaimedError  # another run has written it since this run began
-            write_result(job, process, batch.quality, part, count)
-            deliver(job, part, place, overwrite=batch.overwrite)
+            if job.kind == "film":
+                job.is_open = True
+                write_film(job, process, batch, counter.count, counter.count_frames)
+            else:
+                write_result(job, process, batch, part, counter.count)
+                deliver(job, part, place, overwrite=batch.overwrite)
     except ClaimedError:
         raise
     except Exception as error:
         job.fail(error)
         if debug:
             say(traceback.format_exc())
-    advance(planned_work(job) - done)
+    finally:
+        job.is_open = False
+    counter.finish()
     job.seconds = time.perf_counter() - start
 
 
-def write_result(job: Job, process: Process, quality: int | None, part: Path, count: Callable[[float], None]) -> None:
+class Counter:
+    """Advances the progress bar for one job."""
+
+    def __init__(self, job: Job, advance: Callable[[float], None], bar: "BatchBar") -> None:
+        """Stores what to advance.
+
+        Args:
+            job: The job.
+            advance: Called with numbers of pixels; it raises KeyboardInterrupt if the run should end.
+            bar: Shows the number of frames.
+        """
+        self._job, self._advance, self._bar = job, advance, bar
+        self._planned, self._done = planned_work(job), 0.0
+        self._per_frame, self._copied = self._planned / (job.frames or 1), -1
+
+    def count(self, pixels: float) -> None:
+        """Counts computed pixels."""
+        self._done += pixels
+        self._advance(pixels)
+
+    def count_frames(self, frames: int) -> None:
+        """Counts a frame of a film, given the number of all in the result, some of which may have been copied."""
+        if self._copied < 0:
+            self._copied = frames - 1
+            self._planned -= self._copied * self._per_frame
+            self._bar.shorten(self._copied * self._per_frame)
+        self.count((frames - self._copied) * self._per_frame - self._done)
+        self._bar.show_frames(self._job, frames)
+
+    def finish(self) -> None:
+        """Counts what the plan has not foreseen."""
+        self._advance(self._planned - self._done)
+
+
+def write_result(job: Job, process: Process, batch: Batch, part: Path, count: Callable[[float], None]) -> None:
     """Computes a result and writes it to `part`."""
+    if job.kind == "animation":
+        write_animation(job, process, batch, part, count)
+        return
     from keras_psr.images.decoding import read_photo
     from keras_psr.images.encoding import fit_to_format, save_photo
 
@@ -229,7 +291,7 @@ def write_result(job: Job, process: Process, quality: int | None, part: Path, co
     photo = process(read_photo(job.file), count_computed)
     count(job.network_pixels - computed)
     photo = sign(fit_to_format(photo, job.ending), job.model, job.ending)
-    save_photo(part, photo, quality)
+    save_photo(part, photo, batch.quality)
     job.notes = list(photo.notes)
 
 
@@ -257,7 +319,7 @@ def planned_work(job: Job) -> float:
 
 
 class BatchBar:
-    """One progress bar for the tiles and files of all pictures. Without a terminal it does nothing."""
+    """One progress bar for the tiles, frames and files of all jobs. Without a terminal it does nothing."""
 
     def __init__(self, jobs: Sequence[Job]) -> None:
         """Creates a bar that is not shown yet.
@@ -269,35 +331,50 @@ class BatchBar:
         from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
         console = Console(stderr=True)
-        text = TextColumn("{task.fields[pictures]} of " + f"{len(jobs)} picture{'' if len(jobs) == 1 else 's'}")
+        word = "picture" if all(job.kind == "picture" for job in jobs) else "file"
+        self._files = f"{len(jobs)} {word}{'' if len(jobs) == 1 else 's'}"
         self.progress = Progress(
-            *(text, BarColumn(), TaskProgressColumn()),
-            TextColumn("{task.fields[rate]:.1f} MP/s"),
+            *(TextColumn("{task.fields[done]}"), BarColumn(), TaskProgressColumn()),
+            TextColumn("{task.fields[rate]}"),
             TimeRemainingColumn(),
             console=console,
             transient=True,
             disable=not console.is_terminal,
         )
-        self._pictures = 0
-        self._task = self.progress.add_task("", total=sum(planned_work(job) for job in jobs), pictures=0, rate=0.0)
+        self._finished, self._film, self._frames = 0, "", 0.0
+        total = sum(planned_work(job) for job in jobs)
+        self._task = self.progress.add_task("", total=total, done=f"0 of {self._files}", rate="")
 
     def advance(self, pixels: float) -> None:
         """Advances the bar by a number of computed pixels, or by the share for writing."""
-        self.progress.update(self._task, advance=pixels, rate=(self.progress.tasks[0].speed or 0) / 1e6)
+        speed = self.progress.tasks[0].speed or 0
+        rate = f"{speed * self._frames:.1f} fps" if self._frames else f"{speed / 1e6:.1f} MP/s"
+        self.progress.update(self._task, advance=pixels, rate=rate)
+
+    def show_frames(self, job: Job, count: int) -> None:
+        """Shows how many frames of a film are done."""
+        of = f" of {job.frames}" if job.frames else ""
+        self._film, self._frames = f"frame {count}{of}", (job.frames or 0) / max(1.0, planned_work(job))
+        self._show_done()
+
+    def shorten(self, pixels: float) -> None:
+        """Leaves pixels out of what is planned."""
+        self.progress.update(self._task, total=(self.progress.tasks[0].total or 0) - pixels)
 
     def count(self) -> None:
-        """Counts a finished picture."""
-        self._pictures += 1
-        self.progress.update(self._task, pictures=self._pictures)
+        """Counts a finished file."""
+        self._finished, self._film, self._frames = self._finished + 1, "", 0.0
+        self._show_done()
+
+    def _show_done(self) -> None:
+        files = "" if self._film and self._files == "1 file" else f"{self._finished} of {self._files}"
+        self.progress.update(self._task, done=", ".join(filter(None, (files, self._film))))
 
 
 @contextmanager
 def show_progress(jobs: Sequence[Job]) -> Iterator[BatchBar]:
     """Shows a progress bar inside the context."""
     bar = BatchBar(jobs)
-    if bar.progress.disable:
-        yield bar
-        return
     with shown(bar.progress):
         yield bar
 

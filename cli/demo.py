@@ -19,6 +19,7 @@ import click
 
 from keras_psr.cli.model_options import DEFAULT_SCALE
 from keras_psr.cli.terminal import say
+from keras_psr.constants import STYLE_TRANSFER
 from keras_psr.errors import ConfigError, ModelError
 
 HEADERS = {
@@ -109,7 +110,9 @@ def write_site(folder: Path, model: str | None) -> None:
         shutil.copy2(path, folder / "models")
     shutil.copytree(page, folder, dirs_exist_ok=True)
     defaults = {"default": model} if model else choose_defaults()
-    document = {**defaults, "models": list(models.values())}
+    paints = any(entry["task"] == STYLE_TRANSFER for entry in models.values())
+    enlargers = copy_enlargers(folder) if paints else {}
+    document = {**defaults, "models": list(models.values()), "enlargers": enlargers}
     (folder / "models.json").write_text(json.dumps(document, indent=2), encoding="utf-8")
     lines = ["/*", *(f"  {name}: {value}" for name, value in HEADERS.items())]
     (folder / "_headers").write_text("\n".join(lines) + "\n", encoding="utf-8")
@@ -120,6 +123,20 @@ def choose_defaults() -> dict[str, str]:
     from keras_psr.inference.registry import default_model
 
     return {"default": default_model(DEFAULT_SCALE), "lossy": default_model(DEFAULT_SCALE, for_artefacts=True)}
+
+
+def copy_enlargers(folder: Path) -> dict[str, dict[int, str]]:
+    """Copies the files that enlarge paintings to a site; returns their addresses by variant and scale."""
+    from keras_psr.inference.painting import ENLARGERS
+    from keras_psr.inference.registry import find_runnable
+
+    addresses: dict[str, dict[int, str]] = {"float32": {}, "int8": {}}
+    for variant, by_scale in addresses.items():
+        for scale, name in ENLARGERS.items():
+            path = find_runnable(f"{name}_{variant}")
+            shutil.copy2(path, folder / "models")
+            by_scale[scale] = f"models/{path.name}"
+    return addresses
 
 
 def how_to_get_the_page() -> str:

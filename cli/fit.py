@@ -1,29 +1,36 @@
-"""`keras-psr fit`: options made from `FitConfig`, what happens on the way, and where to go on."""
+"""The `keras-psr fit` command, whose options are made from the settings in `tasks/config.py`."""
 
-import time
 from collections.abc import Callable
-from datetime import datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from keras_psr.cli.fit_progress import FitDisplay
+from keras_psr.cli.model_options import complete_files, complete_models
 from keras_psr.cli.terminal import say
 from keras_psr.installation import require_everything
 from keras_psr.tasks.config import FitConfig, list_settings, read_config_file
 from keras_psr.tasks.report import REPORTS
+from keras_psr.training.display import FitDisplay
 
 if TYPE_CHECKING:
-    import keras
-
     from keras_psr.training.run_folder import SavedRun
+
+COMPLETIONS = {
+    "init": complete_models(variants=False),
+    **dict.fromkeys(("data", "val", "style", "vgg_weights"), complete_files),
+}
+"""Shell completions of options, by setting."""
+
+METAVARS = {"data": "SRC", "val": "SRC", "style": "PAINTING", "init": "MODEL"}
+"""Words for the values of options in the help, by setting; for others, the help shows the type."""
 
 SHORT_FLAGS = {"num_residual_blocks": "--residual-blocks", "total_variation_weight": "--tv-weight"}
 
 
 def setting_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Adds an option for each setting; one that the user does not give is None or (), so that defaults stay apart."""
+    """Adds an option for each setting. An option that is not given is None or (), and not the setting's default."""
     for setting in reversed(list_settings()):
         flag = SHORT_FLAGS.get(setting.name, f"--{setting.name.replace('_', '-')}")
         repeatable = isinstance(setting.default, tuple)
@@ -34,27 +41,29 @@ def setting_options(command: Callable[..., None]) -> Callable[..., None]:
             type=str if repeatable else type(setting.default),
             multiple=repeatable,
             default=None,
+            metavar=METAVARS.get(setting.name),
             help=f"{text}  [default: {setting.describe_default()}]",
+            shell_complete=COMPLETIONS.get(setting.name),
         )(command)
     return command
 
 
 @click.command()
 @click.option("--out", type=click.Path(file_okay=False, path_type=Path), help="Run folder.  [default: runs/x4-DATE]")
-@click.option("--resume", is_flag=True, help="Go on with the run in --out, with its own settings.")
+@click.option("--resume", is_flag=True, help="Continue the run in --out, with its own settings.")
 @click.option("--overwrite", is_flag=True, help="Replace the run in --out.")
 @click.option(
     "--config",
     "config_file",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="JSON file of settings, such as another run's config.json; options given here win over it.",
+    help="JSON file of settings, such as another run's config.json; options given here take precedence.",
 )
 @setting_options
 def fit(out: Path | None, resume: bool, overwrite: bool, config_file: Path | None, **options: Any) -> None:
     """Fit a network to photographs.
 
-    Without options it fits an x4 network to the photographs that come with scikit-image. Ctrl-C stops it; --resume
-    goes on.
+    Without options, this fits an x4 network to the photographs that come with scikit-image. Ctrl-C saves and stops;
+    --resume continues.
 
     \b
     Examples:
@@ -65,7 +74,7 @@ def fit(out: Path | None, resume: bool, overwrite: bool, config_file: Path | Non
       keras-psr fit --out runs/x4 --resume
     """  # noqa: D301 - \b is click's sign for a paragraph that it must not wrap
     if resume and (overwrite or out is None):
-        raise click.UsageError("--resume needs the --out that it goes on with, and goes without --overwrite.")
+        raise click.UsageError("--resume needs --out, the run to continue, and does not go with --overwrite.")
     require_everything("keras-psr fit")
     resumed = None
     if resume and out:
@@ -79,7 +88,7 @@ def fit(out: Path | None, resume: bool, overwrite: bool, config_file: Path | Non
 
 
 def resolve(options: dict[str, Any], config_file: Path | None, saved: dict[str, Any]) -> FitConfig:
-    """Returns the settings. Options win over the file, and the file over defaults or over those of a resumed run.
+    """Returns the settings: options first, then the file, then those of a resumed run, then the defaults.
 
     Raises:
         ConfigError: A setting is unknown or not accepted.
@@ -89,64 +98,15 @@ def resolve(options: dict[str, Any], config_file: Path | None, saved: dict[str, 
     return FitConfig.from_json({**saved, **from_file, **given})
 
 
-def describe_settings(config: FitConfig, width: int) -> str:
-    """Returns all settings in a paragraph whose lines have at most `width` characters."""
-    settings = {name: " ".join(value) if isinstance(value, list) else value for name, value in config.to_json().items()}
-    text = ", ".join(f"{name} {value}" for name, value in settings.items() if value != "")
-    return click.wrap_text(text, width=width, initial_indent="  ", subsequent_indent="  ")
-
-
 def fit_visibly(config: FitConfig, out: Path, *, resumed: "SavedRun | None", overwrite: bool) -> None:
-    """Fits, shows how far it is, and tells how to go on at the end and after Ctrl-C."""
-    start, report = time.monotonic(), REPORTS[config.task]
-    with FitDisplay(config.steps, report) as display:
-        from keras_psr.training.fit import fit_network  # seconds, while the bar stands there already
+    """Fits, shows the progress, and says how to continue at the end and after Ctrl-C."""
+    with FitDisplay(config, out) as display:
+        from keras_psr.training.fit import fit_network  # takes seconds, during which the bar is already shown
 
-        callbacks = [build_callback(display, config, out)]
         try:
-            fit_network(out, config, resumed=resumed, overwrite=overwrite, on_log=display.log, callbacks=callbacks)
+            fit_network(out, config, resumed=resumed, overwrite=overwrite, display=display)
         except KeyboardInterrupt:
             if any(out.glob("checkpoints/*.npz")):
-                display.say(f"To go on from here: keras-psr fit --out {out} --resume")
+                display.say(f"To continue from here: keras-psr fit --out {out} --resume")
             raise
-        display.say(summarize(config, out, time.monotonic() - start))
-    say(f"Next: keras-psr {report.command} photo.jpg --model {out}")
-
-
-def build_callback(display: FitDisplay, config: FitConfig, out: Path) -> "keras.callbacks.Callback":
-    """Returns a callback that reports the start and each step to the display. Its base class imports Keras."""
-    from keras_psr.training.callbacks import StepCallback
-    from keras_psr.training.devices import describe_devices
-
-    class Report(StepCallback):
-        has_begun = False
-
-        def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
-            step = self.step()
-            if self.has_begun:
-                display.begin(f"step {step}/{config.steps}: the warm-up is over; from here on with all losses", step)
-                return
-            self.has_begun = True
-            begins = f"Going on after step {step} in {out}" if step else f"Fitting into {out}"
-            devices = describe_devices(self.model.distribute_strategy)
-            precision = f"in {self.model.precision.precision} ({self.model.precision.reason})"
-            settings = describe_settings(config, min(display.console.width, 100))
-            display.begin(f"{begins}, on {devices}, {precision}:\n{settings}", step)
-
-        def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-            display.count(self.step(), logs or {})
-
-    return Report()
-
-
-def summarize(config: FitConfig, out: Path, seconds: float) -> str:
-    """What there is after a fit: its last scores and its folder."""
-    from keras_psr.training.run_folder import RunFolder
-
-    run = RunFolder(out)
-    describe = REPORTS[config.task].describe_validation
-    scores = next(filter(None, (describe(line) for line in reversed(run.read_log()))), "none")
-    return f"""
-Done after {config.steps} steps; this session took {timedelta(seconds=round(seconds))}.
-Scores: {scores}
-Run folder: {out} (network: {run.model_file.name}, pictures of its progress: {run.samples.name}/)"""
+    say(f"Next: keras-psr {REPORTS[config.task].command} photo.jpg --model {out}")

@@ -15,8 +15,8 @@ from keras_psr.installation import explain
 
 COMMANDS = {
     "fit": "Fit a network to photographs.",
-    "upscale": "Upscale pictures with a fitted network.",
-    "stylize": "Paint pictures like a painting.",
+    "upscale": "Upscale pictures and films with a fitted network.",
+    "stylize": "Paint pictures and films like a painting.",
     "evaluate": "Score a network and bicubic on a folder of pictures.",
     "export": "Export a network to verified .tflite files or a SavedModel.",
     "benchmark": "Time .tflite files on this machine.",

@@ -23,12 +23,13 @@ def describe_choices(plan: Sequence["Job"], scale: int) -> list[str]:
     from keras_psr.inference.registry import default_model
 
     groups: dict[tuple[str, bool], list[Compression]] = {}
+    word = "file" if any(job.kind == "film" for job in plan) else "picture"
     for job in plan:
         if job.compression and job.status == "planned":
             groups.setdefault((job.model, job.compression.has_artefacts), []).append(job.compression)
     lines = []
     for (model, is_lossy), found in groups.items():
-        pictures = f"{len(found)} {'lossy' if is_lossy else 'clean'} picture{'s' if len(found) > 1 else ''}"
+        pictures = f"{len(found)} {'lossy' if is_lossy else 'clean'} {word}{'s' if len(found) > 1 else ''}"
         is_plain = model == default_model(scale)
         reason = f", because no shipped model of scale {scale} smooths artefacts" if is_lossy and is_plain else ""
         lines.append(f"Chose {model} for {pictures} ({describe_compressions(found)}){reason}.")

@@ -35,9 +35,14 @@ def complete_models(*, task: str | None = None, variants: bool = True) -> Comple
 
         runs = [str(path.parent) for path in sorted(Path(RUNS_FOLDER).glob("*/model.keras"))]
         names = [name for name in [*model_names(task=task, variants=variants), *runs] if name.startswith(incomplete)]
-        return [CompletionItem(name) for name in names] or [CompletionItem(incomplete, type="file")]
+        return [CompletionItem(name) for name in names] or complete_files(context, parameter, incomplete)
 
     return complete
+
+
+def complete_files(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Leaves the completion of a path to the shell."""
+    return [CompletionItem(incomplete, type="file")]
 
 
 class NetworkScale(click.Choice[Any]):

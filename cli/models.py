@@ -26,6 +26,7 @@ from keras_psr.tasks.report import REPORTS
 LEGENDS = {
     "objective": "loss of stylized photographs that the network was not fitted to",
     "photograph": "loss of the same photographs before stylizing",
+    "chroma ratio": "noise of colour over that of the painting; at most 1 is clean",
     "lattice ratio": "strength of a grid of four pixels; photographs have about 1",
 }
 """Explanations below a table, by column heading."""

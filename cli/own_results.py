@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from keras_psr.images.photo import Photo
 
 SIGNATURE = "keras-psr"
-"""First word of the EXIF entry in pictures made by keras-psr."""
+"""First word of the entry in the metadata of whatever keras-psr made."""
 
 UNSIGNED = (".bmp",)
 """Endings of formats without EXIF data."""
@@ -31,6 +31,8 @@ def sign(photo: "Photo", model: str, ending: str) -> "Photo":
 
     if ending.lower() in UNSIGNED:
         return photo
+    if ending.lower() == ".gif":
+        return replace(photo, texts=(*photo.texts, ("Comment", f"{SIGNATURE} {model}")))
     signed = Image.Exif()
     for tag, value in (photo.exif or {}).items():
         signed[tag] = value
@@ -41,18 +43,34 @@ def sign(photo: "Photo", model: str, ending: str) -> "Photo":
 
 
 def is_signed(path: Path, model: str = "") -> bool:
-    """Returns whether EXIF data says that keras-psr, or a certain model of it, made a file; False for other files."""
-    from PIL import ExifTags
-
-    from keras_psr.errors import ImageFileError
-    from keras_psr.images.decoding import read_exif
+    """Returns whether metadata says that keras-psr, or a certain model of it, made a file; False for other files."""
+    from keras_psr.errors import KerasPSRError
+    from keras_psr.films.formats import can_read_films, is_film
 
     try:
-        exif = read_exif(path)
-        entries = [exif.get(tag) for tag in (ExifTags.Base.Software, ExifTags.Base.ProcessingSoftware)]
-        return any(_is_ours(entry, model) for entry in entries)
-    except ImageFileError:
+        if is_film(path):
+            return can_read_films() and _is_film_signed(path, model)
+        return any(_is_ours(entry, model) for entry in _read_entries(path))
+    except KerasPSRError:
         return False
+
+
+def _is_film_signed(path: Path, model: str) -> bool:
+    from keras_psr.films.writing import read_signature
+
+    return _is_ours(read_signature(path).partition(" #")[0], model)
+
+
+def _read_entries(path: Path) -> list[object]:
+    """Returns the texts in a picture that may be a signature: entries of EXIF data, or the comments of a GIF."""
+    from PIL import ExifTags
+
+    from keras_psr.images.decoding import read_comments, read_exif
+
+    if path.suffix.lower() == ".gif":
+        return list(read_comments(path))
+    exif = read_exif(path)
+    return [exif.get(tag) for tag in (ExifTags.Base.Software, ExifTags.Base.ProcessingSoftware)]
 
 
 def _is_ours(entry: object, model: str = "") -> bool:

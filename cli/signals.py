@@ -1,6 +1,8 @@
-"""Ends promptly on Ctrl-C, SIGTERM and SIGHUP, even while native code is running."""
+"""Ends a command promptly on Ctrl-C, SIGTERM and SIGHUP, even while native code is running.
 
-import ctypes
+`keras-psr fit` handles signals itself, because it saves a checkpoint first (`training/signals.py`).
+"""
+
 import os
 import signal
 import sys
@@ -8,11 +10,13 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import TypeVar
+from typing import NoReturn, TypeVar
 
 import click
 
-from keras_psr.cli.terminal import say
+from keras_psr.cli.terminal import hide_bars, say
+from keras_psr.images.atomic import remove_unfinished
+from keras_psr.training.signals import STOP_SIGNALS, handled_signals
 
 PATIENCE = 2.0
 """Seconds that work in progress has to finish before it is abandoned."""
@@ -30,33 +34,36 @@ class Terminated(KeyboardInterrupt):
 
 @contextmanager
 def heeded_signals() -> Iterator[None]:
-    """Makes SIGTERM and SIGHUP end the context as Ctrl-C does, unless they are ignored, as SIGHUP is under nohup."""
-    numbers = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
-    if threading.current_thread() is not threading.main_thread():
-        numbers = []
+    """Makes SIGTERM and SIGHUP end the context as Ctrl-C does (`training.signals.handled_signals`)."""
 
     def stop(number: int, frame: FrameType | None) -> None:
         raise Terminated(number)
 
-    previous = {number: signal.getsignal(number) for number in numbers}
-    previous = {number: handler for number, handler in previous.items() if handler is not signal.SIG_IGN}
-    for number in previous:
-        signal.signal(number, stop)
     try:
-        yield
+        with handled_signals([number for number in STOP_SIGNALS if number != signal.SIGINT], stop):
+            yield
     except Terminated as stopped:
         say("Terminated.")
         raise click.exceptions.Exit(128 + stopped.number) from None
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
+
+
+_exiting = threading.Event()
+
+
+def wait_if_interrupted() -> None:
+    """Blocks the calling thread for good if the process is exiting.
+
+    A thread of `run_interruptibly` that calls this between its steps cannot keep the main thread from the interpreter.
+    """
+    if _exiting.is_set():
+        threading.Event().wait()
 
 
 def run_interruptibly(function: Callable[[], Result]) -> Result:
-    """Calls a function in a separate thread, because its native code does not react to Ctrl-C.
+    """Calls a function in a separate thread, and exits at once on Ctrl-C, SIGTERM or SIGHUP.
 
-    On Ctrl-C the thread is asked to end, which it does as soon as it is back in Python. If that takes longer than
-    `PATIENCE`, the process exits without waiting.
+    TensorFlow's native code does not react to signals, and exceptions that are raised inside it get lost or crash it.
+    So the process exits without waiting for the thread, after it has removed unfinished files and the progress bar.
 
     Args:
         function: The function to call.
@@ -74,19 +81,26 @@ def run_interruptibly(function: Callable[[], Result]) -> Result:
             errors.append(error)
 
     thread = threading.Thread(target=call, daemon=True)
-    thread.start()
-    try:
-        while thread.is_alive():
-            thread.join(0.2)  # on Windows, Ctrl-C does not interrupt a longer wait
-    except KeyboardInterrupt:
-        ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident or 0), ctypes.py_object(SystemExit))
-        thread.join(PATIENCE)
-        if thread.is_alive():
-            say("Interrupted.")
-            sys.stdout.flush()
-            sys.stderr.flush()
-            os._exit(130)
-        raise
+    with heeded_signals():
+        try:
+            thread.start()
+            while thread.is_alive():
+                thread.join(0.2)  # on Windows, Ctrl-C does not interrupt a longer wait
+        except Terminated as stopped:
+            _exit_now(128 + stopped.number, "Terminated.")
+        except KeyboardInterrupt:
+            _exit_now(128 + signal.SIGINT, "Interrupted.")
     if errors:
         raise errors[0]
     return results[0]
+
+
+def _exit_now(code: int, message: str) -> NoReturn:
+    """Ends the process without waiting for its threads."""
+    _exiting.set()
+    hide_bars()
+    say(message)
+    remove_unfinished()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)

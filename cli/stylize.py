@@ -1,5 +1,6 @@
 """`keras-psr stylize`: photographs in, paintings out."""
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -70,7 +71,34 @@ DEFAULT_ITERATIONS = 300
 @threads_option
 @device_option
 @batch_options(suffix="_ and the name of the model or painting", file_format="png")
-def stylize(
+def stylize(**options: Any) -> None:
+    """Paint pictures, animations and films in a style, with a fitted network or by optimisation.
+
+    INPUT is a picture, an animation, a film (pip install 'keras-psr[video]'), a folder, which is searched recursively,
+    or a quoted glob. photo.jpg becomes photo_starry-night.png beside it, and clip.mp4 becomes clip_starry-night.mp4. In
+    folders and globs, results of keras-psr are left out, and names that end in the suffix. - is stdin, whose result
+    goes to stdout unless -o says else.
+
+    With --style there is no network: the pixels themselves are changed until they look like the painting. That is how
+    to try a painting before fitting a network to it.
+
+    Strokes have a fixed size in pixels. Therefore larger pictures are reduced to --paint-size, painted, and enlarged to
+    their own size by another network.
+
+    Transparency, grey, 16 bits, colour profile, EXIF data and resolution are kept where the format holds them; pictures
+    are turned upright. An interrupted run leaves no half files: go on with --skip-existing. It leaves what is done of a
+    film, and --resume goes on with that.
+
+    \b
+    Examples:
+      keras-psr stylize photo.jpg --model starry-night
+      keras-psr stylize holiday/ -o painted/ --model runs/starry-night --strength 0.8 --preserve-colors
+      keras-psr stylize photo.jpg --style painting.jpg --iterations 500 -o slow.png
+    """  # noqa: D301 - \b is click's sign for a paragraph that it must not wrap
+    work_through(*prepare(**options))
+
+
+def prepare(
     model: str | None,
     style: str | None,
     iterations: int | None,
@@ -81,28 +109,12 @@ def stylize(
     threads: int | None,
     device: str,
     **options: Any,
-) -> None:
-    """Paint pictures in a style, with a fitted network or by optimisation.
+) -> tuple[Batch, Callable[[], Work]]:
+    """Returns the batch that the command's options describe, and a function that loads the model for it.
 
-    INPUT is a picture, a folder, which is searched recursively, or a quoted glob. photo.jpg becomes
-    photo_starry-night.png beside it. In folders and globs, pictures that keras-psr made are left out, and those whose
-    names end in the suffix. - is stdin, whose result goes to stdout unless -o says else.
-
-    With --style there is no network: the pixels themselves are changed until they look like the painting. That is how
-    to try a painting before fitting a network to it.
-
-    Strokes have a fixed size in pixels. Therefore larger pictures are reduced to --paint-size, painted, and enlarged to
-    their own size by another network.
-
-    Transparency, grey, 16 bits, colour profile, EXIF data and resolution are kept where the format holds them; pictures
-    are turned upright. An interrupted run leaves no half files: go on with --skip-existing.
-
-    \b
-    Examples:
-      keras-psr stylize photo.jpg --model starry-night
-      keras-psr stylize holiday/ -o painted/ --model runs/starry-night --strength 0.8 --preserve-colors
-      keras-psr stylize photo.jpg --style painting.jpg --iterations 500 -o slow.png
-    """  # noqa: D301 - \b is click's sign for a paragraph that it must not wrap
+    Raises:
+        click.UsageError: The options exclude each other.
+    """
     if (model is None) == (style is None):
         raise click.UsageError("Give a --model, or a painting with --style.")
     given = {"iterations": iterations, "from_noise": from_noise, "style_size": style_size, "style_weight": style_weight}
@@ -137,18 +149,19 @@ def stylize(
 
         return Work("stylize", name, lambda name: process, size, f"_{name}", passes)
 
-    work_through(Batch(**options), load_work)
+    return Batch(**options), load_work
 
 
 def build_optimizer(settings: dict[str, Any], iterations: int, from_noise: bool) -> "PixelOptimizer":
-    """Optimisation towards a painting, with the weights of a default fit; each iteration writes a line."""
+    """Optimisation towards a painting, with the loss of a default fit but for the lattice; iterations write a line."""
     require_everything("keras-psr stylize --style")
     from keras_psr.tasks.style_transfer.optimization import PixelOptimizer
-    from keras_psr.tasks.style_transfer.task import build_objective
+    from keras_psr.tasks.style_transfer.task import build_loss
 
-    config = StyleConfig.from_json({name: value for name, value in settings.items() if value})
+    given = {name: value for name, value in settings.items() if value}
+    loss = build_loss(StyleConfig.from_json({"phase_weight": 0.0, "precision": "float32", **given}))
 
     def on_iteration(iteration: int, objective: float) -> None:
         say(f"iteration {iteration}/{iterations}: objective {objective:.5g}")
 
-    return PixelOptimizer(build_objective(config), iterations, from_noise=from_noise, on_iteration=on_iteration)
+    return PixelOptimizer(loss, iterations, from_noise=from_noise, on_iteration=on_iteration)

@@ -22,10 +22,19 @@ def say(line: str) -> None:
 
 @contextmanager
 def shown(bar: "Progress") -> Iterator[None]:
-    """Shows a progress bar inside the context, below the messages of `say`."""
+    """Shows a progress bar inside the context, below the messages of `say`; nothing if the bar is disabled."""
+    if bar.disable:
+        yield
+        return
     with bar:
         _live.append(bar)
         try:
             yield
         finally:
             _live.remove(bar)
+
+
+def hide_bars() -> None:
+    """Removes all progress bars and shows the cursor again, for an exit that does not leave their contexts."""
+    for bar in _live:
+        bar.stop()

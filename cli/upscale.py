@@ -1,5 +1,6 @@
 """The `keras-psr upscale` command, which enlarges pictures."""
 
+from collections.abc import Callable
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -32,26 +33,20 @@ if TYPE_CHECKING:
 @threads_option
 @device_option
 @batch_options(suffix="_x4, for scale 4", file_format="png")
-def upscale(
-    model: str | None,
-    scale: int | None,
-    match_histogram: bool,
-    strength: float,
-    threads: int | None,
-    device: str,
-    **options: Any,
-) -> None:
-    """Upscale pictures with a fitted network.
+def upscale(**options: Any) -> None:
+    """Upscale pictures, animations and films with a fitted network.
 
-    INPUT is a picture, a folder, which is searched recursively, or a quoted glob. photo.jpg becomes photo_x4.png next
-    to it. In folders and globs, pictures made by keras-psr and names that end in the suffix are left out. - is stdin,
-    whose result goes to stdout unless -o says otherwise.
+    INPUT is a picture, an animation, a film (pip install 'keras-psr[video]'), a folder, which is searched recursively,
+    or a quoted glob. photo.jpg becomes photo_x4.png next to it, and clip.mp4 becomes clip_x4.mp4. In folders and globs,
+    results of keras-psr and names that end in the suffix are left out. - is stdin, whose result goes to stdout unless
+    -o says otherwise.
 
     Without --model, lossy files, such as most JPEGs, are enlarged by the model that smooths their artefacts, if one is
     shipped for the scale, and all others by the plain model. A line says what was chosen.
 
     Transparency, grey, 16 bits, colour profile, EXIF data and resolution are kept if the format can store them.
-    Pictures are turned upright. An interrupted run leaves no incomplete files: continue it with --skip-existing.
+    Pictures are turned upright. An interrupted run leaves no incomplete files: continue it with --skip-existing. It
+    leaves what is done of a film, which --resume continues.
 
     \b
     Examples:
@@ -59,8 +54,26 @@ def upscale(
       keras-psr upscale photo.jpg -o big.png --model runs/x4
       keras-psr upscale photo.jpg --width 3840
       keras-psr upscale holiday/ "scans/*.tif" -o enlarged/ --format jpg --quality 92 --skip-existing
+      keras-psr upscale clip.mp4 --model x2-fast --start 1:30 --duration 10
       curl -s https://example.com/photo.jpg | keras-psr upscale - > big.png
     """  # noqa: D301 - \b is click's sign for a paragraph that it must not wrap
+    work_through(*prepare(**options))
+
+
+def prepare(
+    model: str | None,
+    scale: int | None,
+    match_histogram: bool,
+    strength: float,
+    threads: int | None,
+    device: str,
+    **options: Any,
+) -> tuple[Batch, Callable[[], Work]]:
+    """Returns the batch that the command's options describe, and a function that loads the model for it.
+
+    Raises:
+        click.UsageError: The options exclude each other.
+    """
     size_at = read_size(options)
 
     def load() -> Work:
@@ -87,4 +100,4 @@ def upscale(
 
         return Work("upscale", name_model(model) if model else None, load_named, size, f"_{size.suffix}")
 
-    work_through(Batch(**options), load)
+    return Batch(**options), load

@@ -1,7 +1,6 @@
 """Converts networks to TFLite flatbuffers: float32, float16, dynamic-range int8, full int8 and int16x8."""
 
-import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import keras
 import numpy as np
@@ -11,6 +10,7 @@ from keras_psr.errors import ConfigError, ModelError
 from keras_psr.export.delegates import list_operators, operator_name
 from keras_psr.export.tile_graph import TileGraph
 from keras_psr.export.whole_graph import apply_rearranged
+from keras_psr.images.atomic import temporary_folder
 from keras_psr.inference.tflite_metadata import pack, unpack
 from keras_psr.networks.receptive_field import measure_geometry
 
@@ -25,7 +25,17 @@ MOVING = ("DEPTH_TO_SPACE", "STRIDED_SLICE", "SLICE")
 """Operators that only move pixels, so that their output has the scale of their input."""
 
 
-def convert(network: keras.Model, variant: str, tile: int | None, calibration: Sequence[np.ndarray] = ()) -> bytes:
+OnTile = Callable[[int], None]
+"""Called before each calibration tile with the number of tiles done."""
+
+
+def convert(
+    network: keras.Model,
+    variant: str,
+    tile: int | None,
+    calibration: Sequence[np.ndarray] = (),
+    on_tile: OnTile = lambda done: None,
+) -> bytes:
     """Converts a network to a TFLite flatbuffer.
 
     Args:
@@ -34,6 +44,7 @@ def convert(network: keras.Model, variant: str, tile: int | None, calibration: S
         tile: Height and width of the input; None leaves them open.
         calibration: For `CALIBRATED` variants, square uint8 tiles (side, side, 3), the last of which contains both 0
             and 255 (`calibration_tiles`). Their side may be smaller than `tile`, which is much faster.
+        on_tile: Called before each calibration tile with the number of tiles done.
 
     Returns:
         A TFLite flatbuffer of builtin operators, with the signature `serving_default` from `image` to `image`: uint8
@@ -50,26 +61,34 @@ def convert(network: keras.Model, variant: str, tile: int | None, calibration: S
         raise ConfigError(f"quantize must be one of {', '.join(VARIANTS)}. Received: {variant!r}.")
     if variant in CALIBRATED and (not calibration or tile is None):
         raise ConfigError(f"{variant} needs calibration tiles and a static tile.")
-    content = _convert(network, variant, tile, calibration)
+    content = _convert(network, variant, tile, calibration, on_tile)
     if variant in CALIBRATED and tile is not None and calibration[0].shape[0] != tile:
         ramp = np.resize(calibration[-1], (tile, tile, 3))
-        content = with_quantization_of(_convert(network, variant, tile, [ramp]), content)
+        content = with_quantization_of(_convert(network, variant, tile, [ramp], lambda done: None), content)
     refuse_others_than_builtins(content)
     return with_raw_bytes(content) if variant == "int8" else content
 
 
-def _convert(network: keras.Model, variant: str, tile: int | None, calibration: Sequence[np.ndarray]) -> bytes:
+def _convert(
+    network: keras.Model, variant: str, tile: int | None, calibration: Sequence[np.ndarray], on_tile: OnTile
+) -> bytes:
     """Runs TensorFlow's converter. The input of a calibrated variant has the size of its calibration tiles."""
+
+    def feed_tiles() -> Iterator[list[np.ndarray]]:
+        for done, image in enumerate(calibration):
+            on_tile(done)
+            yield [image[None].astype(np.float32)]
+
     side = calibration[0].shape[0] if variant in CALIBRATED else tile
     function = export_function(network, side, clip=variant != "int8")
-    with tempfile.TemporaryDirectory() as folder:
+    with temporary_folder() as folder:
         module = tf.Module()
         module.upscale = function
-        tf.saved_model.save(module, folder, signatures={"serving_default": function})
-        converter = tf.lite.TFLiteConverter.from_saved_model(folder)
+        tf.saved_model.save(module, str(folder), signatures={"serving_default": function})
+        converter = tf.lite.TFLiteConverter.from_saved_model(str(folder))
         SETTINGS[variant](converter)
         if variant in CALIBRATED:
-            converter.representative_dataset = lambda: ([image[None].astype(np.float32)] for image in calibration)
+            converter.representative_dataset = feed_tiles
         try:
             return converter.convert()
         except Exception as error:  # the converter raises many kinds, with long texts

@@ -1,7 +1,6 @@
 """Exports a network as a TensorFlow SavedModel, which loads without Keras and keras-psr."""
 
 import shutil
-import tempfile
 from pathlib import Path
 
 import keras
@@ -9,6 +8,7 @@ import tensorflow as tf
 
 from keras_psr.errors import ModelError
 from keras_psr.export.whole_graph import apply_rearranged
+from keras_psr.images.atomic import temporary_folder
 from keras_psr.networks.receptive_field import measure_geometry
 
 SAVED_MODEL_FILE = "saved_model.pb"
@@ -49,9 +49,9 @@ def save_saved_model(network: keras.Model, folder: Path) -> None:
     signatures = {"serving_default": upscale, "uint8": upscale_bytes}
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder, prefix=".") as unfinished:
-            tf.saved_model.save(module, unfinished, signatures=signatures)
-            for part in sorted(Path(unfinished).iterdir(), key=lambda part: part.name == SAVED_MODEL_FILE):
+        with temporary_folder(folder) as unfinished:
+            tf.saved_model.save(module, str(unfinished), signatures=signatures)
+            for part in sorted(unfinished.iterdir(), key=lambda part: part.name == SAVED_MODEL_FILE):
                 if part.is_dir():
                     shutil.rmtree(folder / part.name, ignore_errors=True)
                 part.replace(folder / part.name)

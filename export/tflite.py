@@ -1,7 +1,7 @@
 """Exports a network as verified `.tflite` files with a report: converts, verifies, and writes the files that passed."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from keras_psr.errors import ConfigError, ModelError
 from keras_psr.export import delegates
 from keras_psr.export.calibration import CALIBRATION_MIDDLE, calibration_tiles
 from keras_psr.export.conversion import CALIBRATED, convert
-from keras_psr.export.verification import verify
+from keras_psr.export.verification import OnStep, verify
 from keras_psr.images.atomic import write_whole
 from keras_psr.inference.tflite_metadata import with_metadata
 from keras_psr.inference.upscaler import guess_task
@@ -39,6 +39,7 @@ def export_tflite(
     name: str,
     model_sha256: str,
     task: str | None = None,
+    author: str | None = None,
     licence: str | None = None,
     tile: int | None = None,
     dynamic_shape: bool = False,
@@ -47,7 +48,7 @@ def export_tflite(
     max_drop: float = 0.1,
     check_gpu: bool = False,
     overwrite: bool = False,
-    on_step: Callable[[str], None] = lambda description: None,
+    on_step: OnStep = lambda step, done, total: None,
 ) -> dict[str, Any]:
     """Writes NAME_VARIANT.tflite for each variant, and report.json. A file that lost too much becomes `.rejected`.
 
@@ -58,6 +59,7 @@ def export_tflite(
         name: Prefix of the file names.
         model_sha256: Checksum of the `.keras` file, for the metadata.
         task: Name of the network's task; None for the one that its scale suggests.
+        author: Author of the weights, for the metadata; None if unknown.
         licence: Licence of the weights, for the metadata; None if unknown.
         tile: Side of the input, in pixels; by default `DEFAULT_MIDDLE` of the scale plus the halo on both sides.
         dynamic_shape: Whether to leave the input's size open; `tile` then applies to verification only.
@@ -66,7 +68,7 @@ def export_tflite(
         max_drop: Largest accepted loss of PSNR on Y, in dB; for style transfer `MIN_PSNR` of its task applies.
         check_gpu: Whether to run each file on the GPU too, if there is one, and to find operators that GPUs refuse.
         overwrite: Whether to replace existing files.
-        on_step: Called with a description before each step.
+        on_step: Called before each conversion, calibration tile, picture and timing.
 
     Returns:
         The report, as written: the metadata that all files share, and `files`, {variant: the results of `verify`, with
@@ -94,9 +96,12 @@ def export_tflite(
         tiles = calibration_tiles(open_sources(calibration), scale=geometry.scale, tile=side)
     models = {}
     for variant in variants:
-        on_step(f"converting to {variant}")
-        models[variant] = convert(network, variant, None if dynamic_shape else tile, tiles)
-    on_step("verifying")
+
+        def on_tile(done: int, variant: str = variant) -> None:
+            on_step(f"converting to {variant}", done, max(1, len(tiles)))
+
+        on_tile(0)
+        models[variant] = convert(network, variant, None if dynamic_shape else tile, tiles, on_tile)
     rules = TASKS[task].build_verification(geometry.scale, max_drop)
     measured = verify(
         network,
@@ -105,7 +110,7 @@ def export_tflite(
         geometry,
         rules,
         tile=tile,
-        on_picture=lambda picture, done, total: on_step(f"verifying on {picture} ({done + 1} of {total})"),
+        on_step=on_step,
     )
     facts = {
         "task": task,
@@ -116,6 +121,7 @@ def export_tflite(
         "grid": geometry.grid,
         "colour": "RGB",
         "value_range": [0, 255],
+        "author": author,
         "licence": licence,
         "model_sha256": model_sha256,
         "keras_psr": __version__,
@@ -131,7 +137,7 @@ def export_tflite(
             targets[variant].unlink(missing_ok=True)
         files[variant] = measured[variant] | {"bytes": len(content), "file": target.name, "accepted": accepted}
         if check_gpu:
-            on_step(f"checking {target.name} on the GPU")
+            on_step(f"checking {target.name} on the GPU", 0, 1)
             files[variant]["gpu"] = delegates.check_gpu(content, exact=variant != "float16")
     sources = {"calibration": list(calibration), "verification": list(verification)}
     report = {**facts, **sources, **rules.limit, "files": files}

@@ -6,7 +6,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_psr.data.sources import OnPicture, Picture, use_pictures
+from keras_psr.data.sources import Picture, use_pictures
 from keras_psr.export.benchmark import measure_latency
 from keras_psr.export.delegates import measure_xnnpack
 from keras_psr.images.pixels import to_uint8
@@ -16,8 +16,11 @@ from keras_psr.tasks.task import Scores, Verification
 
 THREADS = (1, 2)
 
+OnStep = Callable[[str, int, int], None]
+"""A function that is called with the name of a step, the number of its finished parts, and the number of all parts."""
+
 NETWORK = "keras"
-"""Stands beside the names of variants for the Keras network itself."""
+"""Name of the Keras network itself among the names of variants."""
 
 
 def verify(
@@ -28,7 +31,7 @@ def verify(
     verification: Verification,
     *,
     tile: int,
-    on_picture: OnPicture = lambda name, done, total: None,
+    on_step: OnStep = lambda step, done, total: None,
 ) -> dict[str, dict[str, Any]]:
     """Compares models in LiteRT with the Keras network, tile by tile.
 
@@ -39,7 +42,7 @@ def verify(
         geometry: The network's geometry.
         verification: What the network's task compares.
         tile: Side of the tiles, in input pixels.
-        on_picture: Called before each picture with its name, the number of finished pictures, and the total.
+        on_step: Called before each picture, and before each timing of the models.
 
     Returns:
         Dictionaries for JSON, by variant: what `verification.compare` returns; `max_difference` and `mean_difference`
@@ -60,12 +63,14 @@ def verify(
         return scores, {name: _difference(output, outputs[NETWORK]) for name, output in outputs.items()}
 
     refusal = "--verify: none of {number} pictures can be used. Give another source."
-    rows, _ = use_pictures(pictures, compare, refusal=refusal, on_picture=on_picture)
+    rows, _ = use_pictures(
+        pictures, compare, refusal=refusal, on_picture=lambda name, done, total: on_step("verifying", done, total)
+    )
     means = {
         name: {metric: float(np.mean([scores[name][metric] for scores, _ in rows])) for metric in rows[0][0][name]}
         for name in runners
     }
-    report = _measure_files(models)
+    report = _measure_files(models, on_step)
     return {
         name: verification.compare(means[name], means[NETWORK])
         | _summarize([differences[name] for _, differences in rows])
@@ -83,10 +88,11 @@ def _runners(network: keras.Model, models: Mapping[str, bytes]) -> dict[str, Cal
     return {NETWORK: upscale, **{name: TileInterpreter(content, num_threads=2) for name, content in models.items()}}
 
 
-def _measure_files(models: Mapping[str, bytes]) -> dict[str, dict[str, Any]]:
+def _measure_files(models: Mapping[str, bytes], on_step: OnStep) -> dict[str, dict[str, Any]]:
     """Returns, by variant, the results that do not depend on pictures: size, latency and XNNPACK's share."""
     report: dict[str, dict[str, Any]] = {name: {"bytes": len(content)} for name, content in models.items()}
-    for number in THREADS:
+    for done, number in enumerate(THREADS):
+        on_step("timing", done, len(THREADS))
         for name, seconds in measure_latency(models, number).items():
             report[name].setdefault("latency_ms", {})[str(number)] = float(np.median(seconds)) * 1e3
     for name, content in models.items():

@@ -112,6 +112,20 @@ def export_tflite(tmp_path_factory, random_network):
     return export
 
 
+@pytest.fixture(scope="session")
+def empty_tflite():
+    """The content of a `.tflite` without operators, whose input of 8x8 pixels is its output."""
+    import numpy as np
+
+    from keras_psr.inference.tflite_metadata import pack, schema
+
+    tensor, graph, model = schema.TensorT(), schema.SubGraphT(), schema.ModelT()
+    tensor.name, tensor.shape = b"StatefulPartitionedCall:0", np.int32([1, 8, 8, 3])
+    graph.tensors, graph.inputs, graph.outputs = [tensor], np.int32([0]), np.int32([0])
+    model.version, model.buffers, model.subgraphs = 3, [schema.BufferT()], [graph]
+    return pack(model)
+
+
 SWIFTSHADER = [Path("/usr/lib/chromium"), Path("/usr/lib/chromium-browser"), Path("/opt/google/chrome")]
 """Where Chromium and Chrome keep SwiftShader, which is Vulkan on the CPU."""
 
@@ -133,3 +147,76 @@ def software_gpu(tmp_path_factory):
         patch.setenv("VK_DRIVER_FILES", str(folder / "swiftshader.json"))
         patch.setenv("XDG_RUNTIME_DIR", str(folder))
         yield
+
+
+@pytest.fixture(scope="session")
+def make_film(tmp_path_factory):
+    """Makes a film of given frames: a function that returns its path.
+
+    Its arguments: the file's name; the frames, uint8 RGB or `av.VideoFrame`; their times in milliseconds, by default 40
+    apart; codec, pixel format and options of the encoder; `colour`, the codes of matrix, range, primaries and transfer;
+    and `sound`, its length in seconds.
+    """
+    pytest.importorskip("av")
+    return lambda name, frames, *times, **options: _write_film(tmp_path_factory, name, frames, *times, **options)
+
+
+def _write_film(factory, name, frames, times=None, *, codec="ffv1", kind="yuv444p", options=None, **more):
+    from fractions import Fraction
+
+    import av
+    import numpy as np
+
+    path, colour, sound = factory.mktemp("films") / name, more.get("colour", (1, 1, 1, 1)), more.get("sound", 0)
+    with av.open(str(path), "w") as output:
+        stream = output.add_stream(codec, rate=25, options=options or {})
+        first = frames[0]
+        size = first.shape[:2] if isinstance(first, np.ndarray) else (first.height, first.width)
+        stream.height, stream.width, stream.pix_fmt = *size, kind
+        context = stream.codec_context
+        stream.time_base = context.time_base = Fraction(1, 1000)
+        context.colorspace, context.color_range, context.color_primaries, context.color_trc = colour
+        track = output.add_stream("libopus" if name.endswith(".webm") else "aac", rate=48000) if sound else None
+        if track:
+            track.codec_context.layout = "mono"
+        matrix, extent = {1: "bt709", 5: "bt470", 6: "smpte170m", 9: "bt2020"}[colour[0]], ("tv", "pc")[colour[1] - 1]
+        scale = f"in_range=pc:out_range={extent}:out_color_matrix={matrix}:flags=accurate_rnd+full_chroma_int"
+        for time, frame in zip(times or range(0, 40 * len(frames), 40), frames, strict=True):
+            if isinstance(frame, np.ndarray):
+                graph, frame = av.filter.Graph(), av.VideoFrame.from_ndarray(frame)
+                source = graph.add_buffer(
+                    width=size[1], height=size[0], format=frame.format, time_base=context.time_base
+                )
+                steps = graph.add("scale", scale), graph.add("format", kind), graph.add("buffersink")
+                graph.link_nodes(source, *steps).configure()
+                frame.pts = 0
+                graph.push(frame)
+                frame = graph.pull()
+            frame.pts, frame.time_base = time, Fraction(1, 1000)
+            output.mux(stream.encode(frame))
+        output.mux(stream.encode(None))
+        if track:
+            _write_sound(output, track, sound)
+    return path
+
+
+def _write_sound(output, track, seconds):
+    import av
+    import numpy as np
+
+    wave = (0.3 * np.sin(2 * np.pi * 440 * np.arange(int(seconds * 48000)) / 48000)).astype(np.float32)
+    for start in range(0, len(wave) - 1023, 1024):
+        kind = "flt" if track.name == "libopus" else "fltp"
+        piece = av.AudioFrame.from_ndarray(wave[None, start : start + 1024], format=kind, layout="mono")
+        piece.sample_rate, piece.pts = 48000, start
+        output.mux(track.encode(piece))
+    output.mux(track.encode(None))
+
+
+@pytest.fixture(scope="session")
+def pan():
+    """20 frames of 48x64 pixels: a crop that moves over a photograph."""
+    import skimage.data
+
+    photograph = skimage.data.coffee()
+    return [photograph[100 + 2 * step : 148 + 2 * step, 200 + 3 * step : 264 + 3 * step].copy() for step in range(20)]

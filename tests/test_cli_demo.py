@@ -15,7 +15,7 @@ import pytest
 
 from keras_psr.cli import demo
 from keras_psr.cli.main import main
-from keras_psr.inference.tflite_metadata import pack, schema, with_metadata
+from keras_psr.inference.tflite_metadata import with_metadata
 
 FACTS = {"name": "x4", "task": "super-resolution", "variant": "int8", "scale": 4, "tile": 128, "halo": 16}
 
@@ -34,17 +34,15 @@ def page(monkeypatch, tmp_path):
 
 
 @pytest.fixture
-def own(tmp_path):
+def own(tmp_path, empty_tflite):
     """A folder of a user's own .tflite files, and the function that writes another."""
     folder = tmp_path / "own"
     folder.mkdir()
 
     def write(**facts):
-        model = schema.ModelT()
-        model.version, model.buffers = 3, [schema.BufferT()]
         facts = FACTS | facts
         path = folder / f"{facts['name']}_{facts['variant']}.tflite"
-        path.write_bytes(with_metadata(pack(model), facts))
+        path.write_bytes(with_metadata(empty_tflite, facts))
         return path
 
     return folder, write

@@ -32,7 +32,7 @@ def test_the_table_has_a_row_for_each_method(evaluate, photograph, tmp_path):
     assert result.stdout == ""
     summary = json.loads((tmp_path / "scores.json").read_text())["summary"]
     for name in ("bicubic", "lanczos"):
-        (row,) = (line for line in result.stderr.splitlines() if name in line)
+        (row,) = (line for line in result.stderr.splitlines() if f"│ {name}" in line)
         assert f"{summary[name]['psnr_y']:.2f}" in row
         assert f"{summary[name]['ssim_y']:.4f}" in row
 
@@ -42,7 +42,7 @@ def test_a_score_that_is_not_defined_is_null_and_a_dash(evaluate, tmp_path):
     result = evaluate("--data", tmp_path, "--json", "-")
     assert result.exit_code == 0, result.stderr
     assert json.loads(result.stdout)["pictures"][0]["scores"]["bicubic"]["psnr_y"] is None
-    (row,) = (line for line in result.stderr.splitlines() if "bicubic" in line)
+    (row,) = (line for line in result.stderr.splitlines() if "│ bicubic" in line)
     assert " - " in row
 
 
@@ -80,3 +80,16 @@ def test_data_is_required(runner):
     result = runner.invoke(main, ["evaluate"])
     assert result.exit_code == 2
     assert "Missing option '--data'" in result.stderr
+
+
+def test_degraded_pictures_have_columns_of_their_own(evaluate, photograph):
+    plain, degraded = (evaluate("--data", photograph, *options) for options in ((), ("--degradation", "jpeg:60")))
+    assert degraded.exit_code == 0, degraded.stderr
+    assert "x4, bicubic" in plain.stderr and "blocks" not in plain.stderr
+    assert "x4, jpeg:60" in degraded.stderr and "blocks" in degraded.stderr
+
+
+def test_an_unknown_degradation_is_one_line(evaluate, photograph):
+    result = evaluate("--data", photograph, "--degradation", "rain")
+    assert result.exit_code == 1
+    assert result.stderr.splitlines()[-1].startswith("Error: degradation must be bicubic, photo, jpeg:QUALITY")

@@ -1,5 +1,10 @@
 import io
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 
 import keras
 import numpy as np
@@ -49,28 +54,21 @@ def test_without_a_model_the_shipped_one_is_taken_as_by_upscale(runner, tmp_path
     assert asked == ["x4"], "although there is a run in runs/"
 
 
-def test_export_a_run_and_benchmark_it(runner, tmp_path):
-    arguments = [
-        "export",
-        "runs/small",
-        "--tflite",
-        "--tile",
-        "40",
-        "--out",
-        str(tmp_path),
-        "--max-drop",
-        "1",
-        "--check",
-        "gpu",
-    ]
+@pytest.fixture
+def small(photograph):
+    """The options of a quick export."""
+    return ["export", "runs/small", "--tflite", "--tile", "40", "--verify", str(photograph)]
+
+
+def test_export_a_run_and_benchmark_it(runner, small, tmp_path):
+    arguments = [*small, "--out", str(tmp_path), "--max-drop", "1", "--check", "gpu"]
     result = runner.invoke(main, arguments)
     assert result.exit_code == 0, result.stderr
     names = ["report.json", "small_float16.tflite", "small_float32.tflite", "small_int8.tflite"]
     assert sorted(path.name for path in tmp_path.iterdir()) == names
-    steps = [line for line in result.stderr.splitlines() if " of 4: " in line]
-    numbers = [step.split(" of ")[0] for step in steps]
-    assert numbers[:4] == ["1", "2", "3", "4"] and set(numbers[4:]) == {"4"}
-    assert steps[2] == "3 of 4: converting to int8" and "verifying" in steps[3]
+    steps = [line.split(" of 8: ") for line in result.stderr.splitlines() if " of 8: " in line]
+    assert [number for number, _ in steps] == [str(number) for number in range(1, 9)]
+    assert [step for _, step in steps[2:5]] == ["converting to int8", "verifying", "timing"]
     assert "small_int8.tflite: outside XNNPACK: 2 QUANTIZE: XNNPACK does not convert" in result.stderr
     assert "small_float32.tflite: GPU: takes every operator" in result.stderr
     assert json.loads((tmp_path / "report.json").read_text())["files"]["float32"]["gpu"]["refusals"] == []
@@ -88,9 +86,8 @@ def test_export_a_run_and_benchmark_it(runner, tmp_path):
     assert f"{files[1]} takes " in result.stderr or f"{files[1]} is NOT faster than {files[0]}" in result.stderr
 
 
-def test_a_drop_above_the_limit_is_exit_1_and_rejected(runner, tmp_path):
-    arguments = ["export", "runs/small", "--tflite", "--quantize", "none", "--tile", "40", "--out", str(tmp_path)]
-    result = runner.invoke(main, [*arguments, "--max-drop", "-1"])
+def test_a_drop_above_the_limit_is_exit_1_and_rejected(runner, small, tmp_path):
+    result = runner.invoke(main, [*small, "--quantize", "none", "--out", str(tmp_path), "--max-drop", "-1"])
     assert result.exit_code == 1
     assert "Lost more than --max-drop -1.0 dB and kept as .rejected: small_float32.tflite.rejected" in result.stderr
     assert sorted(path.name for path in tmp_path.iterdir()) == ["report.json", "small_float32.tflite.rejected"]
@@ -102,6 +99,27 @@ def test_export_a_saved_model(runner, tmp_path):
     assert (tmp_path / "saved_model.pb").is_file()
     result = runner.invoke(main, ["export", "runs/small", "--saved-model", "--out", str(tmp_path)])
     assert result.exit_code == 1 and "saved_model.pb exists. Use --overwrite" in result.stderr
+
+
+@pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_ends_a_conversion_at_once_and_leaves_nothing(tmp_path, signum, code):
+    command = [sys.executable, "-m", "keras_psr", "export", "runs/small", "--tflite", "--quantize", "int16x8"]
+    scratch, out = tmp_path / "scratch", tmp_path / "out"
+    scratch.mkdir()
+    process = subprocess.Popen(
+        [*command, "--out", str(out)],
+        env={**os.environ, "TMPDIR": str(scratch)},
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # background jobs of shells ignore it
+    )
+    while not list(scratch.glob(".part.*/saved_model.pb")):
+        assert process.poll() is None, process.stderr.read()
+        time.sleep(0.01)
+    process.send_signal(signum)
+    assert process.communicate()[1].splitlines()[-1] == {130: "Interrupted.", 143: "Terminated."}[code]
+    assert process.returncode == code
+    assert not out.exists() and not list(scratch.glob(".part.*"))
 
 
 @pytest.mark.parametrize(
@@ -122,9 +140,8 @@ def test_bad_input(runner, tmp_path, arguments, code, message):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_dynamic_shape(runner, tmp_path):
-    arguments = ["export", "runs/small", "--tflite", "--dynamic-shape", "--quantize", "none", "--tile", "40"]
-    result = runner.invoke(main, [*arguments, "--out", str(tmp_path)])
+def test_a_dynamic_shape(runner, small, tmp_path):
+    result = runner.invoke(main, [*small, "--dynamic-shape", "--quantize", "none", "--out", str(tmp_path)])
     assert result.exit_code == 0, result.stderr
     assert read_metadata(tmp_path / "small_float32.tflite")["tile"] is None
 

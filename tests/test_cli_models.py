@@ -155,12 +155,10 @@ def test_the_models_of_this_installation_are_listed(runner):
         assert name in result.stdout
 
 
-def test_the_metadata_of_a_tflite_file_is_shown(runner, tmp_path):
-    from keras_psr.inference.tflite_metadata import pack, schema, with_metadata
+def test_the_metadata_of_a_tflite_file_is_shown(runner, tmp_path, empty_tflite):
+    from keras_psr.inference.tflite_metadata import with_metadata
 
-    model = schema.ModelT()
-    model.version, model.buffers = 3, [schema.BufferT()]
-    (tmp_path / "x4_int8.tflite").write_bytes(with_metadata(pack(model), {"scale": 4, "tile": 128, "halo": 16}))
+    (tmp_path / "x4_int8.tflite").write_bytes(with_metadata(empty_tflite, {"scale": 4, "tile": 128, "halo": 16}))
     result = runner.invoke(main, ["models", str(tmp_path / "x4_int8.tflite"), "--json"])
     assert json.loads(result.stdout) == {"scale": 4, "tile": 128, "halo": 16}
     assert "128" in runner.invoke(main, ["models", str(tmp_path / "x4_int8.tflite")]).stdout

@@ -214,9 +214,9 @@ def make_tree(folder, photo):
 RESULTS = ["a/b/two_x4.png", "a/two_x4.png", "one_x4.png"]
 
 
-@pytest.mark.parametrize("model", ["file", "x4"])
+@pytest.mark.parametrize("model", ["file", "x4", "chosen"])
 def test_tensorflow_is_not_imported(photo, export_tflite, tmp_path, model):
-    """Neither by a file nor by a shipped model, whatever the options."""
+    """Neither by a file nor by a shipped model, nor by choosing one, whatever the options."""
     if model == "file":
         model = str(export_tflite("int8"))
     else:
@@ -231,11 +231,12 @@ def test_tensorflow_is_not_imported(photo, export_tflite, tmp_path, model):
         "print({'tensorflow', 'keras', 'scipy', 'skimage'} & set(sys.modules))"
     )
     options = ["--match-histogram", "--strength", "0.9", "--output-scale", "3"]
-    command = [sys.executable, "-c", code, "upscale", "photo.png", "--model", model, *options]
+    options += [] if model == "chosen" else ["--model", model]
+    command = [sys.executable, "-c", code, "upscale", "photo.png", *options]
     result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
     assert result.stdout == "set()\n"
-    device, written = result.stderr.splitlines()
-    assert device.startswith("Computing on the ") and written == "photo.png -> photo_x3.png (288x192)"
+    device, written = result.stderr.splitlines()[-2:]
+    assert device.startswith("Computing on the ") and written.startswith("photo.png -> photo_x3.png (288x192")
 
 
 def test_trees_of_folders_are_mirrored(light, photo, tmp_path):
@@ -284,8 +285,9 @@ def test_a_batch_that_is_killed_leaves_no_half_files_and_can_be_completed(photo,
         assert not list((tmp_path / "out").glob(".*"))
         report = json.loads((tmp_path / "report.json").read_text())
         assert sum(row["status"] == "written" for row in report["pictures"]) == len(written)
-    subprocess.run([*command, "--skip-existing"], cwd=tmp_path, check=True, capture_output=True)
-    assert sorted(os.listdir(tmp_path / "out")) == [f"{index:02}_x4.png" for index in range(40)]
+    else:
+        subprocess.run([*command, "--skip-existing"], cwd=tmp_path, check=True, capture_output=True)
+        assert sorted(os.listdir(tmp_path / "out")) == [f"{index:02}_x4.png" for index in range(40)]
 
 
 def start(command, folder):
@@ -468,7 +470,7 @@ def test_debug_shows_the_traceback_and_goes_on(runner, photo, export_tflite, tmp
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("-o", "x.gif"), "expected one of .bmp, .jfif, .jpe, .jpeg, .jpg, .png, .tif, .tiff, .webp"),
+        (("-o", "x.jp2"), "expected one of .bmp, .jfif, .jpe, .jpeg, .jpg, .png, .tif, .tiff, .webp, .gif, .mp4"),
         (("-o", "x.avif"), "expected one of .bmp"),
         (("-o", "out.v2"), "If it is a folder, write out.v2/."),
         (("-o", "photo.png/out"), "-o photo.png/out cannot be written: photo.png is a file"),
@@ -755,8 +757,8 @@ def test_orientation_profile_exif_and_resolution_survive(light, tmp_path, source
     assert top[:8].mean() > bottom[-8:].mean() + 50
 
 
-def test_of_an_animation_the_first_frame_is_upscaled_and_told(light, tmp_path):
-    frames = [Image.new("RGB", (8, 8), colour) for colour in ["red", "blue"]]
-    frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:])
-    result = light("a.gif")
-    assert (result.exit_code, result.stderr) == (0, "a.gif -> a_x4.png (32x32; first of 2 frames)\n")
+def test_of_several_pages_the_first_is_upscaled_and_told(light, tmp_path):
+    pages = [Image.new("RGB", (8, 8), colour) for colour in ["red", "blue"]]
+    pages[0].save(tmp_path / "a.tif", save_all=True, append_images=pages[1:])
+    result = light("a.tif")
+    assert (result.exit_code, result.stderr) == (0, "a.tif -> a_x4.png (32x32; first of 2 frames)\n")

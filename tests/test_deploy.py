@@ -40,12 +40,17 @@ def script(tmp_path_factory):
     return path
 
 
-@pytest.mark.parametrize(("height", "width"), [(50, 95), (7, 41), (1, 3)])
-@pytest.mark.parametrize("variant", ["float32", "int8"])
-def test_the_listing_gives_the_networks_pixels(network, script, tmp_path, variant, height, width):
+@pytest.fixture(scope="module")
+def contents(network):
     tiles = calibration_tiles(open_sources(["sample"]), scale=2, tile=TILE, count=30)
     metadata = {"tile": TILE, **asdict(measure_geometry(network))}
-    (tmp_path / "x2.tflite").write_bytes(with_metadata(convert(network, variant, TILE, tiles), metadata))
+    return {name: with_metadata(convert(network, name, TILE, tiles), metadata) for name in ("float32", "int8")}
+
+
+@pytest.mark.parametrize(("height", "width"), [(50, 95), (7, 41), (1, 3)])
+@pytest.mark.parametrize("variant", ["float32", "int8"])
+def test_the_listing_gives_the_networks_pixels(network, contents, script, tmp_path, variant, height, width):
+    (tmp_path / "x2.tflite").write_bytes(contents[variant])
     photo = open_sources(["sample:val"])[0].read()[100 : 100 + height, 100 : 100 + width]
     Image.fromarray(photo).save(tmp_path / "photo.png")
     command = [sys.executable, script, "x2.tflite", "photo.png", "big.png"]

@@ -106,6 +106,8 @@ def test_exit_codes_of_commands_pass(run_raising, code):
         ("keras-psr export x4", ["x4", "x4-fast", "x4-photo"]),
         ("keras-psr benchmark x8_i", "x8_int8"),
         ("keras-psr models x8_i", "x8_int8"),
+        ("keras-psr fit --init x4", ["x4", "x4-fast", "x4-photo"]),
+        ("keras-psr fit --init the-s", "the-scream"),
     ],
 )
 def test_shell_completion(runner, words, completion):
@@ -120,8 +122,14 @@ def test_shell_completion_of_a_model_goes_on_to_files_and_run_folders(runner, tm
     monkeypatch.chdir(tmp_path)
     (tmp_path / "runs" / "mine").mkdir(parents=True)
     (tmp_path / "runs" / "mine" / "model.keras").touch()
-    for typed, completion in (("runs/", "plain,runs/mine"), ("export/", "file,export/")):
-        words = {"COMP_WORDS": f"keras-psr upscale --model {typed}", "COMP_CWORD": "3"}
+    for typed, completion in (
+        ("upscale --model runs/", "plain,runs/mine"),
+        ("upscale --model export/", "file,export/"),
+        ("fit --init runs/", "plain,runs/mine"),
+        ("fit --data photos/", "file,photos/"),
+        ("fit --style paint", "file,paint"),
+    ):
+        words = {"COMP_WORDS": f"keras-psr {typed}", "COMP_CWORD": "3"}
         env = {"_KERAS_PSR_COMPLETE": "bash_complete", **words}
         assert runner.invoke(main, env=env, prog_name="keras-psr").output == f"{completion}\n"
 

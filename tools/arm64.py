@@ -1,8 +1,8 @@
 """Runs shipped models on an emulated ARM64 processor, and compares the pixels with this machine's: `make arm64-test`.
 
-Everything comes by name and stays in FOLDER: Python and its libraries from apt, by this machine's sources but with
-lists of its own, so that the machine itself stays as it is; what requirements-runtime.txt lists from pip, as wheels for
-ARM64; and keras-psr from this checkout. Both processors then run `keras-psr upscale` or `stylize` on the same picture.
+Everything that is needed is installed into FOLDER: Python and its libraries with apt, from this machine's sources but
+without changing its state; the packages in requirements-runtime.txt with pip, as wheels for ARM64; and keras-psr from
+this checkout. Then both processors run `keras-psr upscale` or `stylize` on the same picture.
 
 python tools/arm64.py                  # all shipped int8 files and a float one
 python tools/arm64.py x8 x2_int8       # these files
@@ -36,7 +36,7 @@ from keras_psr.inference.tflite_metadata import read_metadata
 CHECKOUT = Path(__file__).parents[1]
 EMULATORS = ("qemu-aarch64-static", "qemu-aarch64")
 APT_PACKAGES = ("python3", "libstdc++6")
-"""apt adds what these need, as it would on an empty ARM64 machine."""
+"""Packages for apt, which adds their dependencies."""
 
 GLIBC = 36
 """Minor version of the C library in Debian 12, the oldest Debian with a Python that LiteRT has wheels for."""
@@ -45,31 +45,31 @@ PROCESSORS = {
     "cortex-a76": ("0xd0b", "fp asimd evtstrm aes pmull sha1 sha2 crc32 atomics fphp asimdhp asimdrdm lrcpc asimddp"),
     "cortex-a72": ("0xd08", "fp asimd evtstrm aes pmull sha1 sha2 crc32"),
 }
-"""Processors, with the part number and features of their /proc/cpuinfo: one with dot products of bytes, as in phones
-and in the Raspberry Pi 5, and one without, as in the Raspberry Pi 4. XNNPACK takes other code for each."""
+"""Part number and features in /proc/cpuinfo by processor: one with dot products of bytes, as in phones and in the
+Raspberry Pi 5, and one without, as in the Raspberry Pi 4. XNNPACK uses different code for each."""
 
 FLOAT_FILE = "x4-fast"
 WITHOUT_DOT_PRODUCTS = ("x4-fast_int8",)
-"""What is run on the second processor too."""
+"""Files that also run on the second processor."""
 
 BOUND = {"int8": 0.0, "float16": 0.1, "float32": 0.01}
-"""Greatest difference that is accepted, in grey levels of 0 to 255: int8 is whole numbers, equal everywhere."""
+"""Largest accepted difference in grey levels, by variant. int8 uses whole numbers, which are the same everywhere."""
 
 HEIGHT, WIDTH = 24, 32
-"""Of the picture, in pixels: less than a tile of any model."""
+"""Size of the picture, in pixels, which is smaller than a tile of any model."""
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """What one file gave on both processors.
+    """The results of one file on both processors.
 
     Attributes:
-        model: Its name.
+        model: Name of the file.
         processor: The emulated processor.
-        differing: Share of the pixels' numbers that are not equal.
-        greatest: Greatest difference in grey levels of 0 to 255.
-        bound: What is accepted.
-        seconds: What the emulation took.
+        differing: Share of the levels that differ.
+        greatest: Largest difference in grey levels of 0 to 255.
+        bound: Largest accepted difference.
+        seconds: Time that the emulation took.
     """
 
     model: str
@@ -89,7 +89,7 @@ class Comparison:
 @click.argument("models", nargs=-1, metavar="[MODEL]...")
 @click.option("--folder", type=click.Path(file_okay=False, path_type=Path), default=Path("build/arm64"))
 def main(models: tuple[str, ...], folder: Path) -> None:
-    """Compares shipped .tflite files on an emulated ARM64 processor with this machine; exits 1 where they differ."""
+    """Compares shipped .tflite files on an emulated ARM64 processor with this machine, and exits 1 if they differ."""
     emulator, folder = find_emulator(), folder.resolve()
     prepare(folder)
     wanted = models or (*sorted(path.stem for path in shipped_folder().glob("*/*_int8.tflite")), FLOAT_FILE)
@@ -99,18 +99,18 @@ def main(models: tuple[str, ...], folder: Path) -> None:
     for processor, names in plan.items():
         write_processor(folder / "root", processor)
         click.echo(
-            f"Running {len(names)} on an emulated {processor}, up to a minute each: {', '.join(names)}", err=True
+            f"Running {len(names)} files on an emulated {processor}, up to a minute each: {', '.join(names)}", err=True
         )
         comparisons += run(names, processor, emulator, folder)
     Console(width=80).print(build_table(comparisons))
     failed = [comparison.model for comparison in comparisons if not comparison.holds]
-    click.echo(f"LiteRT {version('ai-edge-litert')}, emulated ARM64 against this {platform.machine()}.")
+    click.echo(f"LiteRT {version('ai-edge-litert')}, emulated ARM64 compared with this {platform.machine()}.")
     if failed:
         raise click.ClickException(f"Beyond the bound: {', '.join(failed)}.")
 
 
 def run(names: Sequence[str], processor: str, emulator: str, folder: Path) -> list[Comparison]:
-    """Compares files, one on each core, and says how far it is; the first failure ends it."""
+    """Compares files, one on each core, with a line for each. The first failure ends it."""
     with ThreadPoolExecutor(available_cores()) as executor:
         jobs = [executor.submit(compare, name, processor, emulator, folder) for name in names]
         try:
@@ -123,10 +123,10 @@ def run(names: Sequence[str], processor: str, emulator: str, folder: Path) -> li
 
 
 def find_emulator() -> str:
-    """The path of QEMU's user-mode emulator.
+    """Returns the path of QEMU's user-mode emulator.
 
     Raises:
-        ClickException: It or apt is not installed, or the processor is an ARM64 itself.
+        ClickException: The emulator or apt is not installed, or the processor is an ARM64 itself.
     """
     if platform.machine() in ("aarch64", "arm64"):
         raise click.ClickException("This machine is ARM64 itself: `make test` tests keras-psr on it.")
@@ -141,7 +141,7 @@ def find_emulator() -> str:
 
 
 def prepare(folder: Path) -> None:
-    """Makes `root` and `site` in a folder unless they are there, and `package` from the checkout each time."""
+    """Creates `root` and `site` in a folder if they are missing, and `package` from the checkout each time."""
     requirements = CHECKOUT / "requirements-runtime.txt"
     key = "\n".join([*APT_PACKAGES, requirements.read_text(encoding="utf-8"), version("ai-edge-litert")])
     ready = folder / "ready"
@@ -157,7 +157,7 @@ def prepare(folder: Path) -> None:
 
 
 def unpack_debian(folder: Path) -> None:
-    """Unpacks Python and what it needs, for ARM64, into `folder/root`; the machine's own apt state stays as it is."""
+    """Unpacks Python for ARM64 and its dependencies into `folder/root`, without changing the machine's apt state."""
     apt = folder / "apt"
     for place in ("lists/partial", "archives/partial"):
         (apt / place).mkdir(parents=True)
@@ -182,7 +182,7 @@ def unpack_debian(folder: Path) -> None:
 
 
 def install_wheels(folder: Path, requirements: Path) -> None:
-    """Installs the runtime's wheels for ARM64 into `folder/site`, with LiteRT in the version that is installed here."""
+    """Installs the runtime's wheels for ARM64 into `folder/site`, with the same version of LiteRT as here."""
     python = os.readlink(folder / "root" / "usr" / "bin" / "python3").removeprefix("python")
     platforms = ["manylinux2014_aarch64", *(f"manylinux_2_{minor}_aarch64" for minor in range(17, GLIBC + 1))]
     options = ["--only-binary=:all:", "--implementation=cp", f"--python-version={python}"]
@@ -195,7 +195,7 @@ def call(*command: str | Path, cwd: Path | None = None) -> None:
     """Runs a command in a folder, by default the current one.
 
     Raises:
-        ClickException: It fails; the message holds what it wrote.
+        ClickException: The command failed; the message contains its output.
     """
     result = subprocess.run(command, cwd=cwd, capture_output=True, text=True)
     if result.returncode:
@@ -203,7 +203,7 @@ def call(*command: str | Path, cwd: Path | None = None) -> None:
 
 
 def write_processor(root: Path, processor: str) -> None:
-    """Writes what LiteRT reads of a processor: without these files it would read the emulating machine's, and crash."""
+    """Writes the files in which LiteRT looks up the processor. Without them it would find the host's, and crash."""
     part, features = PROCESSORS[processor]
     lines = {
         "processor": "0",
@@ -227,7 +227,7 @@ def write_processor(root: Path, processor: str) -> None:
 
 
 def write_pictures(folder: Path) -> None:
-    """Writes part of a photograph: in 8 bits for int8 files; for others in 16 bits, which show smaller differences."""
+    """Writes part of a photograph: with 8 bits for int8 files, else with 16 bits, which show smaller differences."""
     (photograph,) = open_source("sample:val")
     pixels = photograph.read()[200 : 200 + HEIGHT, 240 : 240 + WIDTH]
     save_photo(folder / "8.png", Photo(pixels))
@@ -256,10 +256,10 @@ def compare(model: str, processor: str, emulator: str, folder: Path) -> Comparis
 
 
 def measure(expected: np.ndarray, received: np.ndarray) -> np.ndarray:
-    """Absolute differences of two pictures, uint8 or uint16, in grey levels of 0 to 255.
+    """Returns the absolute differences of two pictures, uint8 or uint16, in grey levels of 0 to 255.
 
     Raises:
-        ClickException: They are not of the same size and depth.
+        ClickException: The pictures differ in size or depth.
     """
     if (expected.shape, expected.dtype) != (received.shape, received.dtype):
         raise click.ClickException(
@@ -269,7 +269,7 @@ def measure(expected: np.ndarray, received: np.ndarray) -> np.ndarray:
 
 
 def build_table(comparisons: Sequence[Comparison]) -> Table:
-    """A row for each comparison."""
+    """Builds a table with a row per comparison."""
     table = Table(box=None, padding=(0, 2, 0, 0))
     for heading in ("\nfile", "\nprocessor", "\ndiffering", "greatest\ndifference", "\naccepted", "emulated\nin"):
         table.add_column(heading, justify="left" if heading in ("\nfile", "\nprocessor") else "right", no_wrap=True)

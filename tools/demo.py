@@ -18,14 +18,14 @@ from keras_psr.images.sheets import comparison_sheet
 SCALE = 4
 DETAIL = (slice(190, 323), slice(230, 430))
 DETAIL_ZOOM = 3
-"""Rows and columns of the part that the sheet shows larger, and how much."""
+"""Rows and columns of the part that the sheet also shows enlarged, and by how much."""
 
 
 @click.command()
 @click.argument("when", type=click.Choice(["before", "after"]))
 @click.argument("folder", type=click.Path(file_okay=False, path_type=Path))
 def main(when: str, folder: Path) -> None:
-    """Prepares the held-out photograph, or lays the results side by side."""
+    """Prepares the held-out photograph, or puts the results side by side."""
     if when == "before":
         (photograph,) = open_source("sample:val")
         original = crop_to_multiple(photograph.read(), SCALE)
@@ -45,7 +45,7 @@ def main(when: str, folder: Path) -> None:
 
 
 def enlarge_nearest(image: np.ndarray, scale: int) -> np.ndarray:
-    """Each pixel repeated, so that one sees what there is."""
+    """Enlarges a picture by repeating each pixel."""
     return image.repeat(scale, axis=0).repeat(scale, axis=1)
 
 

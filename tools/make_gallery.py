@@ -1,4 +1,4 @@
-"""Makes docs/gallery_x4.jpg and its like: what the shipped models do to photographs that they were not fitted to.
+"""Makes docs/gallery_x4.jpg and similar sheets, which show the shipped models on photographs they were not fitted to.
 
 python tools/make_gallery.py
 
@@ -24,7 +24,7 @@ from keras_psr.inference.registry import shipped_models
 
 DOCS = Path(__file__).parents[1] / "docs"
 SIDE = 208
-"""Of the parts that are shown, in pixels: four fill the width of a page."""
+"""Side of the parts that are shown, in pixels; four fill the width of a page."""
 
 PARTS = {"chelsea": (48, 104), "astronaut": (0, 304), "coffee": (176, 296), "rocket": (216, 0)}
 """Photographs, and the top left pixel of the part of each that is shown."""
@@ -33,19 +33,19 @@ JPEG_QUALITY = 88
 
 
 def group_models(cards: dict[str, dict[str, Any]]) -> dict[tuple[int, str], list[str]]:
-    """The names of the super-resolution models by scale and by what they were fitted to: `bicubic` or `photo`."""
+    """Returns the names of the super-resolution models by scale and degradation, `bicubic` or `photo`."""
     groups: dict[tuple[int, str], list[str]] = defaultdict(list)
     for name, card in cards.items():
         if card["task"] == SUPER_RESOLUTION:
             groups[card["scale"], card["fit"]["config"].get("degradation", "bicubic")].append(name)
     for (scale, degradation), names in groups.items():
-        if degradation == "photo":  # beside the model that does not know such pictures
+        if degradation == "photo":  # next to the model for clean pictures
             names[:0] = [f"x{scale}"] if f"x{scale}" in cards else []
     return groups
 
 
 def make_row(photograph: str, scale: int, degradation: str, models: list[str]) -> dict[str, np.ndarray]:
-    """One photograph's part, in all versions: the whole is enlarged, then cut."""
+    """Returns all versions of a part of a photograph. The whole photograph is enlarged, and then cut."""
     original = crop_to_multiple(getattr(skimage.data, photograph)(), scale)
     photo = degradation == "photo"
     low_res = degrade(original, scale, np.random.default_rng(0)) if photo else make_low_res(original, scale)

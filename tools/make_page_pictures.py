@@ -2,7 +2,7 @@
 
 python tools/make_page_pictures.py
 
-The photograph is chelsea of scikit-image, by Stefan van der Walt (CC0).
+The photograph is scikit-image's chelsea, by Stefan van der Walt (CC0).
 """
 
 from pathlib import Path
@@ -19,10 +19,10 @@ from keras_psr.inference.registry import shipped_models
 PUBLIC = Path(__file__).parents[1] / "web" / "page" / "public"
 HEIGHT, WIDTH = 240, 360
 SIDE = 176
-"""Of a style's picture, in pixels: twice what the page shows."""
+"""Side of a style's picture, in pixels, which is twice the side on the page."""
 
 TOP, LEFT = 32, 92
-"""Where in the sample that is: at the face."""
+"""Position of that picture in the sample, which shows the face."""
 
 
 def main() -> None:

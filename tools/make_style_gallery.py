@@ -1,4 +1,4 @@
-"""Makes docs/gallery_styles.jpg: what the shipped styles do to photographs that they were not fitted to.
+"""Makes docs/gallery_styles.jpg, which shows the shipped styles on photographs they were not fitted to.
 
 python tools/make_style_gallery.py [MODEL...]
 
@@ -21,11 +21,11 @@ from keras_psr.tasks.style_transfer.evaluation import square
 PATH = Path(__file__).parents[1] / "docs" / "gallery_styles.jpg"
 PHOTOGRAPHS = ("chelsea", "coffee", "astronaut")
 SIDE = 288
-"""Of each picture, in pixels."""
+"""Side of each picture, in pixels."""
 
 
 def main(models: list[str]) -> None:
-    """Writes the sheet: a row for each photograph, beside it each style's painting."""
+    """Writes the sheet: a row for each photograph, with the photograph painted in each style."""
     styles = {Path(model).name: keras_psr.load(model) for model in models}
     photographs = [square(getattr(skimage.data, name)(), SIDE) for name in PHOTOGRAPHS]
     rows = [{"photograph": photo} | {name: paint(photo) for name, paint in styles.items()} for photo in photographs]

@@ -1,9 +1,9 @@
-"""Fits a shipped model once more, by the settings in its card; what it started from is fitted first.
+"""Fits a shipped model again with the settings in its card, after the model that it started from.
 
 python tools/retrain_model.py x4 --data photos/ --val Set5/
 
-Options go to each `keras-psr fit` and win over the card's. The run folders are runs/NAME, and runs/NAME-1, runs/NAME-2
-for the fits before the last.
+Options are passed to each `keras-psr fit` and take precedence over the card. The run folder is runs/NAME; earlier fits
+have runs/NAME-1, runs/NAME-2 and so on.
 """
 
 import json
@@ -21,7 +21,7 @@ from keras_psr.tasks.config import name_task
 
 
 def list_fits(fit: dict[str, Any]) -> list[dict[str, Any]]:
-    """The fits that led to a model, the first one first."""
+    """Returns the fits that led to a model, beginning with the first."""
     before = fit.get("started_from")
     return [*(list_fits(before) if before else []), fit]
 
@@ -30,15 +30,15 @@ def list_fits(fit: dict[str, Any]) -> list[dict[str, Any]]:
 @click.argument("name", type=click.Choice(list(shipped_models())))
 @click.argument("options", nargs=-1, type=click.UNPROCESSED)
 def main(name: str, options: tuple[str, ...]) -> None:
-    """Fits the shipped model NAME once more."""
+    """Fits the shipped model NAME again."""
     fits = list_fits(shipped_models()[name]["fit"])
     folders = [*(Path(f"runs/{name}-{number}") for number in range(1, len(fits))), Path(f"runs/{name}")]
     for number, (fit, folder) in enumerate(zip(fits, folders, strict=True)):
-        # Settings that a card does not name are younger than its fit.
+        # Settings that a card does not name are newer than its fit.
         before = {"optimizer": "adam", "phase_weight": 0.0}
         if name_task(fit["config"]) == STYLE_TRANSFER:
             before |= {"photograph_size": 0, "chroma_weight": 0.0}
-        # A card may name bfloat16, which only some machines compute fast.
+        # A card may name bfloat16, which is fast only on some machines.
         config = before | fit["config"] | {"precision": "auto", "init": str(folders[number - 1]) if number else ""}
         with TemporaryDirectory() as temporary:
             file = Path(temporary) / "config.json"

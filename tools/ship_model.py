@@ -1,11 +1,11 @@
-"""Makes `saved_models/NAME` from a run folder: the network, its .tflite files, and a card of read and measured numbers.
+"""Makes `saved_models/NAME` from a run folder: the network, its .tflite files, and a card that describes and scores it.
 
 python tools/ship_model.py runs/x4 x4 --benchmark Set5/ --benchmark Set14/ --verify Set14/ --training-data "..."
 python tools/ship_model.py runs/starry-night starry-night --benchmark content/ --verify content/ --painting "..." \
     --training-data "..."
 
-Run it in the folder in which a style was fitted, because the painting is read again. Nothing else should run meanwhile,
-because latencies are measured.
+Run it in the folder in which a style was fitted, because the painting is read again. Nothing else should run at the
+same time, because latencies are measured.
 """
 
 import json
@@ -21,47 +21,66 @@ import keras
 import numpy as np
 
 from keras_psr.constants import STYLE_TRANSFER, SUPER_RESOLUTION
+from keras_psr.data.degradation import named_degradation
+from keras_psr.data.sources import open_source
 from keras_psr.export.tflite import REPORT_FILE, export_tflite
+from keras_psr.images.pixels import crop_to_multiple
 from keras_psr.inference.registry import CARD_FILE, MODEL_FILE, file_sha256, shipped_folder, shipped_models
-from keras_psr.inference.upscaler import Upscaler, load_keras
+from keras_psr.inference.upscaler import Upscaler, load, load_keras
+from keras_psr.losses.vgg import build_vgg
 from keras_psr.tasks.config import FitConfig, StyleConfig, name_task
 from keras_psr.tasks.report import REPORTS
 from keras_psr.tasks.style_transfer.evaluation import evaluate_style
 from keras_psr.tasks.style_transfer.task import build_objective, read_painting
-from keras_psr.tasks.super_resolution.evaluation import PROTOCOL, evaluate
+from keras_psr.tasks.super_resolution.evaluation import (
+    DEGRADED_PROTOCOL,
+    FEATURE_TAP,
+    PROTOCOL,
+    evaluate,
+    interpolations,
+    score_blocks,
+    score_picture,
+    summarize,
+    vgg_responses,
+)
+from keras_psr.tasks.task import Scores
 from keras_psr.training.callbacks import LOG_EVERY
 from keras_psr.training.run_folder import describe_environment
 
+AUTHOR = "The keras-psr authors"
 LICENCE = "Apache-2.0"
 VARIANTS = ("float32", "float16", "int8")
 LIMITS = {
     "bicubic": "Fitted to clean photographs shrunk by antialiased bicubic: JPEG artefacts, sensor noise and blur are "
     "enlarged with the picture.",
-    "photo": "Fitted to photographs with moderate blur, sensor noise and JPEG artefacts, which it takes for faults: of "
-    "a clean and sharp picture it smooths fine texture away that a model fitted to clean ones keeps.",
+    "photo": "Fitted to photographs with moderate blur, sensor noise and JPEG artefacts. In clean and sharp pictures, "
+    "it smooths away fine texture that a model fitted to clean pictures keeps.",
 }
-"""By `--degradation` of the fit."""
+"""Limits by the `--degradation` of the fit."""
+
+PHOTO_DEGRADATIONS = ("photo", "jpeg:60", "jpeg:75", "jpeg:90", "noise:10", "blur:0.5")
+"""Degradations on which a model fitted with `--degradation photo` is compared with the one for clean pictures."""
 
 LIMITS_OF_ALL = "Not made for faces, text or drawings. Fine detail is invented, so it is no evidence of anything."
 
 STYLE_LIMITS = (
-    "Paints with the strokes and colours of one painting, at the size at which it was fitted to it, at any place."
+    "Paints with the strokes and colours of one painting, at the size at which it was fitted, whatever a picture shows."
 )
 
 STYLE_PROTOCOL = {
     "objective": "weighted sum of content, style and total variation, on squares of 256 pixels; mean over photographs",
     "photograph": "the objective of the photograph itself",
-    "chroma_noise": "power of Cb and Cr above a quarter cycle per pixel, in squared grey levels, on the same squares",
-    "chroma_noise_of_painting": "the same of the painting, at the size at which the network was fitted to it",
+    "chroma_ratio": "power of Cb and Cr above a quarter cycle per pixel, on the same squares, divided by the "
+    "painting's, at the size at which the network was fitted to it",
     "lattice_ratio": "spectral power on the grid of 4 pixels over its surroundings, on the same squares; median",
 }
 
 SIGNIFICANT_BITS = 16
-"""Of shipped weights, of float32's 24. Pictures change by less than .01 grey levels for it."""
+"""Number of significant bits of shipped weights; float32 has 24. Pictures change by less than .01 grey levels."""
 
 
 def describe_fit(run: Path) -> dict[str, Any]:
-    """How a run was made, from its `config.json` and `log.jsonl`."""
+    """Returns how a run was made, from its `config.json` and `log.jsonl`."""
     record = json.loads((run / "config.json").read_text(encoding="utf-8"))
     shown = REPORTS[name_task(record["config"])].validation
     lines = [json.loads(line) for line in (run / "log.jsonl").read_text(encoding="utf-8").splitlines()]
@@ -83,7 +102,7 @@ def describe_fit(run: Path) -> dict[str, Any]:
 
 
 def describe_start(config: dict[str, Any]) -> dict[str, Any] | None:
-    """How the model was made whose weights a run started from; None if they were random."""
+    """Returns how the initial model of a run was made; None if the run started from random weights."""
     init = config.get("init")
     if not init:
         return None
@@ -91,7 +110,7 @@ def describe_start(config: dict[str, Any]) -> dict[str, Any] | None:
     if path.exists():
         return describe_fit(path if path.is_dir() else path.parent)
     fit = shipped_models()[init]["fit"]
-    # When a run that started from a shipped model ships in its place, and is then shipped once more.
+    # A run that started from a shipped model, and replaced it, may be shipped again.
     is_itself = FitConfig.from_json(fit["config"]) == FitConfig.from_json(config)
     return fit.get("started_from") if is_itself else fit
 
@@ -109,17 +128,44 @@ def report_progress(name: str, done: int, total: int) -> None:
 
 
 def measure_super_resolution(upscaler: Upscaler, config: FitConfig, benchmarks: Sequence[str]) -> dict[str, Any]:
-    """What a card says of a network that enlarges: scores by set, beside bicubic and Lanczos."""
+    """Returns the entries of a super-resolution card: scores of the model, bicubic and Lanczos by data set."""
     scores = {
         Path(source).name: round_numbers(evaluate(upscaler, source, on_picture=report_progress)["summary"])
         for source in benchmarks
     }
-    limits = f"{LIMITS[config.to_json()['degradation']]} {LIMITS_OF_ALL}"
-    return {"limits": limits, "protocol": PROTOCOL, "scores": scores}
+    degradation = config.to_json()["degradation"]
+    limits = f"{LIMITS[degradation]} {LIMITS_OF_ALL}"
+    facts = {"limits": limits, "protocol": PROTOCOL, "scores": scores}
+    if degradation == "photo":
+        degraded = {Path(source).name: measure_degraded(upscaler, source) for source in benchmarks}
+        facts |= {"degraded_protocol": DEGRADED_PROTOCOL, "degraded_scores": degraded}
+    return facts
+
+
+def measure_degraded(upscaler: Upscaler, source: str) -> dict[str, Any]:
+    """Returns scores by degradation for bicubic, the model, and the shipped model for clean pictures of its scale."""
+    scale, clean = upscaler.scale, f"x{upscaler.scale}"
+    methods = {"bicubic": interpolations(scale)["bicubic"], "model": upscaler, clean: load(clean)}
+    vgg, pictures = build_vgg((FEATURE_TAP,)), open_source(source)
+    rows: dict[str, list[dict[str, Scores]]] = {name: [] for name in PHOTO_DEGRADATIONS}
+    for done, picture in enumerate(pictures):
+        report_progress(f"{picture.name}, degraded", done, len(pictures))
+        original = crop_to_multiple(picture.read(), scale)
+        expected = vgg_responses(original, vgg)
+        for name in PHOTO_DEGRADATIONS:
+            low_res = named_degradation(name)(original, scale)
+            images = {method: upscale(low_res) for method, upscale in methods.items()}
+            rows[name].append(
+                {
+                    method: score_picture(image, original, scale, vgg, expected) | score_blocks(image, scale)
+                    for method, image in images.items()
+                }
+            )
+    return {name: round_numbers(summarize(scores)) for name, scores in rows.items()}
 
 
 def measure_style(upscaler: Upscaler, config: FitConfig, benchmarks: Sequence[str]) -> dict[str, Any]:
-    """What a card says of a style network: its objective, and that of the photographs as they are."""
+    """Returns the entries of a style card: the loss of painted photographs, and of the photographs themselves."""
     settings = StyleConfig.from_json(config.to_json())
     painting = read_painting(settings)
     objective = build_objective(settings, painting)
@@ -127,8 +173,7 @@ def measure_style(upscaler: Upscaler, config: FitConfig, benchmarks: Sequence[st
     scores = {
         "objective": measured["model"]["loss"],
         "photograph": measured["photograph"]["loss"],
-        "chroma_noise": measured["model"]["chroma_noise"],
-        "chroma_noise_of_painting": measured["painting"]["chroma_noise"],
+        "chroma_ratio": measured["model"]["chroma_noise"] / measured["painting"]["chroma_noise"],
         "lattice_ratio": measured["model"]["lattice_ratio"],
     }
     return {"limits": STYLE_LIMITS, "protocol": STYLE_PROTOCOL, "scores": round_numbers(scores)}
@@ -138,11 +183,11 @@ MEASURED: dict[str, Callable[[Upscaler, FitConfig, Sequence[str]], dict[str, Any
     SUPER_RESOLUTION: measure_super_resolution,
     STYLE_TRANSFER: measure_style,
 }
-"""By task."""
+"""Functions that measure a model, by task."""
 
 
 def load_rounded(path: Path) -> Upscaler:
-    """A network with weights of `SIGNIFICANT_BITS`, which compress by a quarter and not by a tenth."""
+    """Loads a network and rounds its weights to `SIGNIFICANT_BITS`, which compress by a quarter instead of a tenth."""
     upscaler = load_keras(path)
     rounded = []
     for weight in upscaler.network.get_weights():
@@ -153,9 +198,9 @@ def load_rounded(path: Path) -> Upscaler:
 
 
 def save_compressed(network: keras.Model, target: Path) -> None:
-    """Saves a .keras file, a ZIP archive that Keras leaves uncompressed, which plain Keras loads.
+    """Saves a .keras file that loads in plain Keras, and compresses it, which Keras does not do.
 
-    Constraints, which only fits need, are taken from the network's layers: files of older fits name them.
+    Constraints, which only fits need, are removed from the layers. Networks of older fits have them there.
     """
     for layer in network.layers:
         if getattr(layer, "kernel_constraint", None):
@@ -169,10 +214,10 @@ def save_compressed(network: keras.Model, target: Path) -> None:
 
 
 def export_shipped(upscaler: Upscaler, name: str, verify: tuple[str, ...]) -> dict[str, Any]:
-    """Saves a network into its shipped folder and exports it there; the report of the export.
+    """Saves a network into its shipped folder, exports it there, and returns the report of the export.
 
     Raises:
-        ClickException: A file lost too much; the shipped folder is as it was.
+        ClickException: A file lost too much; the shipped folder is unchanged.
     """
     with TemporaryDirectory() as temporary:
         folder = Path(temporary) / name
@@ -185,9 +230,10 @@ def export_shipped(upscaler: Upscaler, name: str, verify: tuple[str, ...]) -> di
             name=name,
             model_sha256=file_sha256(folder / MODEL_FILE),
             task=upscaler.task,
+            author=AUTHOR,
             licence=LICENCE,
             verification=verify,
-            on_step=click.echo,
+            on_step=lambda step, done, total: None if done else click.echo(step),
         )
         rejected = [row["file"] for row in report["files"].values() if not row["accepted"]]
         if rejected:
@@ -198,7 +244,7 @@ def export_shipped(upscaler: Upscaler, name: str, verify: tuple[str, ...]) -> di
 
 
 def write_card(name: str, upscaler: Upscaler, report: dict[str, Any], facts: dict[str, Any]) -> None:
-    """Writes the card: what all models tell, and the facts that differ between tasks."""
+    """Writes the card: the entries of all models, and those that depend on the task."""
     folder = shipped_folder() / name
     shipped = [folder / MODEL_FILE, *(folder / measured["file"] for measured in report["files"].values())]
     export_facts = {key: report[key] for key in ("tile", "halo", "grid", "verification", "files")}
@@ -208,6 +254,7 @@ def write_card(name: str, upscaler: Upscaler, report: dict[str, Any], facts: dic
         "scale": upscaler.scale,
         "parameters": int(upscaler.network.count_params()),  # with the moving averages of batch norm
         "trainable_parameters": sum(int(np.prod(weight.shape)) for weight in upscaler.network.trainable_weights),
+        "author": AUTHOR,
         "licence": LICENCE,
         **facts,
         "tflite": round_numbers(export_facts) | {"machine": describe_environment()["machine"]},
@@ -223,8 +270,8 @@ def write_card(name: str, upscaler: Upscaler, report: dict[str, Any], facts: dic
 @click.argument("name")
 @click.option("--benchmark", "benchmarks", multiple=True, required=True, help="Folder of pictures to score on.")
 @click.option("--verify", multiple=True, required=True, help="Folder of pictures to compare the .tflite files on.")
-@click.option("--training-data", required=True, help="What the training pictures are, and their terms.")
-@click.option("--painting", help="Painter, title, year and terms of the painting, of styles.")
+@click.option("--training-data", required=True, help="Name and licence of the training pictures.")
+@click.option("--painting", help="For styles: painter, title, year and licence of the painting.")
 def main(
     run: Path,
     name: str,
@@ -237,7 +284,7 @@ def main(
     upscaler = load_rounded(run)
     if (painting is None) == (upscaler.task == STYLE_TRANSFER):
         raise click.UsageError("--painting is for styles, which need it.")
-    fit = describe_fit(run)  # first: it may have started from the model that it replaces
+    fit = describe_fit(run)  # comes first, because the run may have started from the model that it replaces
     config = FitConfig.from_json(fit["config"])
     report = export_shipped(upscaler, name, verify)
     measured = MEASURED[upscaler.task](upscaler, config, benchmarks)

@@ -12,10 +12,13 @@ Reference:
 """
 
 import io
+from collections.abc import Callable
+from zlib import crc32
 
 import numpy as np
 from PIL import Image, ImageFilter
 
+from keras_psr.errors import ConfigError
 from keras_psr.images.pixels import crop_to_multiple, make_low_res, to_uint8
 
 CLEAN_PROBABILITY = 0.2
@@ -230,3 +233,56 @@ def compress_jpeg(image: np.ndarray, quality: int, subsampling: str = "4:2:0") -
     file = io.BytesIO()
     Image.fromarray(image).save(file, "JPEG", quality=quality, subsampling=subsampling)
     return np.asarray(Image.open(file))
+
+
+Degradation = Callable[[np.ndarray, int], np.ndarray]
+"""A function of an original and the scale that makes the low-resolution picture."""
+
+
+def named_degradation(name: str) -> Degradation:
+    """Returns the degradation that a name stands for, with which networks are scored.
+
+    The result depends on nothing but the original: its pixels are the seed of what is random.
+
+    Args:
+        name: `bicubic` for `pixels.make_low_res`, `photo` for `degrade`, or what follows `make_low_res`: `jpeg:75` for
+            JPEG of this quality with colour at half the resolution, `noise:10` for even noise of this standard
+            deviation in grey levels, or `blur:0.5` for a Gaussian blur of this standard deviation in low-resolution
+            pixels.
+
+    Raises:
+        ConfigError: No degradation has this name.
+
+    Example:
+        low_res = named_degradation("jpeg:75")(high_res, 4)
+    """
+    kind, _, text = name.partition(":")
+    try:
+        strength = float(text or "nan")
+    except ValueError:
+        strength = float("nan")
+    if name == "bicubic":
+        return make_low_res
+    if name == "photo":
+        return lambda high_res, scale: degrade(high_res, scale, _seeded(high_res))
+    if kind == "jpeg" and strength in range(1, 101):
+        return lambda high_res, scale: compress_jpeg(make_low_res(high_res, scale), int(strength))
+    if kind == "noise" and 0 < strength < float("inf"):
+        return lambda high_res, scale: _add_noise(make_low_res(high_res, scale), strength, _seeded(high_res))
+    if kind == "blur" and 0 < strength < float("inf"):
+        return lambda high_res, scale: _blur_evenly(make_low_res(high_res, scale), strength)
+    raise ConfigError(
+        f"degradation must be bicubic, photo, jpeg:QUALITY (1 to 100), noise:SIGMA or blur:SIGMA. Received: {name!r}."
+    )
+
+
+def _seeded(image: np.ndarray) -> np.random.Generator:
+    return np.random.default_rng(crc32(image.tobytes()))
+
+
+def _add_noise(image: np.ndarray, deviation: float, generator: np.random.Generator) -> np.ndarray:
+    return to_uint8(image + np.float32(deviation) * generator.standard_normal(image.shape, np.float32))
+
+
+def _blur_evenly(image: np.ndarray, sigma: float) -> np.ndarray:
+    return np.asarray(Image.fromarray(image).filter(ImageFilter.GaussianBlur(sigma)))

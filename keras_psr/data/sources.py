@@ -24,7 +24,7 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 OnPicture = Callable[[str, int, int], None]
-"""Called before each picture with its name, how many are done, and how many there are."""
+"""A function that is called before each picture with its name, the number of finished pictures, and the total."""
 
 log = logging.getLogger(__name__)
 
@@ -90,19 +90,19 @@ def use_pictures(
     limit: int | None = None,
     on_picture: OnPicture = lambda name, done, total: None,
 ) -> tuple[list[Result], list[tuple[str, str]]]:
-    """Does something with each picture, and leaves out those with which it cannot be done.
+    """Applies a function to each picture, and leaves out pictures for which it fails.
 
-    Pictures that are left out are named in one warning.
+    One warning names the pictures that were left out.
 
     Args:
         pictures: `Picture` objects, or paths of files.
-        use: What to do with one; it raises ImageFileError or ConfigError if the picture cannot be used.
-        refusal: What the error says if no picture is left; `{number}` stands for how many there were.
-        limit: Number of usable pictures after which the rest is not looked at; None for all.
+        use: The function. It raises ImageFileError or ConfigError if a picture cannot be used.
+        refusal: Text of the error if no picture can be used. `{number}` stands for the number of pictures.
+        limit: Number of usable pictures to stop at; None for all pictures.
         on_picture: Called before each picture.
 
     Returns:
-        What `use` returned for each usable picture; and (name, reason) of those that were left out.
+        The results of `use` for the usable pictures; and (name, reason) of the pictures that were left out.
 
     Raises:
         DataError: No picture can be used.

@@ -84,7 +84,7 @@ def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
             size, orientation = (entry.height, entry.width), entry.orientation
         else:
             with open_with_pillow(file) as image:
-                # Not image.getexif(): for a PNG without EXIF, that decodes all pixels to look after them.
+                # Not image.getexif(), because that decodes all pixels of a PNG without EXIF to look for it after them.
                 size, orientation = image.size[::-1], _orientation(Image.Image.getexif(image), image.info.get("xmp"))
         return size if orientation < 5 else size[::-1]
 
@@ -106,6 +106,22 @@ def read_exif(path: str | os.PathLike[str]) -> Image.Exif:
             return tiff.read_exif(file, tiff.read_directory(file))
         with open_with_pillow(file) as image:
             return Image.Image.getexif(image)  # not image.getexif(), which decodes a PNG without EXIF
+
+
+def read_comments(path: str | os.PathLike[str]) -> list[str]:
+    """Returns the lines of the comments of a GIF.
+
+    Args:
+        path: A GIF.
+
+    Returns:
+        The lines of all comments before the first frame.
+
+    Raises:
+        ImageFileError: The file is missing or not a picture.
+    """
+    with naming_errors(path), open(path, "rb") as file, open_with_pillow(file) as image:
+        return _decode_comment(image.info.get("comment") or b"").splitlines()
 
 
 def read_rgb(path: str | os.PathLike[str]) -> np.ndarray:
@@ -224,7 +240,9 @@ def identify(file: IO[bytes]) -> str:
         for kind, members in _BRANDS.items():
             if brands & set(members):
                 return kind
-        raise UnusableKindError("a video, not a picture; extract pictures from it first")
+        if brands & {b"M4A ", b"M4B "}:
+            raise UnusableKindError("sound without pictures")
+        raise UnusableKindError("a film; give it as a file that has a film's ending, such as .mp4")
     for beginning, message in _OTHERS:
         if head.startswith(beginning):
             raise UnusableKindError(message)
@@ -261,16 +279,21 @@ def open_with_pillow(file: IO[bytes], *, low_bytes: bool = False) -> Iterator[Im
         low_bytes: Whether to return the low bytes of 16-bit colour instead of the high bytes.
 
     Yields:
-        A Pillow image; for a PNG, its `info["surroundings"]` holds `png.Surroundings`.
+        A Pillow image; for a PNG, its `info["surroundings"]` holds `png.Surroundings`; for an AVIF, `info["header"]`
+        holds the beginning of the file, because Pillow does not show everything in it.
     """
     file.seek(0)
     kind = identify(file)
     _register_plugin(kind)
-    surroundings = None
+    surroundings, header = None, b""
     if kind == "PNG":
         data, surroundings = png.split_chunks(file.read())
         file = io.BytesIO(data)
+    elif kind == "AVIF":
+        header = file.read(65536)
+        file.seek(0)
     with Image.open(file, formats=[kind]) as image:
+        image.info |= {"header": header} if header else {}
         if surroundings is not None:
             image.info["surroundings"] = surroundings
             _, hidden = metadata.sort_texts(surroundings.texts)
@@ -449,6 +472,7 @@ def _find_in_pillow(image: ImageFile.ImageFile) -> _Found:
     found.iptc = resources.get(metadata.IPTC_RESOURCE)
     found.notes += metadata.note_resources(resources)
     found.notes += _notes_of_companions(image, found.xmp)
+    found.colour = [] if found.profile else _coded_colour(image)
     surroundings = info.get("surroundings")
     if surroundings is not None:
         found.profile, found.colour = surroundings.icc_profile, surroundings.colour
@@ -488,11 +512,26 @@ _EXTENDED_XMP = b"http://ns.adobe.com/xmp/extension/\0"
 
 def _bit_depth(image: ImageFile.ImageFile) -> int:
     """Returns the bits per channel of an AVIF, which Pillow reduces to 8."""
-    if image.format != "AVIF" or image.fp is None:
-        return 8
-    image.fp.seek(0)
-    match = re.search(rb"pixi.{4}[\1-\4](.)", image.fp.read(65536), re.DOTALL)
+    match = re.search(rb"pixi.{4}[\1-\4](.)", image.info.get("header", b""), re.DOTALL)
     return match[1][0] if match else 8
+
+
+def _coded_colour(image: ImageFile.ImageFile) -> list[tuple[bytes, bytes]]:
+    """Returns the code points (ITU-T H.273) for the colours of an AVIF or HEIC as PNG's chunk; nothing for sRGB."""
+    codes = image.info.get("nclx_profile")
+    if codes:
+        primaries, transfer = codes["color_primaries"], codes["transfer_characteristics"]
+    else:
+        match = re.search(rb"colrnclx\0(.)\0(.)", image.info.get("header", b""), re.DOTALL)
+        primaries, transfer = (match[1][0], match[2][0]) if match else _UNSPECIFIED
+    if primaries in (_UNSPECIFIED[0], _SRGB[0]) and transfer in (_UNSPECIFIED[1], _SRGB[1]):
+        return []
+    return [(b"cICP", bytes([primaries, transfer, 0, 1]))]  # 0: RGB; 1: the full range of levels
+
+
+_UNSPECIFIED = (2, 2)
+_SRGB = (1, 13)
+"""Code points of primaries and transfer function."""
 
 
 def _orientation(exif: Image.Exif | None, xmp: bytes | str | None) -> int:

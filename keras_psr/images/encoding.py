@@ -34,7 +34,7 @@ SAVE_OPTIONS: dict[str, dict[str, Any]] = {
 
 WITH_QUALITY = (".jfif", ".jpe", ".jpeg", ".jpg", ".webp")
 
-LONGEST_SIDE = {"JPEG": 65_500, "WEBP": 16_383, "PNG": 2**31 - 1, "TIFF": 2**31 - 1, "BMP": 2**31 - 1}
+LONGEST_SIDE = {"JPEG": 65_500, "WEBP": 16_383, "GIF": 65_535, "PNG": 2**31 - 1, "TIFF": 2**31 - 1, "BMP": 2**31 - 1}
 """Maximum length of a side in pixels, by format; JPEG's is the limit of libjpeg."""
 
 _MARKER = 65_533
@@ -48,7 +48,15 @@ _STANDARD_COLOUR = {
 """PNG chunks that say only that colours are sRGB, with their content in that case; None for any content."""
 
 
-def check_format(path: Path, height: int = 1, width: int = 1, *, is_deep: bool = False, channels: int = 4) -> None:
+def check_format(
+    path: Path,
+    height: int = 1,
+    width: int = 1,
+    *,
+    is_deep: bool = False,
+    channels: int = 4,
+    is_animated: bool = False,
+) -> None:
     """Checks that a picture can be written, before it is computed.
 
     Args:
@@ -57,14 +65,15 @@ def check_format(path: Path, height: int = 1, width: int = 1, *, is_deep: bool =
         width: Width of the picture in pixels.
         is_deep: Whether the picture has 16 bits.
         channels: Number of channels, 1 to 4.
+        is_animated: Whether it has several frames, and may therefore be a GIF.
 
     Raises:
         ConfigError: The path's ending is unknown, or its format cannot store a picture of that size.
     """
     suffix = path.suffix.lower()
-    if suffix not in SAVE_OPTIONS:
+    if suffix not in SAVE_OPTIONS and not (is_animated and suffix == ".gif"):
         raise ConfigError(f"cannot write {path}: expected an ending of {', '.join(SAVE_OPTIONS)}.")
-    name = SAVE_OPTIONS[suffix]["format"]
+    name = _name_format(suffix)
     longest = LONGEST_SIDE[name]
     if max(height, width) > longest:
         raise ConfigError(
@@ -77,6 +86,10 @@ def check_format(path: Path, height: int = 1, width: int = 1, *, is_deep: bool =
             f"cannot write {path}: {name} is limited to 4 GB, and {width}x{height} pixels may need "
             f"{size / 1e9:.1f} GB. Write a .png."
         )
+
+
+def _name_format(suffix: str) -> str:
+    return "GIF" if suffix == ".gif" else SAVE_OPTIONS[suffix]["format"]
 
 
 def write_image(path: str | os.PathLike[str], image: np.ndarray) -> None:
@@ -138,15 +151,18 @@ def save_photo(path: Path, photo: Photo, quality: int | None = None) -> None:
     suffix = path.suffix.lower()
     check_format(path, *photo.pixels.shape[:2], is_deep=photo.pixels.dtype == np.uint16)
     photo = fit_to_format(photo, suffix)
-    with _naming_errors(path), write_whole(path) as unfinished:
-        if suffix == ".png":
-            with open(unfinished, "wb") as file:
-                _encode_png(file, photo)
-        elif SAVE_OPTIONS[suffix]["format"] == "TIFF":
-            with open(unfinished, "wb") as file:
-                _encode_tiff(file, photo)
-        else:
-            _encode_with_pillow(unfinished, photo, suffix, quality)
+    with _naming_errors(path), write_whole(path) as unfinished, open(unfinished, "wb") as file:
+        encode_photo(file, photo, suffix, quality)
+
+
+def encode_photo(file: IO[bytes], photo: Photo, suffix: str, quality: int | None = None) -> None:
+    """Writes a photo to an open file, in the format of an ending of `SAVE_OPTIONS`; `save_photo` says more."""
+    encoders = {"PNG": _encode_png, "TIFF": _encode_tiff}
+    encode = encoders.get(SAVE_OPTIONS[suffix]["format"])
+    if encode:
+        encode(file, photo)
+    else:
+        _encode_with_pillow(file, photo, suffix, quality)
 
 
 @contextmanager
@@ -176,12 +192,12 @@ def fit_to_format(photo: Photo, suffix: str) -> Photo:
 
     Args:
         photo: The photo.
-        suffix: Ending of the file, such as `.jpg`.
+        suffix: Ending of the file, such as `.jpg`; `.gif` for animations.
 
     Returns:
-        A photo that `save_photo` writes without further losses.
+        A photo that `save_photo`, or a writer of animations, writes without further losses.
     """
-    name = SAVE_OPTIONS[suffix.lower()]["format"]
+    name = _name_format(suffix.lower())
     photo = _fit_metadata(_fit_pixels(_fit_size(photo), name), name)
     return _fit_jpeg(photo) if name == "JPEG" else photo
 
@@ -205,7 +221,7 @@ def _fit_size(photo: Photo) -> Photo:
 def _fit_pixels(photo: Photo, name: str) -> Photo:
     """Converts pixels to a depth and kind that the format can store."""
     pixels, alpha, profile, notes = photo.pixels, photo.alpha, photo.icc_profile, list(photo.notes)
-    if pixels.dtype == np.uint16 and name in ("JPEG", "WEBP", "BMP"):
+    if pixels.dtype == np.uint16 and name in ("JPEG", "WEBP", "BMP", "GIF"):
         pixels = to_8_bits(pixels)
         alpha = None if alpha is None else to_8_bits(alpha)
         notes.append(f"16 bits rounded to 8 for {name}")
@@ -229,18 +245,18 @@ def _fit_pixels(photo: Photo, name: str) -> Photo:
 
 def _fit_metadata(photo: Photo, name: str) -> Photo:
     """Removes metadata that the format cannot store, and adds one note that lists it."""
-    kept = {"icc_profile": name != "BMP", "exif": name != "BMP", "xmp": name != "BMP"}
+    kept = dict.fromkeys(("icc_profile", "exif", "xmp"), name not in ("BMP", "GIF"))
     kept |= {"iptc": name in ("JPEG", "PNG", "TIFF"), "texts": name == "PNG", "colour": name == "PNG"}
     names = {"icc_profile": "a colour profile", "exif": "EXIF data", "xmp": "XMP", "iptc": "IPTC", "texts": "texts"}
     lost = [words for field, words in names.items() if not kept[field] and getattr(photo, field)]
     texts = photo.texts if kept["texts"] else ()
-    if name == "JPEG" and photo.texts:
+    if name in ("JPEG", "GIF") and photo.texts:
         texts = tuple(pair for pair in photo.texts if pair[0] == "Comment")[:1]
         if len(texts) == len(photo.texts):
             lost.remove("texts")
     special = [chunk for chunk, content in photo.colour if _STANDARD_COLOUR.get(chunk, b"") not in (None, content)]
     if not kept["colour"] and special and not photo.icc_profile:
-        lost.append(f"PNG's colour description ({b', '.join(special).decode()})")
+        lost.append(f"the colour description ({b', '.join(special).decode()})")
     notes = (*photo.notes, f"{name} cannot store {' or '.join(lost)}") if lost else photo.notes
     changes: dict[str, Any] = {field: None for field in ("icc_profile", "exif", "xmp", "iptc") if not kept[field]}
     return replace(photo, notes=notes, texts=texts, colour=photo.colour if kept["colour"] else (), **changes)
@@ -319,7 +335,7 @@ def _encode_tiff(file: IO[bytes], photo: Photo) -> None:
     tiff.write_tiff(file, photo.pixels, photo.alpha, tags, types)
 
 
-def _encode_with_pillow(path: Path, photo: Photo, suffix: str, quality: int | None) -> None:
+def _encode_with_pillow(file: IO[bytes], photo: Photo, suffix: str, quality: int | None) -> None:
     """Writes JPEG, WebP or BMP."""
     options: dict[str, Any] = dict(SAVE_OPTIONS[suffix])
     if suffix in WITH_QUALITY and quality is not None:
@@ -335,7 +351,7 @@ def _encode_with_pillow(path: Path, photo: Photo, suffix: str, quality: int | No
     elif photo.xmp:
         options["xmp"] = photo.xmp
     levels = photo.pixels if photo.alpha is None else np.dstack([photo.pixels, photo.alpha])
-    Image.fromarray(np.ascontiguousarray(levels)).save(path, **options)
+    Image.fromarray(np.ascontiguousarray(levels)).save(file, **options)
 
 
 def _with_resolution(photo: Photo) -> Image.Exif | None:

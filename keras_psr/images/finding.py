@@ -40,8 +40,16 @@ def find_images(path_or_glob: str | os.PathLike[str]) -> list[Path]:
     return find_images_and_others(path_or_glob)[0]
 
 
-def find_images_and_others(path_or_glob: str | os.PathLike[str]) -> tuple[list[Path], Counter[str]]:
-    """Returns the paths of `find_images`, and the number of other visible files by ending, in lower case."""
+def find_images_and_others(
+    path_or_glob: str | os.PathLike[str], more: tuple[str, ...] = ()
+) -> tuple[list[Path], Counter[str]]:
+    """Returns the paths of `find_images`, and the number of other visible files by ending, in lower case.
+
+    Args:
+        path_or_glob: As for `find_images`.
+        more: Endings, in lower case, of other files that are listed too.
+    """
+    suffixes = (*IMAGE_SUFFIXES, *more)
     where = Path(path_or_glob).expanduser()
     if where.is_file():
         return [where], Counter()
@@ -49,13 +57,13 @@ def find_images_and_others(path_or_glob: str | os.PathLike[str]) -> tuple[list[P
         raise DataError(f"no such file or folder: {where}; give a picture, a folder or a quoted glob.")
     found = _list_all(where) if where.is_dir() else _match(where)
     files = [path for path in found if path.is_file()]
-    images = sorted(path for path in files if path.suffix.lower() in IMAGE_SUFFIXES)
-    others = Counter(path.suffix.lower() for path in files if path.suffix.lower() not in IMAGE_SUFFIXES)
+    images = sorted(path for path in files if path.suffix.lower() in suffixes)
+    others = Counter(path.suffix.lower() for path in files if path.suffix.lower() not in suffixes)
     closed = sum(path.is_dir() and not os.access(path, os.R_OK | os.X_OK) for path in found)
     others += Counter({"folders without permission": closed})
     if not images:
         there = f" There are {describe_endings(others)}." if others else ""
-        raise DataError(f"no pictures in {where}; looked for files ending in {', '.join(IMAGE_SUFFIXES)}.{there}")
+        raise DataError(f"no pictures in {where}; looked for files ending in {', '.join(suffixes)}.{there}")
     return images, others
 
 

@@ -1,4 +1,4 @@
-"""Metrics of one picture: PSNR and SSIM against a reference, and the strength of an upsampling grid."""
+"""Metrics of one picture: PSNR and SSIM against a reference, and how strongly a grid or blocks show."""
 
 import math
 from collections.abc import Sequence
@@ -10,6 +10,9 @@ from keras_psr.errors import ConfigError
 from keras_psr.images.pixels import crop_to_multiple, rgb_to_y
 
 _SSIM_WINDOW = 11
+
+_JPEG_BLOCK = 8
+"""Side of JPEG's blocks in pixels; twice that for colour, which most files store at half the resolution (4:2:0)."""
 
 
 def psnr_y(image: np.ndarray, reference: np.ndarray, border: int) -> float:
@@ -118,6 +121,61 @@ def lattice_ratio(image: np.ndarray, scale: int) -> float:
     return float(np.median([_peak_ratio(power, row, column) for row, column in peaks]))
 
 
+def block_ratio(image: np.ndarray, scale: int) -> float:
+    """Returns how strongly the blocks of an enlarged JPEG show in its luma; about 1 if they do not.
+
+    JPEG draws each block of 8x8 pixels without regard to the next, so that brightness jumps where they meet. The jumps
+    go up as often as down, which leaves nothing in the spectrum (so that `lattice_ratio` does not see them), but their
+    absolute values repeat with the blocks. The absolute differences between neighbouring columns are cut off at one
+    grey level, because blocks are seen on flat areas, where a jump that has been enlarged is no larger, and because
+    edges would outweigh them. Averaged along columns, they are a signal whose spectrum has peaks at multiples of one
+    cycle a block. Each of the first four is divided by the mean power around it, the same is done for rows, and the
+    median over all peaks is returned. Where the blocks begin does not matter.
+
+    Args:
+        image: uint8 RGB, (height, width, 3).
+        scale: Factor by which the JPEG was enlarged, 1 or more.
+
+    Returns:
+        The ratio of powers, 0 or more. NaN where it is not defined: for pictures without brightness changes, and for
+        those smaller than 6 blocks in both directions.
+
+    Raises:
+        ConfigError: `image` is not a uint8 RGB picture, or `scale` is below 1.
+
+    Reference:
+        Wang, Bovik and Evans 2000, Blind measurement of blocking artifacts in images.
+
+    Example:
+        blocks = block_ratio(keras_psr.load("x4")(keras_psr.read_rgb("photo.jpg")), scale=4)
+    """
+    _check_picture("image", image)
+    return _block_ratio([rgb_to_y(image)], _JPEG_BLOCK, scale)
+
+
+def color_block_ratio(image: np.ndarray, scale: int) -> float:
+    """Returns how strongly the blocks of an enlarged JPEG show in its colour; about 1 if they do not.
+
+    This is `block_ratio` of JPEG's two channels of colour, whose blocks have sides of 16 pixels in most files.
+
+    Args:
+        image: uint8 RGB, (height, width, 3).
+        scale: Factor by which the JPEG was enlarged, 1 or more.
+
+    Returns:
+        The ratio of powers, 0 or more. NaN where it is not defined: for grey pictures, and for those smaller than 6
+        blocks in both directions.
+
+    Raises:
+        ConfigError: `image` is not a uint8 RGB picture, or `scale` is below 1.
+
+    Example:
+        blocks = color_block_ratio(keras_psr.load("x4")(keras_psr.read_rgb("photo.jpg")), scale=4)
+    """
+    _check_picture("image", image)
+    return _block_ratio([image @ np.array(weights) for weights in CHROMA_WEIGHTS], 2 * _JPEG_BLOCK, scale)
+
+
 def chroma_noise(image: np.ndarray) -> float:
     """Returns the power of the colour in the finest detail: of Cb and Cr above a quarter cycle per pixel.
 
@@ -148,11 +206,46 @@ def chroma_noise(image: np.ndarray) -> float:
 
 
 def mean_scores(pictures: Sequence[dict[str, float]]) -> dict[str, float]:
-    """Returns the mean of each score over several pictures; for `lattice_ratio`, the median of the defined values."""
-    ratios = np.array([scores["lattice_ratio"] for scores in pictures])
-    defined = ratios[np.isfinite(ratios)]
+    """Returns the mean of each score over several pictures; for ratios of powers, the median of the defined values."""
     means = {name: float(np.mean([scores[name] for scores in pictures])) for name in pictures[0]}
-    return means | {"lattice_ratio": float(np.median(defined)) if defined.size else math.nan}
+    for name in POWER_RATIOS & set(means):
+        ratios = np.array([scores[name] for scores in pictures])
+        defined = ratios[np.isfinite(ratios)]
+        means[name] = float(np.median(defined)) if defined.size else math.nan
+    return means
+
+
+POWER_RATIOS = {"lattice_ratio", "block_ratio", "color_block_ratio"}
+"""Scores that are not defined for every picture, and that a single picture with a pattern of its own may dominate."""
+
+
+def _block_ratio(planes: Sequence[np.ndarray], block: int, scale: int) -> float:
+    """Returns the median over planes, directions and peaks of how far the peaks of `block_ratio` stand out."""
+    if scale < 1:
+        raise ConfigError(f"scale must be 1 or more, received {scale}.")
+    ratios = [
+        ratio
+        for plane in planes
+        for turned in (plane, plane.T)
+        if turned.shape[1] > 6 * block * scale
+        for ratio in _jump_peaks(turned, block * scale)
+    ]
+    return float(np.median(ratios)) if ratios else math.nan
+
+
+def _jump_peaks(plane: np.ndarray, period: int) -> list[float]:
+    """Returns how far the first four multiples of 1 / `period` stand out in the spectrum of jumps along rows."""
+    jumps = np.minimum(np.abs(np.diff(plane, axis=1)), 1).mean(axis=0)
+    number = len(jumps) // period  # of periods, and the distance of two peaks in bins
+    signal = jumps[: number * period]
+    if np.ptp(signal) < 1e-9:
+        return []
+    hann = np.hanning(len(signal) + 1)[:-1]  # spreads a peak over three bins
+    power = np.abs(np.fft.fft((signal - signal.mean()) * hann)) ** 2
+    away = np.arange(2, number // 2 + 1)
+    around = np.concatenate([-away, away])
+    peaks = number * np.arange(1, 5)
+    return [power.take([peak - 1, peak, peak + 1]).mean() / power.take(peak + around).mean() for peak in peaks]
 
 
 def _peak_ratio(power: np.ndarray, row: int, column: int) -> float:

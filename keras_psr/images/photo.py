@@ -20,7 +20,8 @@ class Photo:
         xmp: XMP packet, if the file has one.
         iptc: IPTC records, if the file has any.
         texts: Pairs of keyword and text, as in PNG; the comments of JPEG and GIF have the keyword `Comment`.
-        colour: Pairs of name and content of PNG's colour chunks other than the ICC profile, such as `cICP`.
+        colour: Pairs of name and content of PNG's colour chunks other than the ICC profile, such as `cICP`, which also
+            stands for the code points of AVIF and HEIC.
         measured: Height and width, in pixels, of the picture that the metadata describes; None if it is this one.
             Metadata in pixels is adapted when the photo is written (`encoding.fit_to_format`).
     """

@@ -31,10 +31,8 @@ MAX_TEXTS = 2**23
 MAX_PROFILE = 2**26
 """Maximum size of a decompressed colour profile, in bytes."""
 
-COLOUR_CHUNKS = (b"cICP", b"mDCV", b"cLLI", b"sRGB", b"gAMA", b"cHRM")
-"""Chunks, other than iCCP, that define the meaning of colours; all of them precede the pixels."""
-
-_COLOUR_LENGTHS = {b"cICP": 4, b"mDCV": 24, b"cLLI": 8, b"sRGB": 1, b"gAMA": 4, b"cHRM": 32}
+COLOUR_CHUNKS = {b"cICP": 4, b"mDCV": 24, b"cLLI": 8, b"sRGB": 1, b"gAMA": 4, b"cHRM": 32}
+"""Length in bytes of the chunks, other than iCCP, that define the meaning of colours; all precede the pixels."""
 
 _TEXTS = (b"tEXt", b"zTXt", b"iTXt")
 
@@ -74,7 +72,7 @@ def split_chunks(data: bytes) -> tuple[bytes, Surroundings]:
             room -= _read_chunk(name, data[at + 8 : end - 4], data[end - 4 : end], room, found)
         else:
             kept.append(data[at:end])
-            if len(data[at + 8 : end - 4]) == _COLOUR_LENGTHS.get(name):
+            if len(data[at + 8 : end - 4]) == COLOUR_CHUNKS.get(name):
                 found.colour.append((name, data[at + 8 : end - 4]))
         at = end
     return b"".join(kept), found

@@ -10,6 +10,7 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
 from keras_psr.errors import ModelError
+from keras_psr.inference.standard_metadata import STANDARD_NAME, build_standard_metadata, describe_model, name_tensors
 
 METADATA_NAME = "keras_psr"
 FILE_IDENTIFIER = b"TFL3"
@@ -46,10 +47,13 @@ def read_metadata(path: str | Path) -> dict[str, Any]:
 
 
 def with_metadata(content: bytes, metadata: dict[str, Any]) -> bytes:
-    """Returns a copy of a model with keras-psr's metadata set, replacing any that it had.
+    """Returns a copy of a model with metadata set, replacing any that it had.
+
+    The same facts are written as JSON for keras-psr and as TFLite Metadata for other tools, and name the model and its
+    tensors.
 
     Args:
-        content: A TFLite flatbuffer.
+        content: A TFLite flatbuffer of a network from picture to picture.
         metadata: A dictionary that can be written as JSON.
 
     Returns:
@@ -59,15 +63,31 @@ def with_metadata(content: bytes, metadata: dict[str, Any]) -> bytes:
         ModelError: `content` is not a TFLite model.
     """
     model = unpack(content)
+    graph = model.subgraphs[0]
+    given, result = (graph.tensors[indices[0]] for indices in (graph.inputs, graph.outputs))
+    given.name, result.name = name_tensors(metadata)
+    model.description = describe_model(metadata)
+    _set_entry(model, METADATA_NAME, json.dumps(metadata).encode())
+    _set_entry(model, STANDARD_NAME, build_standard_metadata(metadata, _read_shape(given), _read_shape(result)))
+    return pack(model)
+
+
+def _set_entry(model: schema.ModelT, name: str, content: bytes) -> None:
+    """Sets a named entry of a model's metadata."""
     entries = model.metadata or []
-    entry = next((entry for entry in entries if entry.name == METADATA_NAME.encode()), None)
+    entry = next((entry for entry in entries if entry.name == name.encode()), None)
     if entry is None:
         entry = schema.MetadataT()
-        entry.name, entry.buffer = METADATA_NAME.encode(), len(model.buffers)
+        entry.name, entry.buffer = name.encode(), len(model.buffers)
         model.buffers.append(schema.BufferT())
         model.metadata = [*entries, entry]
-    model.buffers[entry.buffer].data = np.frombuffer(json.dumps(metadata).encode(), np.uint8)
-    return pack(model)
+    model.buffers[entry.buffer].data = np.frombuffer(content, np.uint8)
+
+
+def _read_shape(tensor: schema.TensorT) -> tuple[int, ...]:
+    """Returns a tensor's shape, where open sizes are -1."""
+    shape = tensor.shape if tensor.shapeSignature is None else tensor.shapeSignature
+    return tuple(int(side) for side in shape)
 
 
 def read_flatbuffer(content: bytes) -> schema.Model:
@@ -92,6 +112,14 @@ def unpack(content: bytes) -> schema.ModelT:
 
 def pack(model: schema.ModelT) -> bytes:
     """Returns the TFLite flatbuffer of a model given as objects."""
-    builder = flatbuffers.Builder(1024)
+    builder = _AlignedBuilder(1024)
     builder.Finish(model.Pack(builder), FILE_IDENTIFIER)
     return bytes(builder.Output())
+
+
+class _AlignedBuilder(flatbuffers.Builder):
+    """Puts bytes at multiples of 16, as the schema asks for weights, which the generated code does not heed."""
+
+    def StartVector(self, elemSize: int, numElems: int, alignment: int) -> int:  # noqa: N802, N803
+        """Begins a vector."""
+        return super().StartVector(elemSize, numElems, 16 if elemSize == 1 else alignment)

@@ -23,6 +23,9 @@ from keras_psr.losses.functional import (
 )
 from keras_psr.losses.vgg import build_vgg
 
+LEAST_CHROMA_VARIATION = 10.0
+"""Of a painting, in squared levels: the term would outweigh all others beside a drawing. The Scream has 21."""
+
 Responses = dict[str, KerasTensor]
 """VGG16's responses by layer, (batch, height, width, channels), in its compute dtype."""
 
@@ -166,7 +169,7 @@ def chroma_loss(weight: float, painting: np.ndarray) -> Term:
 
     Args:
         weight: Its weight.
-        painting: uint8 RGB (height, width, 3); of one without any colour, the total variation counts as 1.
+        painting: uint8 RGB (height, width, 3). Its total variation counts as `LEAST_CHROMA_VARIATION` at least.
 
     Example:
         loss = PerceptualLoss([style_loss(2.0, layers, grams=grams), chroma_loss(0.2, painting)])
@@ -174,7 +177,7 @@ def chroma_loss(weight: float, painting: np.ndarray) -> Term:
     own = float(total_variation(chroma(painting[None].astype(np.float32))))
 
     def error(pictures: Comparison) -> KerasTensor:
-        return total_variation(chroma(pictures.output)) / max(own, 1.0)
+        return total_variation(chroma(pictures.output)) / max(own, LEAST_CHROMA_VARIATION)
 
     return Term("chroma_loss", weight, error)
 

@@ -1,1 +1,1 @@
-"""What can be fitted: settings, and what belongs to each task."""
+"""The tasks that networks are fitted to, with their settings."""

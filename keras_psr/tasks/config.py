@@ -1,4 +1,4 @@
-"""Everything that decides a fit, in one flat, checked record."""
+"""The settings of a fit: one flat, checked record for each task, with the defaults and help texts."""
 
 import difflib
 import json
@@ -25,7 +25,7 @@ Config = TypeVar("Config", bound="FitConfig")
 
 
 def setting(text: str, default: Any = MISSING) -> Any:
-    """Returns a field of settings with the text that both the help of its option and the docstrings show."""
+    """Returns a field of settings with a text, which appears in the help of its option and in docstrings."""
     return field(default=default, metadata={"text": text})
 
 
@@ -44,7 +44,7 @@ def describe_fields(config_class: type[Config]) -> type[Config]:
 @describe_fields
 @dataclass(frozen=True, kw_only=True)
 class FitConfig:
-    """The settings that all tasks share; defaults of super-resolution are the recipe of docs/recipe.md."""
+    """The settings that all tasks share. The defaults of super-resolution are the recipe of docs/recipe.md."""
 
     task: ClassVar[str]
 
@@ -52,44 +52,50 @@ class FitConfig:
         "Training pictures: a folder, a quoted glob, tfds:NAME[:SPLIT] or sample.", ("sample",)
     )
     val: tuple[str, ...] = setting(
-        "Validation pictures, never trained on, from the same kinds of source.", ("sample:val",)
+        "Validation pictures, which the fit never sees, from the same kinds of source.", ("sample:val",)
     )
-    steps: int = setting("Gradient steps in all (the paper: 200,000; for styles 40,000).")
-    batch_size: int = setting("Crops a step, over all devices (the paper: 4).")
+    steps: int = setting("Number of gradient steps (the paper: 200,000; for styles 40,000).")
+    batch_size: int = setting("Crops per step, over all devices (the paper: 4).")
     crop: int = setting("Side of the crops that the loss sees, in pixels (the paper: 288; for styles 256).")
-    optimizer: str = setting("What takes the steps: muon, or the paper's adam.", "muon")
+    optimizer: str = setting("Optimizer: muon, or adam as in the paper.", "muon")
     learning_rate: float = setting("Peak of the learning rate, which decays to zero (the paper: 1e-3, constant).", 1e-3)
     seed: int = setting("Seed of the initial weights and of the sample stream.", 0)
     init: str = setting("Model to start from: a shipped model's name, a run folder or a .keras file.", "")
-    save_every: int = setting("Steps between checkpoints, each with a validation.", 500)
-    keep: int = setting("Checkpoints kept, the newest ones.", 2)
+    save_every: int = setting("Steps between checkpoints; each comes with a validation.", 500)
+    keep: int = setting("Number of checkpoints to keep.", 2)
     strategy: str = setting(
-        "Devices: auto (all GPUs), none (one device), mirrored, or multiworker (machines of TF_CONFIG).", "auto"
+        "Devices: auto (all GPUs), none (one device), mirrored, or multiworker (the machines in TF_CONFIG).", "auto"
     )
     devices: tuple[str, ...] = setting("Devices of the mirrored strategy, such as GPU:0; none for all GPUs.", ())
-    deterministic: bool = setting("Use deterministic operations only: the same command gives the same bits.", False)
+    deterministic: bool = setting(
+        "Use only deterministic operations, so that the same command gives the same bits.", False
+    )
     precision: str = setting(
-        "Arithmetic of the hidden layers and of VGG16: float32, bfloat16, float16, or auto for the fastest that is "
-        "accurate here.",
+        "Precision of the hidden layers and of VGG16: float32, bfloat16, float16, or auto for the fastest one that is "
+        "accurate on this device.",
         "auto",
     )
     architecture: str = setting(
-        "Network: residual, fast, or the paper's johnson2016; of styles, style or johnson2016-style."
+        "Network: residual, fast, or the paper's johnson2016; for styles: style or johnson2016-style."
     )
-    num_filters: int = setting("Channels of the hidden layers; of styles, those of the first.")
-    num_residual_blocks: int = setting("Residual blocks (the paper: 4; for styles 5).", 5)
-    style_weight: float = setting("Weight of the style loss; of super-resolution, a texture loss against the original.")
+    num_filters: int = setting("Channels of the hidden layers; for styles, of the first one.")
+    num_residual_blocks: int = setting("Number of residual blocks (the paper: 4; for styles 5).", 5)
+    style_weight: float = setting(
+        "Weight of the style loss; in super-resolution, it compares textures with the original."
+    )
     style_layers: tuple[str, ...] = setting(
-        "VGG16 layers that the style loss compares (the default: the paper's).",
+        "VGG16 layers that the style loss compares; the default is the paper's.",
         ("relu1_2", "relu2_2", "relu3_3", "relu4_3"),
     )
-    phase_weight: float = setting("Weight of the loss on what repeats with the upsampling lattice; not in the paper.")
+    phase_weight: float = setting(
+        "Weight of the loss for errors that repeat with the upsampling lattice; not in the paper."
+    )
     total_variation_weight: float = setting("Weight of the output's total variation.", 0.0)
-    vgg_weights: str = setting("Weights of VGG16: bundled, imagenet (downloaded by Keras) or a file.", "bundled")
-    vgg_pooling: str = setting("Pooling inside the loss's VGG16: average, or max (the paper).", "average")
+    vgg_weights: str = setting("Weights of VGG16: bundled, imagenet (Keras downloads them) or a file.", "bundled")
+    vgg_pooling: str = setting("Pooling inside the loss's VGG16: average, or max as in the paper.", "average")
     ema_momentum: float = setting(
-        "Decay of the averaged weights that are saved, lowered in short fits so that they average over at most a "
-        "tenth; 0 saves the last step's. Not in the paper.",
+        "Decay of the averaged weights, which are the ones saved; lower in short fits, so that the average covers at "
+        "most a tenth of the steps. 0 saves the weights of the last step. Not in the paper.",
         0.999,
     )
 
@@ -97,7 +103,7 @@ class FitConfig:
         """Checks each value.
 
         Raises:
-            ConfigError: A value is outside what is accepted; names the field.
+            ConfigError: A value is not accepted.
         """
         self._require_one_of("vgg_pooling", ("average", "max"))
         self._require_one_of("precision", PRECISIONS)
@@ -112,36 +118,42 @@ class FitConfig:
         self._require(0 < self.learning_rate <= 1, "learning_rate", "in (0, 1]")
 
     def stages(self) -> "list[Stage]":
-        """Returns the parts of the fit, in order: one, unless a task has more."""
+        """Returns the stages of the fit, in order: a single one, unless the task has more."""
         return [Stage(self, first_step=0, last_step=self.steps, first_sample=0)]
 
     def stage_at(self, step: int) -> "Stage":
-        """Returns the stage that takes the gradient step of this number, counted from 0."""
+        """Returns the stage to which a gradient step belongs, counted from 0."""
         return next((stage for stage in self.stages() if step < stage.last_step), self.stages()[-1])
 
     def run_name(self) -> str:
-        """Returns what a run folder's name begins with."""
+        """Returns the beginning of a run folder's name."""
         raise NotImplementedError
 
     def split(self: Config) -> dict[str, Config]:
-        """Returns the fits that the settings mean, by folder below `--out`: one, in that folder itself, or several."""
+        """Returns the settings of each fit by folder below `--out`. For a single fit, it is that folder itself, ""."""
         return {"": self}
 
     def to_json(self) -> dict[str, Any]:
-        """Returns the task and the settings as JSON-ready values, by name."""
+        """Returns the task and the settings by name, as values for JSON."""
         values = {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
         return {"task": self.task, **values}
 
     @classmethod
     def from_json(cls: type[Config], settings: Mapping[str, Any]) -> Config:
-        """Returns the record of the task that settings mean (`name_task`); what they leave out has its default.
+        """Builds the record of the task that the settings name (`name_task`). Missing settings have their defaults.
 
         Args:
-            settings: In `to_json`'s form.
+            settings: Values by name, as from `to_json`.
+
+        Returns:
+            The record.
 
         Raises:
-            ConfigError: A name is unknown or belongs to another task, a value is of the wrong type or not accepted,
-                or the settings are not of this class's task.
+            ConfigError: A name is unknown or belongs to another task, a value has the wrong type or is not accepted,
+                or the settings belong to another task than this class.
+
+        Example:
+            config = FitConfig.from_json({"scale": 2, "steps": 600})
         """
         task = name_task(settings)
         config_class = CONFIGS.get(str(task))
@@ -169,12 +181,12 @@ class FitConfig:
 
 @dataclass(frozen=True)
 class Stage:
-    """A part of a fit with one loss, one size of batch and crop, and one decay of the learning rate.
+    """A part of a fit with one loss, one batch size, one crop and one decay of the learning rate.
 
     Attributes:
-        config: The settings that hold in it.
-        first_step: Gradient steps before it.
-        last_step: Gradient steps done at its end.
+        config: The settings that apply in this stage.
+        first_step: Number of gradient steps before this stage.
+        last_step: Number of gradient steps at its end.
         first_sample: Position of its first sample in the stream.
     """
 
@@ -184,7 +196,7 @@ class Stage:
     first_sample: int
 
     def position(self, step: int) -> int:
-        """Returns the position in the sample stream after so many steps of the whole fit."""
+        """Returns the position in the sample stream after a number of steps of the whole fit."""
         return self.first_sample + (step - self.first_step) * self.config.batch_size
 
 
@@ -204,23 +216,25 @@ class SuperResolutionConfig(FitConfig):
     phase_weight: float = 0.3
     scale: int = setting("Upscaling factor: 2, 4 or 8.", 4)
     degradation: str = setting(
-        "How low-resolution pictures are made: bicubic, or photo with blur, noise and JPEG.", "bicubic"
+        "How pictures are reduced: bicubic, or photo, which adds blur, noise and JPEG.", "bicubic"
     )
-    blur_sigma: float = setting("Gaussian blur before downscaling, in high-resolution pixels (the paper: 1).", 0.0)
-    pixel_weight: float = setting("Weight of the pixel loss (the paper: 0 beside the feature loss).", 1.0)
-    pixel_norm: str = setting("Norm of the pixel loss: l1, or l2 (the paper).", "l1")
-    feature_weight: float = setting("Weight of the VGG16 feature loss (the paper: 1, alone).", 1.5e-4)
-    feature_layer: str = setting("VGG16 layer that the feature loss compares (the default: the paper's).", "relu2_2")
+    blur_sigma: float = setting(
+        "Sigma of a Gaussian blur before the reduction, in high-resolution pixels (the paper: 1).", 0.0
+    )
+    pixel_weight: float = setting("Weight of the pixel loss (the paper: 0 with the feature loss).", 1.0)
+    pixel_norm: str = setting("Norm of the pixel loss: l1, or l2 as in the paper.", "l1")
+    feature_weight: float = setting("Weight of the VGG16 feature loss (the paper: 1, and no other loss).", 1.5e-4)
+    feature_layer: str = setting("VGG16 layer that the feature loss compares; the default is the paper's.", "relu2_2")
     shift_pooling: bool = setting(
-        "Move VGG16's pooling grid against the upsampling lattice from step to step, or leave it; not in the paper.",
+        "Shift VGG16's pooling grid from step to step, so that it leaves no grid in the output; not in the paper.",
         True,
     )
     warmup_steps: int = setting(
-        "Steps at the start with the pixel loss alone, which are several times as fast; the learning rate decays to "
-        "zero over them and starts again. Not in the paper (SRGAN and ESRGAN start so).",
+        "Number of steps at the start with only the pixel loss, which are several times as fast. The learning rate "
+        "decays to zero over them and then starts again. Not in the paper; as in SRGAN and ESRGAN.",
         0,
     )
-    warmup_batch_size: int = setting("Crops a step in the warm-up; 0 for the batch size.", 0)
+    warmup_batch_size: int = setting("Crops per step in the warm-up; 0 for the batch size.", 0)
     warmup_crop: int = setting("Side of the crops in the warm-up, in pixels; 0 for the crop.", 0)
     warmup_learning_rate: float = setting("Peak of the learning rate in the warm-up; 0 for the learning rate.", 0.0)
 
@@ -228,7 +242,7 @@ class SuperResolutionConfig(FitConfig):
         """Checks each value.
 
         Raises:
-            ConfigError: A value is outside what is accepted; names the field.
+            ConfigError: A value is not accepted.
         """
         self._require_one_of("scale", SCALES)
         self._require_one_of("degradation", DEGRADATIONS)
@@ -245,12 +259,14 @@ class SuperResolutionConfig(FitConfig):
         fits = self.warmup_crop >= smallest and self.warmup_crop % self.scale == 0
         self._require(fits or self.warmup_crop == 0, "warmup_crop", f"0, or {accepted}")
         has_pixels = self.pixel_weight > 0 or self.warmup_steps == 0
-        self._require(has_pixels, "pixel_weight", "above 0 with warmup_steps, which have no other loss")
+        self._require(has_pixels, "pixel_weight", "above 0 with warmup_steps, which use no other loss")
         any_weight = self.pixel_weight + self.feature_weight > 0
-        self._require(any_weight, "pixel_weight", "above 0 where feature_weight is 0: nothing else to fit to")
+        self._require(
+            any_weight, "pixel_weight", "above 0 if feature_weight is 0, because no other loss keeps the content"
+        )
 
     def stages(self) -> list[Stage]:
-        """Returns the warm-up, if there is one, and the fit to all losses, if it comes to that."""
+        """Returns the warm-up, if there is one, and the stage with all losses, if any steps are left for it."""
         if not self.warmup_steps:
             return super().stages()
         warmup = replace(
@@ -293,36 +309,36 @@ class StyleConfig(FitConfig):
     phase_weight: float = 0.01
     total_variation_weight: float = 1e-4
     style: str = setting(
-        "Fit a style transfer to this painting instead; keras-psr fit also takes a folder, and fits to each picture in "
-        "it.",
+        "Painting: fit a style network to it instead. keras-psr fit also takes a folder, and fits a network to each "
+        "picture in it.",
         "",
     )
     style_size: int = setting(
-        "Longer side to which the painting is reduced, in pixels (the paper's code: 256 or 384).", 384
+        "Longer side of the painting after it is reduced, in pixels (the paper's code: 256 or 384).", 384
     )
     style_normalization: str = setting(
-        "How Gram matrices are compared: energy (relative to the painting's own, and content to the photograph's), "
-        "paper, or mean (as in the paper's code).",
+        "Scale of the style loss: energy (relative to the painting's own responses, and content to the photograph's), "
+        "paper, or mean as in the paper's code.",
         "energy",
     )
     photograph_size: int = setting(
-        "Shorter side to which photographs are reduced before crops are cut, in pixels (the paper: both sides, to "
-        "256); 0 for as they are.",
+        "Shorter side of photographs after they are reduced, before crops are cut, in pixels (the paper: both sides "
+        "256); 0 leaves them as they are.",
         288,
     )
     chroma_weight: float = setting(
-        "Weight of the total variation of the output's chroma, over that of the painting's; not in the paper.", 0.2
+        "Weight of the total variation of the output's chroma, relative to the painting's; not in the paper.", 0.2
     )
     content_weight: float = setting("Weight of the feature loss against the photograph.", 1.0)
     content_layer: str = setting(
-        "VGG16 layer that it compares (the paper: relu3_3; its first version: relu2_2).", "relu3_3"
+        "VGG16 layer that this loss compares (the paper: relu3_3; its first version: relu2_2).", "relu3_3"
     )
 
     def __post_init__(self) -> None:
         """Checks each value.
 
         Raises:
-            ConfigError: A value is outside what is accepted; names the field.
+            ConfigError: A value is not accepted.
         """
         super().__post_init__()
         self._require_one_of("style_normalization", STYLE_NORMALIZATIONS)
@@ -331,10 +347,10 @@ class StyleConfig(FitConfig):
         self._require(fits, "crop", f"a multiple of {STYLE_GRID}, and at least 32")
         is_cuttable = self.photograph_size == 0 or self.photograph_size >= self.crop
         self._require(is_cuttable, "photograph_size", f"0, or at least the crop, {self.crop}")
-        self._require(self.style_weight > 0, "style_weight", "above 0: --style asks for a style loss")
+        self._require(self.style_weight > 0, "style_weight", "above 0 with --style")
 
     def run_name(self) -> str:
-        """Returns the painting's file name without its ending."""
+        """Returns the painting's file name without its extension."""
         return Path(self.style).stem
 
     def split(self) -> "dict[str, StyleConfig]":
@@ -347,13 +363,13 @@ class StyleConfig(FitConfig):
 
 
 CONFIGS: dict[str, type[FitConfig]] = {one.task: one for one in (SuperResolutionConfig, StyleConfig)}
-"""Settings by task."""
+"""Class of settings by task."""
 
 
 def name_task(settings: Mapping[str, Any]) -> str:
-    """Returns the task of settings: the one they name, or else style transfer if there is a painting.
+    """Returns the task that settings name, or else style transfer if there is a painting.
 
-    Users name none, nor do runs and cards from before tasks had names.
+    Users name no task, and neither do old runs and cards.
     """
     painting = settings.get("style", "")
     return settings.get("task", STYLE_TRANSFER if painting else SUPER_RESOLUTION)
@@ -361,13 +377,13 @@ def name_task(settings: Mapping[str, Any]) -> str:
 
 @dataclass(frozen=True)
 class Setting:
-    """What help says about a setting.
+    """A setting as help texts describe it.
 
     Attributes:
-        name: Of the field.
-        text: What it decides.
+        name: Name of the setting.
+        text: Its description.
         kind: Its type.
-        defaults: By task, for those that have it.
+        defaults: Its default in each task that has it.
     """
 
     name: str
@@ -377,16 +393,16 @@ class Setting:
 
     @property
     def default(self) -> Any:
-        """The default of the first task that has the setting."""
+        """Returns the default in the first task that has the setting."""
         return next(iter(self.defaults.values()))
 
     @property
     def is_shared(self) -> bool:
-        """Whether the default is the same for each task that has the setting."""
+        """Returns whether the default is the same in all tasks that have the setting."""
         return all(default == self.default for default in self.defaults.values())
 
     def describe_default(self) -> str:
-        """Returns the default as it would be typed, and that of styles if it differs."""
+        """Returns the default as a user would type it, and the default for styles if that differs."""
         first, *others = (
             " ".join(default) if isinstance(default, tuple) else str(default) for default in self.defaults.values()
         )
@@ -394,7 +410,7 @@ class Setting:
 
 
 def list_settings() -> list[Setting]:
-    """Returns the settings of all tasks, those first that choose a task, then those that all tasks share."""
+    """Returns the settings of all tasks: first those that choose a task, then those that all tasks share."""
     known: dict[str, Any] = dict.fromkeys(("scale", "style"))
     config_classes: list[type[FitConfig]] = [FitConfig, *CONFIGS.values()]
     for config_class in config_classes:
@@ -414,17 +430,17 @@ def default_settings(config_class: type[FitConfig]) -> dict[str, Any]:
 
 
 def read_config_file(path: Path) -> dict[str, Any]:
-    """The settings in a JSON file: an object of names and values, or a run folder's `config.json`.
+    """Reads settings from a JSON file: an object of names and values, or a run folder's `config.json`.
 
     Raises:
-        ConfigError: It cannot be read or is not such a file.
+        ConfigError: The file cannot be read or has another content.
     """
     try:
         settings = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ConfigError(f"--config must be a JSON file of settings. Received: {path} ({error}).") from error
     if not isinstance(settings, dict):
-        raise ConfigError(f"--config must hold one JSON object. Received in {path}: {type(settings).__name__}.")
+        raise ConfigError(f"--config must contain one JSON object. Received in {path}: {type(settings).__name__}.")
     return settings.get("config", settings)
 
 
@@ -432,11 +448,11 @@ def _refuse(name: str, config_class: type[FitConfig]) -> NoReturn:
     """Raises ConfigError for a setting that a task does not have."""
     owners = [task for task, other in CONFIGS.items() if name in default_settings(other)]
     if name == "style":
-        raise ConfigError(f"style does not go with settings of {config_class.task}. Leave them or --style out.")
+        raise ConfigError(f"--style does not go with settings for {config_class.task}. Leave out either.")
     if owners == [STYLE_TRANSFER]:
-        raise ConfigError(f"{name} goes with --style.")
+        raise ConfigError(f"{name} goes only with --style.")
     if owners:
-        raise ConfigError(f"{name} is for {owners[0]}; leave it out beside --style.")
+        raise ConfigError(f"{name} is for {owners[0]}. Leave it out with --style.")
     known = default_settings(config_class)
     near = difflib.get_close_matches(name, known, n=1)
     hint = f"Did you mean {near[0]!r}?" if near else f"Known: {', '.join(known)}."
@@ -444,7 +460,7 @@ def _refuse(name: str, config_class: type[FitConfig]) -> NoReturn:
 
 
 def _typed(name: str, value: Any, default: Any) -> Any:
-    """The value as the default's type; whole numbers pass for floats, lists for tuples."""
+    """Returns a value in its default's type. Whole numbers are accepted as floats, and lists as tuples."""
     if isinstance(default, tuple) and isinstance(value, (list, tuple)) and all(isinstance(item, str) for item in value):
         return tuple(value)
     if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):

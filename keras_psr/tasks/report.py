@@ -1,4 +1,4 @@
-"""What each task's numbers are called and how they are shown; needs no Keras, so that `--help` stays light."""
+"""The names and formats of each task's scores. It does not import Keras, so that `--help` stays light."""
 
 import math
 from collections.abc import Mapping
@@ -10,12 +10,12 @@ from keras_psr.constants import STYLE_TRANSFER, SUPER_RESOLUTION
 
 @dataclass(frozen=True)
 class Measure:
-    """How one number is shown.
+    """The way one number is shown.
 
     Attributes:
-        heading: What it is called in a line or above a column.
-        layout: Format, as of `format`.
-        unit: What follows the number.
+        heading: Its name in a line or above a column.
+        layout: Its format, as for `format`.
+        unit: Text after the number.
         sign: -1 for losses that are shown as gains.
     """
 
@@ -25,25 +25,25 @@ class Measure:
     sign: int = 1
 
     def show(self, value: float | None) -> str:
-        """Returns the number as text; one that is not defined is a dash."""
+        """Returns the number as text, or a dash if it is undefined."""
         return f"{self.sign * value:{self.layout}}{self.unit}" if value is not None and math.isfinite(value) else "-"
 
 
 @dataclass(frozen=True)
 class Report:
-    """How a task is spoken of, and which of its numbers are shown where.
+    """The words for a task, and the scores that are shown for it.
 
     Attributes:
         command: The command that uses its networks.
         effect: What its networks do, with their `{scale}`.
-        listing_title: Above the list of its shipped models.
-        validation: What a validation during a fit tells, by name in the log.
-        evaluation_title: Above the table of an evaluation, with fields of its result.
-        evaluation: Columns of that table, by name of the score.
-        export_title: Above the table of an export, with fields of its report.
+        listing_title: Title of the list of its shipped models.
+        validation: Scores of a validation during a fit, by name in the log.
+        evaluation_title: Title of the table of an evaluation, with fields of its result.
+        evaluation: Columns of that table, by name of the score. Columns without any score are left out.
+        export_title: Title of the table of an export, with fields of its report.
         export: Columns of that table that compare a file with its network, by name in the report.
-        decisive: Which of those decides whether a file is accepted.
-        rejection: What is said of rejected `{files}`, with fields of the report.
+        decisive: The one of these scores that decides whether a file is accepted.
+        rejection: Message about rejected `{files}`, with fields of the report.
     """
 
     command: str
@@ -58,13 +58,13 @@ class Report:
     rejection: str
 
     def describe_effect(self, scale: int) -> str:
-        """Returns what a network of this scale does, as in `enlarges 4 times`."""
+        """Returns what a network of a scale does, such as `enlarges 4 times`."""
         return self.effect.format(scale=scale)
 
     def describe_validation(self, numbers: Mapping[str, float]) -> str:
-        """Returns the validation scores among what a fit logs.
+        """Returns the validation scores in a line of a fit's log, as text; empty if there are none.
 
-        As in `PSNR 29.12 dB, over bicubic +1.20 dB`; empty if there are none.
+        An example is `PSNR 29.12 dB, over bicubic +1.20 dB`.
         """
         return ", ".join(
             f"{measure.heading} {measure.show(numbers[name])}"
@@ -73,7 +73,7 @@ class Report:
         )
 
     def describe_rejection(self, report: Mapping[str, Any]) -> str:
-        """Returns what is wrong with the files of an export that were rejected; empty if none was."""
+        """Returns a message about the rejected files of an export; empty if none was rejected."""
         name, measure = self.decisive
         rejected = [row for row in report["files"].values() if not row["accepted"]]
         if not rejected:
@@ -93,7 +93,7 @@ REPORTS = {
             "val_feature_distance_ratio": Measure("feature distance", ".3f", " of bicubic's"),
             "val_lattice_ratio": Measure("lattice ratio", ".1f"),
         },
-        evaluation_title="x{scale}",
+        evaluation_title="x{scale}, {degradation}",
         evaluation={
             "psnr_y": Measure("PSNR", ".2f"),
             "ssim_y": Measure("SSIM", ".4f"),
@@ -101,6 +101,8 @@ REPORTS = {
             "feature_distance_ratio": Measure("features", ".3f"),
             "lpips_vgg": Measure("LPIPS", ".3f"),
             "lattice_ratio": Measure("lattice", ".2f"),
+            "block_ratio": Measure("blocks", ".2f"),
+            "color_block_ratio": Measure("colour blocks", ".2f"),
         },
         export_title="x{scale}",
         export={
@@ -110,7 +112,7 @@ REPORTS = {
         },
         decisive=("psnr_y_drop", Measure("", ".3f", " dB")),
         rejection="Lost more than --max-drop {max_drop} dB and kept as .rejected: {files}. Calibrate on pictures like "
-        "yours, use int16x8 or float16, or allow more.",
+        "yours, use int16x8 or float16, or raise --max-drop.",
     ),
     STYLE_TRANSFER: Report(
         command="stylize",
@@ -123,12 +125,12 @@ REPORTS = {
             "val_total_variation": Measure("total variation", ".3g"),
         },
         evaluation_title="{size}x{size}",
-        evaluation={  # a term without weight, and what took no time, is a dash
+        evaluation={  # terms without weight and unmeasured times are shown as a dash
             "loss": Measure("objective", ".4f"),
             "feature_loss": Measure("content", ".4f"),
             "style_loss": Measure("style", ".4f"),
             "total_variation": Measure("TV", ".0f"),
-            "chroma_noise": Measure("chroma noise", ".1f"),
+            "chroma_noise": Measure("chroma", ".1f"),
             "lattice_ratio": Measure("lattice", ".2f"),
             "seconds": Measure("seconds", ".3f"),
         },
@@ -139,4 +141,4 @@ REPORTS = {
         "Calibrate on pictures like yours, or use int16x8 or float16.",
     ),
 }
-"""By name of the task."""
+"""Report by name of the task."""

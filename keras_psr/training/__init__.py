@@ -1,1 +1,1 @@
-"""Fitting: settings, the custom `train_step`, callbacks and the run folder. Empty, so that `config` stays light."""
+"""Fitting networks: the gradient step, its optimizer and devices, callbacks and the run folder."""

@@ -1,10 +1,10 @@
-"""What happens beside the gradient steps of a fit: progress, log, validation, checkpoints and the guard against NaN."""
+"""What happens between the gradient steps of a fit: progress, log, validation, checkpoints, a guard against NaN."""
 
 import json
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from threading import Event
@@ -19,32 +19,34 @@ from keras_psr.images.decoding import read_rgb
 from keras_psr.images.encoding import write_image
 from keras_psr.tasks.config import FitConfig
 from keras_psr.tasks.task import Validation
+from keras_psr.training.devices import describe_devices
+from keras_psr.training.display import FitDisplay
 from keras_psr.training.run_folder import RunFolder
 
 LOG_EVERY = 50
 """Steps whose losses are averaged into one line of the log."""
 
 EXPLODED = 1000
-"""A loss so many times as large as the lowest mean of `LOG_EVERY` steps ends the fit."""
+"""A fit ends if its loss is this many times as large as the lowest mean of `LOG_EVERY` steps so far."""
 
 DescribeStep = Callable[[int], str]
-"""Names the pictures of a step."""
+"""A function that returns the names of a step's pictures."""
 
 OnLog = Callable[[int, dict[str, float]], None]
-"""Called with the step and the numbers that were logged there."""
+"""A function that is called with a step and the numbers logged at it."""
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass
 class Progress:
-    """What callbacks remember from step to step; a checkpoint holds it too, so that a resumed run logs the same.
+    """What callbacks keep from step to step. Checkpoints contain it, so that a resumed run writes the same log.
 
     Attributes:
-        summed_steps: Steps since the last line of the log.
-        sums: Each loss, summed over these steps.
-        lowest_loss: The lowest mean of a line so far.
-        best_score: The highest of the score that the validation names as `best`.
+        summed_steps: Number of steps since the last line of the log.
+        sums: Sum of each loss over these steps.
+        lowest_loss: Lowest mean loss of any line so far.
+        best_score: Highest value so far of the score that the validation names as `best`.
     """
 
     summed_steps: int = 0
@@ -53,12 +55,12 @@ class Progress:
     best_score: float = -math.inf
 
     def to_array(self) -> np.ndarray:
-        """As JSON in an array, for a checkpoint."""
+        """Returns the record as JSON in an array, for a checkpoint."""
         return np.array(json.dumps(asdict(self)))
 
     @classmethod
     def from_array(cls, array: np.ndarray) -> "Progress":
-        """The record from `to_array`'s form; older checkpoints hold `samples` too, and call the score `best_psnr`."""
+        """Returns the record from what `to_array` made, also in older versions with `samples` and `best_psnr`."""
         values = json.loads(str(array))
         values.pop("samples", None)
         if "best_psnr" in values:
@@ -67,31 +69,40 @@ class Progress:
 
 
 class StepCallback(keras.callbacks.Callback):
-    """A callback that knows the number of gradient steps done, over all sessions of a run."""
+    """A callback that knows how many gradient steps are done, over all sessions of a run."""
 
     def step(self) -> int:
-        """Gradient steps done."""
+        """Returns the number of gradient steps done."""
         return self.model.steps_done
 
 
 class CountSteps(StepCallback):
-    """Counts; comes before the callbacks that ask."""
+    """Counts the gradient steps. It must come before the callbacks that use the number."""
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        """Counts one."""
+        """Counts a step."""
         self.model.steps_done += 1
 
 
 class StopOnDivergence(StepCallback):
-    """Ends the fit with a message if the loss is not finite, or far above what it was."""
+    """Ends the fit with an error if the loss is not finite, or far above its earlier values."""
 
     def __init__(self, progress: Progress, describe_batch: DescribeStep) -> None:
-        """`describe_batch` names the pictures of a step."""
+        """Stores what the callback needs.
+
+        Args:
+            progress: What is kept from step to step.
+            describe_batch: A function that returns the names of a step's pictures.
+        """
         super().__init__()
         self.progress, self.describe_batch = progress, describe_batch
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        """Looks at the losses of the step."""
+        """Checks the losses of a step.
+
+        Raises:
+            TrainingError: The fit diverged.
+        """
         losses = {name: float(value) for name, value in (logs or {}).items()}
         bad = [name for name, value in losses.items() if not math.isfinite(value)]
         if bad:
@@ -100,21 +111,28 @@ class StopOnDivergence(StepCallback):
             raise self.diverged(f"the loss is {losses['loss']:.3g}, after {self.progress.lowest_loss:.3g}")
 
     def diverged(self, what: str) -> TrainingError:
-        """The error to raise."""
+        """Returns the error to raise."""
         return TrainingError(
-            f"The fit diverged at step {self.step()}: {what}. The last checkpoint is kept; start anew with a smaller "
-            f"--learning-rate, or without a picture that is at fault. Those of this step: "
+            f"The fit diverged at step {self.step()}: {what}. The last checkpoint is kept. Start again with a smaller "
+            f"--learning-rate, or without the picture that caused it. The pictures of this step: "
             f"{self.describe_batch(self.step())}."
         )
 
 
 class Log(StepCallback):
-    """Appends the mean losses of every `LOG_EVERY` steps, and whatever it is told, to `log.jsonl` and TensorBoard."""
+    """Writes the mean losses of every `LOG_EVERY` steps, and the validation scores, to `log.jsonl` and TensorBoard."""
 
-    def __init__(self, progress: Progress, run: RunFolder, config: FitConfig, on_log: OnLog) -> None:
-        """Opens the files of a run folder; `on_log` hears of each line too."""
+    def __init__(self, progress: Progress, run: RunFolder, config: FitConfig, listeners: Sequence[OnLog]) -> None:
+        """Opens the files of a run folder.
+
+        Args:
+            progress: What is kept from step to step.
+            run: The run folder.
+            config: The fit's settings.
+            listeners: Functions that are called for each line too.
+        """
         super().__init__()
-        self.progress, self.run, self.config, self.on_log = progress, run, config, on_log
+        self.progress, self.run, self.config, self.listeners = progress, run, config, listeners
         self.clock: tuple[int, float] | None = None
         self.writer = tf.summary.create_file_writer(str(run.tensorboard))
         for line in run.read_log():
@@ -123,16 +141,16 @@ class Log(StepCallback):
             self._write_image(int(path.stem.removeprefix("step-")), read_rgb(path))
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
-        """Starts the clock anew for each stage of the fit."""
+        """Restarts the clock for each stage of the fit."""
         self.clock = None
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        """Sums up the losses, and writes their means when it is time."""
+        """Adds up the losses, and writes their means after every `LOG_EVERY` steps."""
         step, progress = self.step(), self.progress
         progress.summed_steps += 1
         for name, value in (logs or {}).items():
             progress.sums[name] = progress.sums.get(name, 0.0) + float(value)
-        if self.clock is None:  # starts behind the first step, which compiles
+        if self.clock is None:  # starts after the first step, which compiles
             self.restart_clock()
         stage = self.config.stage_at(step - 1)
         if step % LOG_EVERY and step != stage.last_step:
@@ -150,20 +168,21 @@ class Log(StepCallback):
         self.write(step, numbers)
 
     def restart_clock(self) -> None:
-        """Leaves what happened since the last step out of the rate."""
+        """Leaves the time since the last step out of the rate."""
         self.clock = (self.step(), time.perf_counter())
 
     def write(self, step: int, numbers: dict[str, float]) -> None:
-        """Appends one line of numbers; those that are not defined, such as a flat picture's ratios, are left out."""
+        """Appends a line of numbers. Undefined ones, such as the ratios of a flat picture, are left out."""
         numbers = {name: value for name, value in numbers.items() if math.isfinite(value)}
         with go_on_without(f"line of step {step} in {self.run.log_file}"):
             with self.run.log_file.open("a", encoding="utf-8") as file:
                 file.write(json.dumps({"step": step, **numbers}) + "\n")
             self._write_events(step, numbers)
-        self.on_log(step, numbers)
+        for listener in self.listeners:
+            listener(step, numbers)
 
     def write_sheet(self, step: int, sheet: np.ndarray) -> None:
-        """Saves a sheet and shows it in TensorBoard."""
+        """Saves a sheet of pictures, and adds it to TensorBoard."""
         path = self.run.samples / f"step-{step:08d}.png"
         with go_on_without(f"sheet {path}"):
             write_image(path, sheet)
@@ -183,10 +202,10 @@ class Log(StepCallback):
 
 
 class SaveAndValidate(StepCallback):
-    """Every so many steps, at the last, and when asked to stop: saves everything needed to go on.
+    """Validates and saves every `save_every` steps and at the last step, and saves when the fit is asked to stop.
 
-    The checkpoint comes last. So whatever a folder holds up to its newest checkpoint is complete, and what comes after
-    is written again when the run is resumed.
+    The checkpoint is written last. So everything in a folder up to its newest checkpoint is complete, and what came
+    after it is written again when the run is resumed.
     """
 
     def __init__(
@@ -200,17 +219,28 @@ class SaveAndValidate(StepCallback):
         stop: Event,
         config: FitConfig,
     ) -> None:
-        """Takes what it calls, and the network that receives the averaged weights."""
+        """Stores what the callback uses.
+
+        Args:
+            progress: What is kept from step to step.
+            run: The run folder.
+            averaged: The network that receives the averaged weights.
+            validation: Scores that network.
+            log: Writes the scores.
+            guard: Makes the error for weights that are not finite.
+            stop: Is set when the fit should stop.
+            config: The fit's settings.
+        """
         super().__init__()
         self.run, self.averaged, self.validation, self.log, self.guard = run, averaged, validation, log, guard
         self.progress, self.stop, self.config = progress, stop, config
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        """Saves when it is time.
+        """Validates and saves if it is time.
 
         Raises:
             TrainingError: A weight is not finite.
-            KeyboardInterrupt: A signal asked to stop; the checkpoint has been written.
+            KeyboardInterrupt: A signal asked the fit to stop; the checkpoint has been written.
         """
         step = self.step()
         is_due = step % self.config.save_every == 0 or step == self.config.steps
@@ -240,9 +270,33 @@ class SaveAndValidate(StepCallback):
         self.log.write_sheet(step, sheet)
 
 
+class ShowProgress(StepCallback):
+    """Reports the beginning of each stage, and each step, to a display."""
+
+    def __init__(self, display: FitDisplay) -> None:
+        """Stores the display."""
+        super().__init__()
+        self.display = display
+        self.has_begun = False
+
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        """Reports the beginning of the fit or of its next stage."""
+        if self.has_begun:
+            self.display.begin_stage(self.step())
+            return
+        self.has_begun = True
+        choice = self.model.precision
+        devices = describe_devices(self.model.distribute_strategy)
+        self.display.begin(self.step(), devices, f"{choice.precision} ({choice.reason})")
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        """Reports a step."""
+        self.display.count(self.step(), logs or {})
+
+
 @contextmanager
 def go_on_without(what: str) -> Iterator[None]:
-    """Warns where something cannot be written, as on a full disk, for a fit of hours must not end by that."""
+    """Turns an error of writing, as on a full disk, into a warning, because it must not end a fit of hours."""
     try:
         yield
     except (OSError, RuntimeError, ImageFileError, tf.errors.OpError) as error:  # RuntimeError: h5py inside Keras

@@ -1,4 +1,4 @@
-"""The devices and machines that a fit computes on."""
+"""The devices and machines that a fit uses."""
 
 import json
 import logging
@@ -14,29 +14,34 @@ from keras_psr.errors import ConfigError, TrainingError
 from keras_psr.inference.litert import available_cores
 
 NVIDIA_DRIVER = ("/proc/driver/nvidia/version", "/usr/lib/wsl/lib/libcuda.so.1")
-"""Files that the driver brings: on Linux, and in the Linux of Windows (WSL2)."""
+"""Files that show that a driver is installed: on Linux, and on Linux inside Windows (WSL2)."""
 
 log = logging.getLogger(__name__)
 
 
 def build_strategy(name: str, devices: Sequence[str], batch_sizes: Sequence[int]) -> tf.distribute.Strategy:
-    """The TensorFlow strategy of a fit. Call it before TensorFlow does anything else: several machines ask for that.
+    """Builds the TensorFlow strategy of a fit.
+
+    Call it before TensorFlow does anything else, because several machines require that.
 
     Args:
-        name: `auto` takes all GPUs if there are several; `none` one device; `mirrored` all GPUs; `multiworker` the
-            machines that the environment variable TF_CONFIG names, with all GPUs of each.
-        devices: Narrows `auto` and `mirrored`, such as `("GPU:0", "GPU:2")`; empty for all.
-        batch_sizes: Samples a step, which the replicas share, of each stage of the fit.
+        name: `none` for one device; `mirrored` for all GPUs; `multiworker` for the machines in the environment variable
+            TF_CONFIG, with all GPUs of each; `auto` for all GPUs if there are several, else one device.
+        devices: Devices that `auto` and `mirrored` are limited to, such as `("GPU:0", "GPU:2")`; empty for all.
+        batch_sizes: Samples per step in each stage of the fit, which the replicas share.
 
     Returns:
         The strategy.
 
     Raises:
-        ConfigError: A device does not exist, the batch cannot be shared equally, or TF_CONFIG is missing or wrong.
+        ConfigError: A device does not exist, a batch cannot be divided equally, or TF_CONFIG is missing or wrong.
         TrainingError: The other machines cannot be reached.
+
+    Example:
+        strategy = build_strategy("auto", devices=(), batch_sizes=[16])
     """
     if devices and name not in ("auto", "mirrored"):
-        raise ConfigError(f"devices narrow the strategies auto and mirrored. Received: strategy {name}.")
+        raise ConfigError(f"devices go only with the strategies auto and mirrored. Received: strategy {name}.")
     if name == "multiworker":
         strategy = _build_multiworker()
     elif name == "mirrored" or devices or (name == "auto" and len(tf.config.list_physical_devices("GPU")) > 1):
@@ -53,12 +58,12 @@ def build_strategy(name: str, devices: Sequence[str], batch_sizes: Sequence[int]
 
 
 def is_multiworker(strategy: tf.distribute.Strategy) -> bool:
-    """Whether a strategy spans several processes."""
+    """Returns whether a strategy spans several processes."""
     return isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy)
 
 
 def is_chief(strategy: tf.distribute.Strategy) -> bool:
-    """Whether this process is the one that writes."""
+    """Returns whether this process is the one that writes files."""
     if not is_multiworker(strategy):
         return True
     resolver = strategy.cluster_resolver
@@ -67,7 +72,7 @@ def is_chief(strategy: tf.distribute.Strategy) -> bool:
 
 
 def describe_devices(strategy: tf.distribute.Strategy) -> str:
-    """Returns what a fit computes on, such as `GPU:0 (NVIDIA H100)` or `the CPU (2 cores)`."""
+    """Returns a description of a fit's devices, such as `GPU:0 (NVIDIA H100)` or `the CPU (2 cores)`."""
     if isinstance(strategy, tf.distribute.MirroredStrategy | tf.distribute.MultiWorkerMirroredStrategy):
         names = [name.split("device:")[-1] for name in strategy.extended.worker_devices]
     else:
@@ -76,7 +81,7 @@ def describe_devices(strategy: tf.distribute.Strategy) -> str:
     if not is_multiworker(strategy):
         return devices
     addresses = strategy.cluster_resolver.cluster_spec().as_dict().values()
-    return f"{sum(map(len, addresses))} machines, this one by {devices}"
+    return f"{sum(map(len, addresses))} machines, this one on {devices}"
 
 
 def _describe_device(name: str) -> str:
@@ -89,7 +94,7 @@ def _describe_device(name: str) -> str:
 
 
 def warn_of_unused_gpu() -> None:
-    """Warns where there is an NVIDIA driver but TensorFlow sees no GPU; not if CUDA_VISIBLE_DEVICES hides them."""
+    """Warns if there is an NVIDIA driver but TensorFlow sees no GPU, unless CUDA_VISIBLE_DEVICES hides it."""
     if tf.config.list_physical_devices("GPU") or os.environ.get("CUDA_VISIBLE_DEVICES", "0") in ("", "-1"):
         return
     found = [path for path in (*NVIDIA_DRIVER, shutil.which("nvidia-smi")) if path and Path(path).exists()]

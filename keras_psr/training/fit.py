@@ -1,8 +1,9 @@
-"""Fitting a network to photographs, from settings to a run folder."""
+"""Fits a network to photographs: from settings to a run folder."""
 
 import logging
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from inspect import Parameter, cleandoc, signature
 from pathlib import Path
@@ -17,8 +18,17 @@ from keras_psr.errors import ConfigError, TrainingError
 from keras_psr.inference.upscaler import Upscaler, load_keras
 from keras_psr.tasks.config import FitConfig, Stage, list_settings
 from keras_psr.tasks.registry import TASKS
-from keras_psr.training.callbacks import CountSteps, Log, OnLog, Progress, SaveAndValidate, StopOnDivergence
+from keras_psr.training.callbacks import (
+    CountSteps,
+    Log,
+    OnLog,
+    Progress,
+    SaveAndValidate,
+    ShowProgress,
+    StopOnDivergence,
+)
 from keras_psr.training.devices import build_strategy, is_chief, is_multiworker, warn_of_unused_gpu
+from keras_psr.training.display import FitDisplay
 from keras_psr.training.optimizer import build_optimizer
 from keras_psr.training.precision import choose_precision
 from keras_psr.training.run_folder import RunFolder, SavedRun
@@ -28,13 +38,13 @@ from keras_psr.training.trainer import Trainer
 log = logging.getLogger(__name__)
 
 POLICIES = {"float32": "float32", "bfloat16": "mixed_bfloat16", "float16": "mixed_float16"}
-"""Keras dtype policies: weights stay float32 under each."""
+"""Keras dtype policy by precision. The weights are float32 with each."""
 
 Face = TypeVar("Face", bound=Callable[..., Upscaler])
 
 
 def name_settings(face: Face) -> Face:
-    """Puts every setting into a function's signature and docstring, so that `help` and completion show them."""
+    """Adds every setting to a function's signature and docstring, so that `help` and completion show them."""
     settings = list_settings()
     parameters = [
         Parameter(one.name, Parameter.KEYWORD_ONLY, default=one.default, annotation=one.kind)
@@ -64,6 +74,7 @@ def fit(
     *,
     resume: bool = False,
     overwrite: bool = False,
+    verbose: bool = True,
     on_log: OnLog = lambda step, numbers: None,
     command: Sequence[str] = tuple(sys.argv),
     callbacks: Sequence[keras.callbacks.Callback] = (),
@@ -73,8 +84,9 @@ def fit(
 
     Args:
         out: The run folder to write (`training.run_folder.RunFolder`).
-        resume: Go on with the run in `out`, with its own settings.
-        overwrite: Replace the run in `out`.
+        resume: Whether to continue the run in `out`, with its own settings.
+        overwrite: Whether to replace a run in `out`.
+        verbose: Whether to show progress: as a bar in a terminal, as an updated line in a notebook, else as lines.
         on_log: As for `fit_network`.
         command: As for `fit_network`.
         callbacks: As for `fit_network`.
@@ -85,9 +97,9 @@ def fit(
 
     Raises:
         ConfigError: A setting is unknown or not accepted.
-        DataError: There is nothing usable to fit to or to validate on.
+        DataError: There are no usable pictures to fit to or to validate on.
         TrainingError: The run folder cannot be used, the fit diverged, or another machine was lost.
-        KeyboardInterrupt: SIGINT (Ctrl-C), SIGTERM or SIGHUP stopped it; a checkpoint to resume from has been
+        KeyboardInterrupt: SIGINT (Ctrl-C), SIGTERM or SIGHUP stopped the fit; a checkpoint to resume from has been
             written.
 
     Example:
@@ -95,12 +107,20 @@ def fit(
     """
     saved = SavedRun.read(Path(out)) if resume else None
     given = {name: value for name, value in settings.items() if value is not None}
-    for name in given.keys() & {"data", "val"}:  # one source may be given alone
+    for name in given.keys() & {"data", "val"}:  # a single source may be given as a string
         given[name] = (given[name],) if isinstance(given[name], str) else tuple(given[name])
     config = FitConfig.from_json({**(saved.settings if saved else {}), **given})
-    return fit_network(
-        Path(out), config, resumed=saved, overwrite=overwrite, on_log=on_log, command=command, callbacks=callbacks
-    )
+    with FitDisplay(config, Path(out)) if verbose else nullcontext() as display:
+        return fit_network(
+            Path(out),
+            config,
+            resumed=saved,
+            overwrite=overwrite,
+            display=display,
+            on_log=on_log,
+            command=command,
+            callbacks=callbacks,
+        )
 
 
 def fit_network(
@@ -109,26 +129,28 @@ def fit_network(
     *,
     resumed: SavedRun | None = None,
     overwrite: bool = False,
+    display: FitDisplay | None = None,
     on_log: OnLog = lambda step, numbers: None,
     command: Sequence[str] = tuple(sys.argv),
     callbacks: Sequence[keras.callbacks.Callback] = (),
 ) -> Upscaler:
-    """Fits a network by settings that have been put together, as `fit` does.
+    """Fits a network with a complete record of settings. `fit` takes the settings one by one.
 
     Args:
         out: The run folder to write.
         config: The settings.
-        resumed: The run in `out`, to go on with it; None for a new one.
-        overwrite: Replace the run in `out`.
-        on_log: Called with the step and numbers, such as losses and validation scores, whenever some are logged.
-        command: What `config.json` notes as the command.
-        callbacks: Further Keras callbacks; each gradient step is a batch.
+        resumed: The run in `out`, to continue it; None for a new run.
+        overwrite: Whether to replace a run in `out`.
+        display: Where to show the progress; None for nowhere.
+        on_log: Called with the step and the numbers, such as losses and validation scores, whenever some are logged.
+        command: The command to record in `config.json`.
+        callbacks: Further Keras callbacks, for which each gradient step is a batch.
 
     Returns:
         The fitted network, with averaged weights.
 
     Raises:
-        ConfigError: A setting is not accepted, or not the one of the run that goes on.
+        ConfigError: A setting is not accepted, or differs from that of the resumed run.
         DataError: As for `fit`.
         TrainingError: As for `fit`.
         KeyboardInterrupt: As for `fit`.
@@ -160,18 +182,21 @@ def fit_network(
             run.go_on(resumed, config, trainer.steps_done)
         else:
             run.check(overwrite=overwrite)  # again, now that no other fit can change it
-            run.start(config, command, choice.precision)  # last: it removes what it replaces
+            run.start(config, command, choice.precision)  # last, because it removes an earlier run
         guard = StopOnDivergence(progress, lambda step: _describe_batch(stream, config.stage_at(step - 1), step - 1))
-        lines = Log(progress, run, config, on_log)
+        shown = [ShowProgress(display)] if display else []
+        lines = Log(progress, run, config, [on_log, display.log] if display else [on_log])
         save = SaveAndValidate(progress, run, averaged, validation, lines, guard, stop, config)
-        _run_stages(trainer, stream, computed, strategy, [guard, lines, save, *callbacks])
+        _run_stages(trainer, stream, computed, strategy, [guard, lines, save, *shown, *callbacks])
+    if display:
+        display.end(run.read_log())
     return load_keras(run.path)
 
 
 def _help_fit(run: RunFolder, config: FitConfig, strategy: tf.distribute.Strategy, *, resume: bool) -> Upscaler:
-    """What the workers do beside the chief: the same steps on their samples, and no file.
+    """Does the work of a machine that is not the chief: the same steps on its own samples, without writing files.
 
-    They leave SIGTERM to the chief, and end when it does.
+    It leaves SIGTERM to the chief, and ends when the chief does.
     """
     with stop_signals():
         task = TASKS[config.task]
@@ -189,10 +214,10 @@ def _describe_batch(stream: SampleStream, stage: Stage, step: int) -> str:
 
 
 def _restore(trainer: Trainer, run: RunFolder) -> Progress:
-    """Puts a trainer where the newest checkpoint is; a run that was killed before its first starts anew."""
+    """Restores a trainer from the newest checkpoint. Without a checkpoint, the run starts from the beginning."""
     checkpoint = run.load_checkpoint()
     if checkpoint is None:
-        log.warning("%s holds no checkpoint yet, so the run starts anew.", run.path)
+        log.warning("%s contains no checkpoint yet, so the run starts from the beginning.", run.path)
         return Progress()
     trainer.steps_done, state = checkpoint
     trainer.restore(state)
@@ -206,7 +231,7 @@ def _run_stages(
     strategy: tf.distribute.Strategy,
     callbacks: Sequence[keras.callbacks.Callback],
 ) -> None:
-    """Takes all steps that are left, stage by stage.
+    """Takes all remaining steps, stage by stage.
 
     Raises:
         TrainingError: Another machine was lost, or TensorFlow failed.
@@ -227,7 +252,7 @@ def _run_stage(
     strategy: tf.distribute.Strategy,
     callbacks: Sequence[keras.callbacks.Callback],
 ) -> None:
-    """Takes the steps of a stage that are left.
+    """Takes the remaining steps of a stage.
 
     Raises:
         TrainingError: Another machine was lost, or TensorFlow failed.
@@ -258,24 +283,27 @@ def _run_stage(
         step, reason = trainer.steps_done, " ".join(str(error.message).split())
         if is_multiworker(strategy):
             raise TrainingError(
-                f"Lost another worker after step {step}. Start all of them again with --resume; the run goes on from "
-                f"its last checkpoint. TensorFlow says: {reason}"
+                f"Lost another worker after step {step}. Start all of them again with --resume; the run continues "
+                f"from its last checkpoint. TensorFlow says: {reason}"
             ) from error
         raise TrainingError(f"TensorFlow failed after step {step}; the last checkpoint is kept: {reason}") from error
 
 
 def build_trainer(config: FitConfig, strategy: tf.distribute.Strategy | None = None) -> Trainer:
-    """The network, its loss and its optimizer, ready for the first step.
+    """Builds the network, its loss and its optimizer, ready for the first step.
 
     Args:
-        config: The settings; the precision `auto` is resolved here.
-        strategy: What to compute on; None for the strategy in scope.
+        config: The settings. If their precision is `auto`, it is chosen here.
+        strategy: The strategy to use; None for the one in scope.
 
     Returns:
         A compiled `Trainer`.
 
     Raises:
-        ConfigError: The architecture or a VGG16 layer is unknown, or the model to start from does not fit.
+        ConfigError: The architecture or a VGG16 layer is unknown, or the initial model has another architecture.
+
+    Example:
+        trainer = build_trainer(SuperResolutionConfig(scale=2, steps=100))
     """
     keras.utils.set_random_seed(config.seed)
     task = TASKS[config.task]
@@ -296,11 +324,15 @@ def build_trainer(config: FitConfig, strategy: tf.distribute.Strategy | None = N
 
 
 SCALE_LAYERS = ("upsample", "exit")
-"""What names begin with of the layers that a network of another scale may start anew; EDSR started x4 from x2 so."""
+"""Name prefixes of layers that are reinitialised when the scale changes, as when EDSR started x4 from x2."""
 
 
 def _copy_weights(source: keras.Model, target: keras.Model, name: str) -> None:
-    """Copies layer by layer what has the same name and shapes."""
+    """Copies the weights of layers with the same name and shapes.
+
+    Raises:
+        ConfigError: Other layers than `SCALE_LAYERS` differ.
+    """
     known = {layer.name: layer.get_weights() for layer in source.layers}
     left_out = []
     for layer in target.layers:
@@ -316,4 +348,4 @@ def _copy_weights(source: keras.Model, target: keras.Model, name: str) -> None:
             "--num-filters and --residual-blocks."
         )
     if left_out:
-        log.info("%s has no weights for %s, which start anew.", name, ", ".join(left_out))
+        log.info("%s has no weights for %s, which are initialised at random.", name, ", ".join(left_out))

@@ -1,4 +1,4 @@
-"""The optimizers that networks are fitted with."""
+"""The optimizers that fit networks, and the decay of the learning rate."""
 
 import math
 from collections.abc import Sequence
@@ -13,23 +13,23 @@ NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 """Coefficients of the iteration that moves all singular values to about 1 (kellerjordan.github.io/posts/muon)."""
 
 ITERATIONS = 5
-"""Number of Newton-Schulz iterations (the same source)."""
+"""Number of Newton-Schulz iterations, as in the same source."""
 
 MOMENTUM = 0.9
-"""Of the kernels' gradients; the source has 0.95, for longer fits."""
+"""Decay of the momentum of the kernels' gradients. The same source has 0.95, for longer fits."""
 
 
 class Muon(keras.optimizers.Adam):
-    """Adam, but kernels of convolutions take steps in which each direction is as long as any other.
+    """Adam, except that the steps of convolution kernels are equally long in all directions.
 
-    The momentum of a kernel's gradient, as a matrix of all that an output sees, is made orthogonal (Jordan et al. 2024,
-    "Muon"). The step is then scaled so that its root mean square is about the learning rate, which so serves both (Liu
-    et al. 2025, arXiv:2502.16982, section 2.2, with a fifth of it). Keras's own `Muon` leaves kernels of convolutions
-    to Adam.
+    The momentum of a kernel's gradient is reshaped to a matrix, with one column per output channel, and made orthogonal
+    (Jordan et al. 2024, "Muon"). It is then scaled so that the step's root mean square is about the learning rate,
+    which can therefore be the same as for Adam (Liu et al. 2025, arXiv:2502.16982, section 2.2, who take a fifth of
+    it). Keras's own `Muon` leaves convolution kernels to Adam.
     """
 
     def update_step(self, gradient: KerasTensor, variable: keras.Variable, learning_rate: KerasTensor) -> None:
-        """One step of one variable, called by Keras."""
+        """Updates one variable; called by Keras."""
         if len(variable.shape) != 4:
             super().update_step(gradient, variable, learning_rate)
             return
@@ -41,13 +41,13 @@ class Muon(keras.optimizers.Adam):
 
 
 def orthogonalize(matrix: KerasTensor) -> KerasTensor:
-    """A matrix with about the same singular vectors, and singular values between about 0.7 and 1.2.
+    """Returns a matrix with the same singular vectors, and singular values between about 0.7 and 1.2.
 
     Args:
         matrix: Float (rows, columns).
 
     Returns:
-        The same shape. Its root mean square is about 1 / sqrt(the longer side).
+        A matrix of the same shape, whose root mean square is about 1 / sqrt(the longer side).
     """
     is_tall = matrix.shape[0] > matrix.shape[1]
     wide = ops.transpose(matrix) if is_tall else matrix
@@ -60,10 +60,10 @@ def orthogonalize(matrix: KerasTensor) -> KerasTensor:
 
 
 class StagedCosineDecay(keras.optimizers.schedules.LearningRateSchedule):
-    """In each stage of a fit a cosine decay from the stage's learning rate to zero (Loshchilov & Hutter 2017, SGDR)."""
+    """Cosine decay from a stage's learning rate to zero, in each stage of a fit (Loshchilov & Hutter 2017, SGDR)."""
 
     def __init__(self, stages: Sequence[Stage]) -> None:
-        """Takes the stages in order."""
+        """Stores the stages of the fit, in order."""
         super().__init__()
         self.stages = list(stages)
 
@@ -77,18 +77,21 @@ class StagedCosineDecay(keras.optimizers.schedules.LearningRateSchedule):
         return learning_rate
 
     def get_config(self) -> dict[str, Any]:
-        """Returns what the constructor takes."""
+        """Returns the arguments of the constructor."""
         return {"stages": self.stages}
 
 
 def build_optimizer(config: FitConfig) -> keras.Optimizer:
-    """The optimizer of a fit, with cosine decay and averages (both ours; BasicSR).
+    """Returns the optimizer of a fit, with cosine decay and averaged weights, which the paper does not have.
 
     Args:
         config: The settings.
 
     Returns:
-        Muon, or Adam (the paper, section 4.2); for float16 it scales the loss.
+        Muon, or Adam (the paper, section 4.2). For float16, it scales the loss.
+
+    Example:
+        optimizer = build_optimizer(SuperResolutionConfig(scale=4, steps=600))
     """
     momentum = min(config.ema_momentum, 1 - min(1.0, 10 / config.steps))
     kind = Muon if config.optimizer == "muon" else keras.optimizers.Adam

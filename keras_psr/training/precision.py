@@ -1,4 +1,4 @@
-"""Which arithmetic a fit computes in: measured on the device that will compute, not assumed."""
+"""The choice of a fit's precision, which is measured on its device and not assumed."""
 
 import time
 from collections.abc import Callable
@@ -13,33 +13,35 @@ from keras_psr.tasks.config import FitConfig
 from keras_psr.training.devices import is_multiworker
 
 PROBE_SHAPE = (4, 48, 48, 64)
-"""Batch, height, width and channels of the convolution that is timed: like the default network's and VGG16's first."""
+"""Batch, height, width and channels of the timed convolution, as in the default network and in VGG16's first layers."""
 
 PROBE_ROUNDS = 8
+"""Maximum number of measurements of each precision."""
+
 PROBE_SECONDS = 1.0
-"""Times that each candidate is measured at most, and the time after which no further round begins."""
+"""Time after which no further round of measurements begins."""
 
 CLEAR_WIN = 0.8
-"""A reduced precision is taken where it needs at most this share of float32's time, because it costs accuracy."""
+"""A reduced precision must take at most this share of float32's time, because it costs accuracy."""
 
 SLOW = 1.25
-"""A precision that needs this many times as long as float32 is said to be slow."""
+"""A precision that takes more than this many times as long as float32 leads to a warning."""
 
 MAX_ERROR = 0.02
-"""Largest error of a gradient, relative to float32's in the root mean square; bfloat16 has .003."""
+"""Largest accepted error of a gradient: the root mean square relative to float32's. For bfloat16 it is .003."""
 
 BFLOAT16_CAPABILITY = (8, 0)
-"""NVIDIA's compute capability from which on GPUs have bfloat16 (Ampere)."""
+"""Lowest compute capability of NVIDIA GPUs with bfloat16 (Ampere)."""
 
 
 @dataclass(frozen=True)
 class PrecisionChoice:
-    """The precision of a fit.
+    """The precision of a fit, and why it was chosen.
 
     Attributes:
         precision: `float32`, `bfloat16` or `float16`.
-        reason: Why, as a part of a sentence.
-        warning: What the user should know, such as that it is slow here; empty for nothing.
+        reason: The reason, as part of a sentence.
+        warning: A warning for the user, such as that this precision is slow here; empty if there is none.
     """
 
     precision: str
@@ -49,11 +51,11 @@ class PrecisionChoice:
 
 @dataclass(frozen=True)
 class Probe:
-    """What a convolution and its gradients took.
+    """The result of timing a convolution and its gradients.
 
     Attributes:
         seconds: Time of a forward and a backward pass.
-        gradients: Of the input and of the kernel, in float32.
+        gradients: The gradients of the input and of the kernel, in float32.
     """
 
     seconds: float
@@ -63,19 +65,25 @@ class Probe:
 def choose_precision(
     config: FitConfig, strategy: tf.distribute.Strategy, began_with: str | None = None
 ) -> PrecisionChoice:
-    """Returns the precision that a fit computes in.
+    """Chooses the precision of a fit.
 
-    `auto` takes bfloat16 on GPUs that have it. On other devices it times a convolution with its gradients (well under
-    three seconds) and takes bfloat16 where that is clearly faster than float32 and as accurate as bfloat16 should be.
-    Where a measurement must not decide, on several machines and in deterministic fits, it takes float32.
+    `auto` means bfloat16 on GPUs that have it. On other devices, a convolution with its gradients is timed, which takes
+    well under three seconds, and bfloat16 is chosen if it is clearly faster than float32 and as accurate as it should
+    be. Fits on several machines and deterministic fits must not depend on a measurement, and use float32.
 
     Args:
         config: The settings of the fit.
-        strategy: What the fit computes on.
-        began_with: The precision of the run that is resumed, which is kept.
+        strategy: The strategy of the fit.
+        began_with: The precision of a run that is resumed, which is kept; None for a new run.
+
+    Returns:
+        The precision with its reason.
 
     Raises:
-        ConfigError: The precision that was asked for cannot be computed here.
+        ConfigError: The device does not support the requested precision.
+
+    Example:
+        choice = choose_precision(config, tf.distribute.get_strategy())
     """
     device = _computing_device(strategy)
     wanted = began_with or config.precision
@@ -93,7 +101,7 @@ def choose_precision(
 
 
 def _computing_device(strategy: tf.distribute.Strategy) -> str:
-    """Returns TensorFlow's name of the first device that computes; the default strategy cannot tell."""
+    """Returns TensorFlow's name for the first device of a fit, which the default strategy does not know."""
     if strategy.num_replicas_in_sync > 1 or is_multiworker(strategy):
         return str(strategy.extended.worker_devices[0])
     devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
@@ -124,14 +132,14 @@ def _choose_for_gpu(device: str) -> PrecisionChoice:
 
 
 def _check_choice(precision: str, device: str, reason: str) -> PrecisionChoice:
-    """Returns a choice that the user made, with a warning if float32 is faster."""
+    """Returns the precision that the user has set, with a warning if float32 is faster."""
     if "GPU" in device:
         return PrecisionChoice(precision, reason)
-    if precision == "float16":  # not measured: one step of the probe takes half a minute
+    if precision == "float16":  # not measured, because one step of the probe takes half a minute
         return PrecisionChoice(precision, reason, "float16 is for GPUs: processors take a hundred times as long.")
     probes = probe(device)
     if precision not in probes:
-        raise ConfigError(f"precision {precision} cannot be computed on this device, {device}. Use auto or float32.")
+        raise ConfigError(f"precision {precision} is not supported by this device, {device}. Use auto or float32.")
     ratio = probes[precision].seconds / probes["float32"].seconds
     warning = f"{precision} takes {ratio:.2g} times as long as float32 on this device." if ratio > SLOW else ""
     return PrecisionChoice(precision, reason, warning)
@@ -139,13 +147,13 @@ def _check_choice(precision: str, device: str, reason: str) -> PrecisionChoice:
 
 @cache
 def probe(device: str) -> dict[str, Probe]:
-    """Times a convolution and its gradients in float32 and in bfloat16, in turns, so that other load meets both.
+    """Times a convolution and its gradients in float32 and in bfloat16, in turns, so that other load affects both.
 
     Args:
-        device: TensorFlow's name of the device.
+        device: TensorFlow's name for the device.
 
     Returns:
-        What each took; a precision that the device refuses is left out.
+        The results by precision, without one that the device does not support.
     """
     batch, height, width, channels = PROBE_SHAPE
     generator = np.random.default_rng(0)
@@ -157,7 +165,7 @@ def probe(device: str) -> dict[str, Probe]:
         for precision in list(steps):
             try:
                 _run(steps[precision], tensors)  # compiles
-            except tf.errors.OpError:  # oneDNN refuses bfloat16 where a processor cannot compute it
+            except tf.errors.OpError:  # oneDNN refuses bfloat16 on processors without it
                 del steps[precision]
         begin = time.perf_counter()
         found: dict[str, Probe] = {}
@@ -189,7 +197,7 @@ def _run(step: Callable[[tf.Tensor, tf.Tensor], list[tf.Tensor]], tensors: tuple
 
 
 def _relative_error(found: Probe, reference: Probe) -> float:
-    """Returns the larger error of both gradients; NaN where one is not a number."""
+    """Returns the larger error of both gradients; NaN if one is not a number."""
     errors = [
         float(np.linalg.norm(one - other) / np.linalg.norm(other))
         for one, other in zip(found.gradients, reference.gradients, strict=True)

@@ -1,4 +1,4 @@
-"""A run folder: what a fit writes, where, and how its state is saved and found again."""
+"""The run folder: the files that a fit writes, and how its state is saved and loaded again."""
 
 import hashlib
 import json
@@ -29,23 +29,26 @@ CONFIG_FILE = "config.json"
 LOCK_FILE = ".lock"
 
 CHECKSUM = "sha256"
-"""Name of the array in a checkpoint that holds the checksum of all others."""
+"""Name of the array in a checkpoint that contains the checksum of all others."""
 
 CHANGEABLE = ("save_every", "keep", "strategy", "devices", "deterministic", "val")
-"""Settings that a resumed run may change: its weights do not depend on them beyond the order of additions."""
+"""Settings that a resumed run may change, because its weights depend on them only by rounding."""
 
 log = logging.getLogger(__name__)
 
 
 class RunFolder:
-    """Paths inside a run folder, and what is written there once.
+    """The paths inside a run folder, and functions that read and write its files.
 
-    `config.json`, `model.keras` (averaged weights), `checkpoints/step-*.npz` (everything needed to go on),
-    `log.jsonl`, TensorBoard events in `tensorboard/`, and `samples/step-*.png`.
+    The files are `config.json`, `model.keras` (averaged weights), `checkpoints/step-*.npz` (everything needed to
+    resume), `log.jsonl`, TensorBoard events in `tensorboard/`, and `samples/step-*.png`.
+
+    Example:
+        step, state = RunFolder(Path("runs/x4")).load_checkpoint()
     """
 
     def __init__(self, path: Path) -> None:
-        """Names a run folder, which need not exist."""
+        """Stores the path of a run folder, which need not exist."""
         self.path = path
         self.config_file = path / CONFIG_FILE
         self.model_file = path / "model.keras"
@@ -56,12 +59,12 @@ class RunFolder:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Makes the folder, and keeps every other fit out of it.
+        """Creates the folder, and keeps every other fit out of it.
 
-        The operating system holds the lock, so one that a killed process leaves is none.
+        The operating system holds the lock, and releases it if the process is killed.
 
         Raises:
-            TrainingError: Another fit writes into the folder.
+            TrainingError: Another fit is writing into the folder.
         """
         self.path.mkdir(parents=True, exist_ok=True)
         lock = FileLock(self.path / LOCK_FILE)
@@ -75,27 +78,29 @@ class RunFolder:
             lock.release()
 
     def check(self, *, overwrite: bool) -> None:
-        """Refuses a folder in which a new run would lose another one or mix with other files; changes nothing.
+        """Checks that a new run in the folder would neither replace another one nor mix with other files.
 
         Args:
-            overwrite: Replace the run that the folder holds.
+            overwrite: Whether a run in the folder may be replaced.
 
         Raises:
-            TrainingError: The folder holds a run and it is not to be replaced, or other files.
+            TrainingError: The folder contains a run that may not be replaced, or other files.
         """
         if self.config_file.exists() and not overwrite:
-            raise TrainingError(f"--out {self.path} already holds a run. Use --resume, --overwrite or another folder.")
+            raise TrainingError(
+                f"--out {self.path} already contains a run. Use --resume, --overwrite or another folder."
+            )
         others = [path for path in self.path.glob("*") if path.name != LOCK_FILE]
         if others and not self.config_file.exists():
-            raise TrainingError(f"--out {self.path} is not empty and holds no run. Use another folder.")
+            raise TrainingError(f"--out {self.path} is not empty and contains no run. Use another folder.")
 
     def start(self, config: FitConfig, command: Sequence[str], precision: str) -> None:
-        """Makes the folder, or empties it of the run before, and writes `config.json`.
+        """Creates the folder or removes an earlier run from it, and writes `config.json`.
 
         Args:
             config: The resolved settings.
-            command: What to note as the command that made the run.
-            precision: What came of the precision in the settings.
+            command: The command to record.
+            precision: The precision of the fit, which `auto` in the settings was resolved to.
         """
         for folder in (self.checkpoints, self.samples, self.tensorboard):
             shutil.rmtree(folder, ignore_errors=True)
@@ -105,10 +110,10 @@ class RunFolder:
         self._write_config(record | describe_environment())
 
     def go_on(self, saved: "SavedRun", config: FitConfig, step: int) -> None:
-        """Takes away whatever was written after a step's checkpoint, and notes settings that were changed.
+        """Removes whatever was written after a step's checkpoint, and records changed settings.
 
-        What a killed process left behind goes with it, so that the folder is that of a run that was never stopped.
-        TensorBoard's files are written anew from the log.
+        Unfinished files of a killed process are removed too. So the folder is the same as that of a run that was never
+        interrupted. TensorBoard's files are written again, from the log.
         """
         self._write_config(saved.record | {"config": config.to_json()})
         for path in [*self.checkpoints.glob("step-*.npz"), *self.samples.glob("step-*.png")]:
@@ -122,7 +127,7 @@ class RunFolder:
         shutil.rmtree(self.tensorboard, ignore_errors=True)
 
     def read_log(self) -> list[dict[str, float]]:
-        """The lines of `log.jsonl`; half a line, as a full disk leaves it, is left out."""
+        """Returns the lines of `log.jsonl`, except incomplete ones, which a full disk may leave."""
         lines = []
         for text in self.log_file.read_text(encoding="utf-8").splitlines() if self.log_file.exists() else []:
             try:
@@ -132,10 +137,10 @@ class RunFolder:
         return lines
 
     def save_checkpoint(self, step: int, state: dict[str, np.ndarray], keep: int) -> None:
-        """Saves a state whole or not at all, and removes all but the newest `keep` checkpoints.
+        """Saves a state, completely or not at all, and removes all but the newest `keep` checkpoints.
 
         Raises:
-            OSError: It cannot be written; what was there is left alone.
+            OSError: The checkpoint cannot be written; older ones stay as they are.
         """
         with write_whole(self.checkpoints / f"step-{step:08d}.npz") as unfinished, unfinished.open("wb") as file:
             np.savez(file, allow_pickle=False, **state, **{CHECKSUM: np.array(_checksum(state))})
@@ -145,13 +150,13 @@ class RunFolder:
             old.unlink()
 
     def load_checkpoint(self) -> tuple[int, dict[str, np.ndarray]] | None:
-        """Step and state of the newest checkpoint that is whole; a damaged one is named and passed over.
+        """Loads the newest checkpoint. Damaged ones are skipped, with a warning.
 
         Returns:
-            None before the first checkpoint.
+            The step and the state; None if there is no checkpoint yet.
 
         Raises:
-            TrainingError: All are damaged.
+            TrainingError: All checkpoints are damaged.
         """
         paths = sorted(self.checkpoints.glob("step-*.npz"), reverse=True)
         for path in paths:
@@ -162,17 +167,17 @@ class RunFolder:
                     raise ValueError("its checksum is wrong")
                 return int(path.stem.removeprefix("step-")), state
             except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
-                log.warning("%s is damaged (%s); using the checkpoint before.", path, error)
+                log.warning("%s is damaged (%s); using the one before it.", path, error)
         if paths:
             reason = f"each of {len(paths)} checkpoints in {self.checkpoints} is damaged"
-            raise TrainingError(f"--resume: {reason}. Start anew with --overwrite.")
+            raise TrainingError(f"--resume: {reason}. Start again with --overwrite.")
         return None
 
     def save_network(self, network: keras.Model) -> None:
-        """Writes `model.keras` whole or not at all.
+        """Writes `model.keras`, completely or not at all.
 
         Raises:
-            OSError: It cannot be written; what was there is left alone.
+            OSError: The file cannot be written; an older one stays as it is.
         """
         with write_whole(self.model_file) as unfinished:
             network.save(unfinished)
@@ -184,11 +189,11 @@ class RunFolder:
 
 @dataclass(frozen=True)
 class SavedRun:
-    """What `config.json` says of a run that goes on, read once.
+    """The `config.json` of a run that is resumed.
 
     Attributes:
         path: The run folder.
-        record: The whole file.
+        record: The content of the file.
     """
 
     path: Path
@@ -199,28 +204,30 @@ class SavedRun:
         """Reads the file in a run folder.
 
         Raises:
-            ModelError: The folder holds no run.
+            ModelError: The folder contains no run.
         """
         file = path / CONFIG_FILE
         if not file.is_file():
-            raise ModelError(f"{path} holds no run ({CONFIG_FILE} is missing). Give a run folder of `keras-psr fit`.")
+            raise ModelError(
+                f"{path} contains no run ({CONFIG_FILE} is missing). Give a run folder of `keras-psr fit`."
+            )
         return cls(path, json.loads(file.read_text(encoding="utf-8")))
 
     @property
     def settings(self) -> dict[str, Any]:
-        """The settings that it was started with, and changes since."""
+        """Returns the settings that the run began with, including later changes."""
         return self.record["config"]
 
     @property
     def precision(self) -> str:
-        """The precision that it computes in; older runs name it in their settings alone."""
+        """Returns the precision of the run, which older runs name only in their settings."""
         return self.record.get("precision", self.settings.get("precision", "bfloat16"))
 
     def check(self, config: FitConfig) -> None:
-        """Refuses to go on with other settings than its own, but for those that are `CHANGEABLE`.
+        """Checks that no settings have changed except `CHANGEABLE` ones.
 
         Raises:
-            ConfigError: A setting differs.
+            ConfigError: Another setting has changed.
         """
         saved, settings = FitConfig.from_json(self.settings).to_json(), config.to_json()
         changed = [name for name in settings if saved.get(name) != settings[name] and name not in CHANGEABLE]
@@ -230,7 +237,7 @@ class SavedRun:
 
 
 def _checksum(state: dict[str, np.ndarray]) -> str:
-    """SHA-256 over the names and bytes of all arrays."""
+    """Returns the SHA-256 checksum of the names and bytes of all arrays."""
     digest = hashlib.sha256()
     for name in sorted(state):
         digest.update(name.encode())
@@ -239,7 +246,7 @@ def _checksum(state: dict[str, np.ndarray]) -> str:
 
 
 def describe_environment() -> dict[str, Any]:
-    """Versions, machine and git state, for `config.json`."""
+    """Returns versions, machine and git state, for `config.json`."""
     packages = ("tensorflow", "keras", "numpy", "pillow")
     return {
         "versions": {"keras-psr": __version__, "python": sys.version.split()[0]}
@@ -259,7 +266,7 @@ def _processor() -> str:
 
 
 def _git_state() -> str | None:
-    """Commit of the checkout that this package runs from, with `-dirty` if it was changed; None outside a checkout."""
+    """Returns the commit of the checkout, with `-dirty` if files have changed; None if this is not a checkout."""
     checkout = Path(__file__).parents[2]
     if not (checkout / ".git").exists():
         return None

@@ -1,12 +1,12 @@
-"""Signals during a fit: the first one asks it to stop, a second one ends it at once.
+"""Signals during a fit: the first one asks the fit to save and stop, a second one ends it at once.
 
-SIGINT (Ctrl-C), SIGTERM (schedulers) and, where it exists, SIGHUP (the terminal was closed).
+The signals are SIGINT (Ctrl-C), SIGTERM (from schedulers) and, where it exists, SIGHUP (a closed terminal).
 """
 
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
 
@@ -18,17 +18,8 @@ STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, *([HANGUP] if HANGUP else []))
 
 @contextmanager
 def stop_signals() -> Iterator[threading.Event]:
-    """Gives an event that the first signal sets. Outside the main thread, which alone gets signals, none does.
-
-    A hangup that is ignored, as `nohup` has it, stays ignored.
-    """
+    """Yields an event that the first of `STOP_SIGNALS` sets."""
     stop = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield stop
-        return
-    previous = {number: signal.getsignal(number) for number in STOP_SIGNALS}
-    if previous.get(HANGUP) == signal.SIG_IGN:
-        del previous[HANGUP]
 
     def ask(number: int, frame: FrameType | None) -> None:
         if stop.is_set():
@@ -36,10 +27,26 @@ def stop_signals() -> Iterator[threading.Event]:
             os.kill(os.getpid(), number)
         stop.set()
 
-    for number in previous:
-        signal.signal(number, ask)
-    try:
+    with handled_signals(STOP_SIGNALS, ask):
         yield stop
+
+
+@contextmanager
+def handled_signals(numbers: Sequence[int], handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    """Handles signals inside the context. Outside the main thread, which alone receives signals, it does nothing.
+
+    If SIGHUP is ignored, as under `nohup`, it stays ignored.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    previous = {number: signal.getsignal(number) for number in numbers}
+    if HANGUP and previous.get(HANGUP) == signal.SIG_IGN:
+        del previous[HANGUP]
+    for number in previous:
+        signal.signal(number, handler)
+    try:
+        yield
     finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
+        for number, old_handler in previous.items():
+            signal.signal(number, old_handler)

@@ -11,21 +11,21 @@ from keras_psr.training.precision import PrecisionChoice
 
 
 class Trainer(keras.Model):
-    """Fits `network` to a loss. `PerceptualLoss` is not a Keras object, so VGG16 is neither trained nor saved with it.
+    """Fits a network to a loss. `PerceptualLoss` is not a Keras object, so VGG16 is neither fitted nor saved.
 
     Attributes:
         network: The network.
-        perceptual_loss: The weighted terms.
-        steps_done: Gradient steps done, over all sessions of a run. The optimizer's own number leaves out those that
-            float16 skips because a gradient overflows.
-        precision: What the fit computes in, and why, for callbacks that tell; None if nobody chose.
+        perceptual_loss: The weighted loss terms.
+        steps_done: Number of gradient steps done, over all sessions of a run. The optimizer's own count leaves out
+            steps that float16 skips because a gradient overflows.
+        precision: The precision of the fit and the reason for it, for callbacks that show them; None if not chosen.
     """
 
     def __init__(self, network: keras.Model, perceptual_loss: PerceptualLoss) -> None:
-        """Wraps a network (`networks.build_network`) and its loss for `compile` and `fit`.
+        """Wraps a network and its loss for `compile` and `fit`.
 
-        On several machines call it outside the strategy's scope, and `compile` and `fit` inside: a model made inside
-        would be built by `fit` from a first batch, whose tensors Keras fails to reduce (keras issue 20585).
+        On several machines, call this outside the strategy's scope, and `compile` and `fit` inside it. If a model is
+        made inside, `fit` builds it from a first batch, whose tensors Keras fails to reduce (keras issue 20585).
         """
         super().__init__()
         self.network = network
@@ -35,15 +35,20 @@ class Trainer(keras.Model):
         self.built = True
 
     def call(self, low_res: tf.Tensor, training: bool = False) -> tf.Tensor:
-        """The network's output."""
+        """Returns the network's output."""
         return self.network(low_res, training=training)
 
     def train_step(self, data: tuple[tf.Tensor, tf.Tensor]) -> dict[str, tf.Tensor]:
-        """One gradient step on (input, target), uint8 or float (batch, height, width, 3) in [0, 255].
+        """Takes a gradient step.
 
-        It follows Keras's own step (keras/src/backend/tensorflow/trainer.py): the loss is divided by the number of
-        replicas, whose gradients are summed, and scaled by the optimizer, which matters under float16. What it returns,
-        the loss and each unweighted term of this step, Keras averages over replicas.
+        As in Keras's own step (keras/src/backend/tensorflow/trainer.py), the loss is divided by the number of replicas,
+        because their gradients are summed, and scaled by the optimizer, which matters for float16.
+
+        Args:
+            data: Inputs and targets, uint8 or float (batch, height, width, 3) in [0, 255].
+
+        Returns:
+            The loss and each unweighted term, which Keras averages over replicas.
         """
         pictures, targets = (ops.cast(images, "float32") for images in data)
         with tf.GradientTape() as tape:
@@ -56,28 +61,29 @@ class Trainer(keras.Model):
             scaled_loss = self.optimizer.scale_loss(loss / num_replicas)
         variables = self.network.trainable_variables
         self.optimizer.apply_gradients(zip(tape.gradient(scaled_loss, variables), variables, strict=True))
-        # On several machines Keras averages what replicas return over a first axis, which scalars do not have (keras
-        # issue 20585; tests/test_distribution.py tells when this is mended).
+        # On several machines, Keras averages what replicas return over a first axis, which scalars do not have (keras
+        # issue 20585; a test in tests/training/test_devices.py fails when Keras is mended).
         several = is_multiworker(tf.distribute.get_strategy())
         return {name: value[None] if several else value for name, value in {"loss": loss, **terms}.items()}
 
     def use_loss(self, perceptual_loss: PerceptualLoss) -> None:
-        """Goes on with another loss, as the next stage of a fit does."""
+        """Replaces the loss, for the next stage of a fit."""
         self.perceptual_loss = perceptual_loss
-        self.train_function = None  # or Keras would go on with the traced step
+        self.train_function = None  # otherwise Keras would continue with the traced step
 
     def state(self) -> dict[str, np.ndarray]:
-        """Everything that the next step depends on besides its batch: weights, optimizer and averages, by name."""
+        """Returns all that the next step depends on besides its batch: weights, optimizer and averages, by name."""
         return {name: _read(variable) for name, variable in self._state_variables().items()}
 
     def restore(self, state: dict[str, np.ndarray]) -> None:
-        """Takes up a `state()`; the optimizer must have been built."""
+        """Restores what `state` returned. The optimizer must have been built."""
         for name, variable in self._state_variables().items():
             variable.assign(state[name])
 
     def copy_average_to(self, network: keras.Model) -> None:
-        """Gives another network of the same architecture the averaged weights (the current ones without averaging)."""
-        # By way of the own network: under a strategy the optimizer can give averages to its own variables only.
+        """Copies the averaged weights, or the current ones without averaging, to a network of the same architecture."""
+        # The averages take the way through this network, because under a strategy the optimizer writes only to its own
+        # variables.
         current = [_read(variable) for variable in self.network.trainable_variables]
         self.optimizer.finalize_variable_values(self.network.trainable_variables)
         network.set_weights([_read(variable) for variable in self.network.variables])
@@ -94,5 +100,5 @@ class Trainer(keras.Model):
 
 
 def _read(variable: keras.Variable) -> np.ndarray:
-    """This process's copy: reading a variable of several machines otherwise waits until all of them read it."""
+    """Returns this process's copy of a variable. Any other way of reading it waits until all machines read it."""
     return np.asarray(tf.distribute.get_strategy().experimental_local_results(variable.value)[0])

@@ -8,7 +8,8 @@ from scipy.fft import dctn
 from skimage import data
 
 import keras_psr.data.degradation as module
-from keras_psr.data.degradation import degrade
+from keras_psr.data.degradation import degrade, named_degradation
+from keras_psr.errors import ConfigError
 from keras_psr.images.pixels import make_low_res
 
 STEPS = ("BLUR", "NOISE", "SHARPENING", "JPEG")
@@ -256,3 +257,34 @@ def test_compress_jpeg_is_what_a_file_holds(photograph):
 def test_a_small_picture_is_extended_as_far_as_it_takes():
     for seed in range(20):
         assert degrade(np.full((8, 9, 3), 77, np.uint8), 8, draw(seed)).shape == (1, 1, 3)
+
+
+def test_named_degradations_are_what_they_say(photograph):
+    clean = make_low_res(photograph, 4)
+    np.testing.assert_array_equal(named_degradation("bicubic")(photograph, 4), clean)
+    np.testing.assert_array_equal(named_degradation("jpeg:60")(photograph, 4), module.compress_jpeg(clean, 60))
+    blurred = ndimage.gaussian_filter(clean.astype(float), (0.8, 0.8, 0), mode="nearest")
+    assert np.abs(named_degradation("blur:0.8")(photograph, 4) - blurred).mean() < 1.5
+    noisy = named_degradation("noise:7")(np.full((512, 512, 3), 100, np.uint8), 2)
+    assert noisy.mean() == pytest.approx(100, abs=0.1) and noisy.std() == pytest.approx(7, rel=0.02)
+
+
+@pytest.mark.parametrize("name", ["photo", "noise:10"])
+def test_named_degradations_are_seeded_by_the_picture(name, photograph):
+    make = named_degradation(name)
+    other = photograph.copy()
+    other[0, 0] += 1
+    np.testing.assert_array_equal(make(photograph, 4), named_degradation(name)(photograph.copy(), 4))
+    assert (make(photograph, 4) != make(other, 4)).mean() > 0.2
+
+
+def test_photo_is_degrade_for_some_seed(photograph):
+    parts = [photograph[top : top + 64, left : left + 64] for top in (0, 64) for left in range(0, 128, 2)]
+    is_clean = [(named_degradation("photo")(part, 4) == make_low_res(part, 4)).all() for part in parts]
+    assert 0.08 < np.mean(is_clean) < 0.35
+
+
+@pytest.mark.parametrize("name", ["", "jpeg", "jpeg:0", "jpeg:75.5", "jpeg:x", "noise:-1", "noise:inf", "blur:0"])
+def test_other_names_are_refused(name):
+    with pytest.raises(ConfigError, match=r"degradation must be bicubic, photo, jpeg:QUALITY .*\. Received: '"):
+        named_degradation(name)

@@ -66,9 +66,13 @@ def test_transposed_convolutions(kernel_size, stride):
     check_pixels(randomize(keras.Model(image, layers.BatchNormalization()(x) if kernel_size > 2 else x)), 1e-3)
 
 
-@pytest.mark.parametrize("filters", [1, 3, 5])
-@pytest.mark.parametrize("kernel_size", [1, 4, 9])
-@pytest.mark.parametrize("upsampling", [1, 2, 3, 4])
+def pairwise(firsts, seconds, thirds):
+    """A part of all triples, in which every two values of different lists meet."""
+    pairs = itertools.product(enumerate(firsts), enumerate(seconds))
+    return [(first, second, thirds[(i + j) % len(thirds)]) for (i, first), (j, second) in pairs]
+
+
+@pytest.mark.parametrize(("upsampling", "kernel_size", "filters"), pairwise([1, 2, 3, 4], [1, 4, 9], [1, 3, 5]))
 def test_convolutions_to_few_channels(filters, kernel_size, upsampling):
     image = keras.Input((None, None, 3))
     x = layers.Conv2D(filters, kernel_size, padding="same", activation="tanh")(
@@ -81,10 +85,12 @@ def test_convolutions_to_few_channels(filters, kernel_size, upsampling):
     )
 
 
-@pytest.mark.parametrize("filters", [1, 3, 5])
-@pytest.mark.parametrize("exit_size", [1, 3, 4, 5, 9])
-@pytest.mark.parametrize(("kernel_size", "stride"), [(2, 2), (3, 2), (4, 2), (5, 2), (3, 3), (8, 4)])
-def test_few_channels_behind_a_transposed_convolution(kernel_size, stride, exit_size, filters):
+@pytest.mark.parametrize(
+    ("transposed", "exit_size", "filters"),
+    pairwise([(2, 2), (3, 2), (4, 2), (5, 2), (3, 3), (8, 4)], [1, 3, 4, 5, 9], [1, 3, 5]),
+)
+def test_few_channels_behind_a_transposed_convolution(transposed, exit_size, filters):
+    kernel_size, stride = transposed
     image = keras.Input((None, None, 3))
     x = layers.Rescaling(0.01)(image)
     x = layers.Conv2DTranspose(6, kernel_size, strides=stride, padding="same", activation="relu")(x)

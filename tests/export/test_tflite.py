@@ -5,9 +5,10 @@ import sys
 import keras
 import numpy as np
 import pytest
+import skimage.data
 import tensorflow as tf
+from PIL import Image
 
-from keras_psr.data.sources import open_sources
 from keras_psr.errors import ConfigError, DataError, ModelError
 from keras_psr.export import benchmark as benchmark_module
 from keras_psr.export import tflite
@@ -43,11 +44,23 @@ def network():
 
 
 @pytest.fixture(scope="module")
-def exported(network, tmp_path_factory):
+def original():
+    """A part of a photograph, whose sides are no multiples of the scale."""
+    return skimage.data.coffee()[100:253, 150:361]
+
+
+@pytest.fixture(scope="module")
+def verification(original, tmp_path_factory):
+    path = tmp_path_factory.mktemp("verification") / "coffee.png"
+    Image.fromarray(original).save(path)
+    return [str(path)]
+
+
+@pytest.fixture(scope="module")
+def exported(network, verification, tmp_path_factory):
     out = tmp_path_factory.mktemp("export")
-    report = export_tflite(
-        network, ["float32", "int8"], out, name="tiny", model_sha256="abc", licence="CC0", tile=TILE, max_drop=1
-    )
+    settings = {"name": "tiny", "model_sha256": "abc", "licence": "CC0", "tile": TILE, "max_drop": 1}
+    report = export_tflite(network, ["float32", "int8"], out, verification=verification, **settings)
     return out, report
 
 
@@ -74,10 +87,10 @@ def test_metadata_says_how_to_tile(exported, network):
     assert metadata["measured"]["psnr_y_drop"] == report["files"]["int8"]["psnr_y_drop"]
 
 
-def test_report_numbers_recomputed(exported, network):
+def test_report_numbers_recomputed(exported, network, original):
     """The reference is the network on the whole picture at once, the rest NumPy and the metrics themselves."""
     out, report = exported
-    original = crop_to_multiple(open_sources(["sample:val"])[0].read(), 4)
+    original = crop_to_multiple(original, 4)
     low_res = make_low_res(original, 4)
     geometry = measure_geometry(network)
     halo = geometry.halo
@@ -109,10 +122,10 @@ def test_report_numbers_recomputed(exported, network):
     assert report["files"]["int8"]["max_difference"] > 0.3
 
 
-def test_a_harmed_file_is_rejected(network, tmp_path, monkeypatch):
+def test_a_harmed_file_is_rejected(network, verification, tmp_path, monkeypatch):
     healthy = tflite.convert
 
-    def harm(network, variant, tile, tiles):
+    def harm(network, variant, tile, tiles, on_tile):
         content = healthy(network, variant, tile, tiles)
         if variant == "float32":
             return content
@@ -122,9 +135,8 @@ def test_a_harmed_file_is_rejected(network, tmp_path, monkeypatch):
 
     monkeypatch.setattr(tflite, "convert", harm)
     (tmp_path / "x_float16.tflite").write_text("of an earlier export")
-    report = export_tflite(
-        network, ["float32", "float16"], tmp_path, name="x", model_sha256="", tile=TILE, overwrite=True
-    )
+    settings = {"name": "x", "model_sha256": "", "tile": TILE, "verification": verification}
+    report = export_tflite(network, ["float32", "float16"], tmp_path, **settings, overwrite=True)
     assert [row["accepted"] for row in report["files"].values()] == [True, False]
     assert report["files"]["float16"]["psnr_y_drop"] > 0.1
     names = sorted(path.name for path in tmp_path.iterdir())

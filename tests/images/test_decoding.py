@@ -1,4 +1,3 @@
-import io
 import re
 import struct
 import sys
@@ -7,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import ExifTags, Image, ImageFile
+from PIL import ExifTags, Image, ImageCms, ImageFile
 
 from keras_psr.errors import ImageFileError
 from keras_psr.images.decoding import _bit_depth, image_size, read_photo, read_rgb
@@ -208,6 +207,29 @@ def test_heic_is_read_with_all_that_belongs_to_it(tmp_path):
     assert_reads_as(tmp_path / "a.jpg", smooth, tolerance=4)
 
 
+P3_WITH_PQ = {"color_primaries": 12, "transfer_characteristics": 16}
+
+
+@pytest.mark.parametrize(("codes", "colour"), [({}, ()), (P3_WITH_PQ, ((b"cICP", bytes([12, 16, 0, 1])),))])
+def test_colours_of_heic_that_are_not_srgb_are_kept_for_png(tmp_path, codes, colour):
+    heic(tmp_path / "a.heic", np.tile(COLOURS, (8, 6, 1)), **codes)
+    assert read_photo(tmp_path / "a.heic").colour == colour
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    heic(tmp_path / "b.heic", np.tile(COLOURS, (8, 6, 1)), icc_profile=profile, **codes)
+    photo = read_photo(tmp_path / "b.heic")
+    assert photo.icc_profile == profile and photo.colour == (), "a profile takes precedence"
+
+
+@pytest.mark.skipif(".avif" not in IMAGE_SUFFIXES, reason="Pillow without AVIF")
+def test_colours_of_avif_that_are_not_srgb_are_kept_for_png(tmp_path):
+    path = saved(tmp_path / "a.avif", np.tile(COLOURS, (8, 6, 1)), format="AVIF")
+    assert read_photo(path).colour == ()
+    codes = b"colrnclx" + bytes([0, 1, 0, 13])
+    assert codes in path.read_bytes()
+    path.write_bytes(path.read_bytes().replace(codes, b"colrnclx" + bytes([0, 9, 0, 16])))
+    assert read_photo(path).colour == ((b"cICP", bytes([9, 16, 0, 1])),)
+
+
 def test_heic_without_its_reader_says_what_to_install(tmp_path, monkeypatch):
     heic(tmp_path / "a.heic", np.tile(COLOURS, (8, 6, 1)))
     monkeypatch.setitem(sys.modules, "pillow_heif", None)
@@ -238,7 +260,7 @@ def test_deep_avif_is_told(tmp_path, bits):
     pixi = b"\0\0\0\x10pixi" + bytes(4) + bytes([3, bits, bits, bits])
 
     class Opened:
-        format, fp = "AVIF", io.BytesIO(b"ftypavif" + pixi + b"more")
+        info = {"header": b"ftypavif" + pixi + b"more"}
 
     assert _bit_depth(Opened()) == bits
 
@@ -255,7 +277,7 @@ def test_deep_avif_is_told(tmp_path, bits):
         (b"%PDF-1.7", "a PDF document"),
         (b"\0\0\0\x18ftypcrx \0\0\0\1crx isom", "a raw file; develop it first"),
         (b"FUJIFILMCCD-RAW ", "a raw file; develop it first"),
-        (b"\0\0\0\x18ftypisom\0\0\0\1isommp42", "a video, not a picture"),
+        (b"\0\0\0\x18ftypisom\0\0\0\1isommp42", "a film; give it as a file that has a film's ending, such as .mp4"),
         (b"version https://git-lfs.github.com/spec/v1", "a pointer of Git LFS"),
         (b"nothing known", "not a picture; expected one of AVIF, BMP, GIF, HEIF, JPEG, PNG, TIFF, WEBP"),
     ],

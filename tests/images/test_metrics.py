@@ -5,8 +5,18 @@ import pytest
 from scipy.signal import convolve2d
 from skimage import data
 
+from keras_psr.data.degradation import compress_jpeg
 from keras_psr.errors import ConfigError
-from keras_psr.images.metrics import chroma_noise, lattice_ratio, psnr_rgb, psnr_y, ssim_y
+from keras_psr.images.metrics import (
+    block_ratio,
+    chroma_noise,
+    color_block_ratio,
+    lattice_ratio,
+    mean_scores,
+    psnr_rgb,
+    psnr_y,
+    ssim_y,
+)
 from keras_psr.images.pixels import crop_to_multiple, make_low_res, resize_bicubic, rgb_to_y, to_uint8
 
 
@@ -169,3 +179,80 @@ def test_photographs_and_their_bicubic_have_no_grid(scale):
     bicubic = resize_bicubic(make_low_res(original, scale), *original.shape[:2])
     assert 0.2 < lattice_ratio(original, scale) < 4
     assert 0.2 < lattice_ratio(bicubic, scale) < 4
+
+
+RATIOS = {block_ratio: 8, color_block_ratio: 16}
+"""Each with the side of its blocks in the JPEG."""
+
+
+def add_blocks(side, period, seed, step=2.0):
+    """Grey noise with blocks whose levels are independent, so that the jumps between them have either sign."""
+    rng = np.random.default_rng(seed)
+    number = -(-side // period)
+    levels = rng.normal(0, step, (number, number, 3)).repeat(period, axis=0).repeat(period, axis=1)
+    return to_uint8(128 + levels[:side, :side] + rng.normal(0, 0.7, (side, side, 3)))
+
+
+@pytest.mark.parametrize("ratio", RATIOS, ids=["luma", "colour"])
+def test_block_ratio_of_noise_is_about_one(ratio):
+    ratios = [ratio(to_uint8(118 + noise(400, 416, seed) / 20), 2) for seed in range(12)]
+    assert 0.7 < np.mean(ratios) < 1.3
+
+
+@pytest.mark.parametrize("scale", [1, 2, 3])
+@pytest.mark.parametrize(("ratio", "block"), RATIOS.items(), ids=["luma", "colour"])
+def test_blocks_raise_the_ratio_of_their_own_period(ratio, block, scale):
+    side = 9 * block * scale
+    assert np.mean([ratio(add_blocks(side, block * scale, seed), scale) for seed in range(4)]) > 5
+    assert np.mean([ratio(add_blocks(side, 5 * block * scale // 7, seed), scale) for seed in range(4)]) < 2
+
+
+def test_the_spectrum_of_the_picture_itself_has_no_peaks_of_blocks():
+    """The jumps have either sign, which is why blocks need a ratio of their own."""
+    pictures = [add_blocks(480, 32, seed) for seed in range(4)]
+    assert np.mean([lattice_ratio(picture, 32) for picture in pictures]) < 2
+    assert np.mean([block_ratio(picture, 4) for picture in pictures]) > 5
+
+
+def test_block_ratio_does_not_depend_on_where_blocks_begin():
+    picture = add_blocks(420, 16, 0)
+    for top, left in ((3, 0), (0, 7), (11, 5)):
+        moved = picture[top : 400 + top, left : 400 + left]
+        assert block_ratio(moved, 2) == pytest.approx(block_ratio(picture[:400, :400], 2), rel=0.4)
+
+
+@pytest.mark.parametrize("scale", [1, 2])
+def test_blocks_of_a_real_jpeg_grow_as_its_quality_falls(scale):
+    low_res = make_low_res(data.astronaut(), 2)
+    ratios = {}
+    for quality in (95, 75, 40):
+        compressed = compress_jpeg(low_res, quality)
+        height, width = (scale * side for side in compressed.shape[:2])
+        enlarged = resize_bicubic(compressed, height, width)
+        ratios[quality] = np.array([block_ratio(enlarged, scale), color_block_ratio(enlarged, scale)])
+    assert (ratios[40] > ratios[75]).all() and (ratios[75] > ratios[95]).all() and (ratios[40] > 3).all()
+    clean = resize_bicubic(low_res, height, width)
+    assert block_ratio(clean, scale) < 1.5 and color_block_ratio(clean, scale) < 1.5
+
+
+def test_block_ratio_is_undefined_for_small_flat_and_grey_pictures():
+    assert math.isnan(block_ratio(noise(96, 96), 2)) and not math.isnan(block_ratio(noise(97, 50), 2))
+    assert math.isnan(color_block_ratio(noise(192, 192), 2)) and not math.isnan(color_block_ratio(noise(30, 193), 2))
+    flat = np.full((200, 200, 3), 77, np.uint8)
+    assert math.isnan(block_ratio(flat, 1)) and math.isnan(color_block_ratio(flat, 1))
+    grey = noise(200, 200)[..., :1].repeat(3, axis=2)
+    assert math.isnan(color_block_ratio(grey, 1)) and not math.isnan(block_ratio(grey, 1))
+
+
+@pytest.mark.parametrize("ratio", RATIOS, ids=["luma", "colour"])
+def test_block_ratio_refuses_bad_arguments(ratio):
+    with pytest.raises(ConfigError, match="scale must be 1 or more, received 0"):
+        ratio(noise(64, 64), 0)
+    with pytest.raises(ConfigError, match="image must be uint8 RGB"):
+        ratio(noise(64, 64)[..., 0], 2)
+
+
+def test_mean_scores_take_the_median_of_ratios_that_are_defined():
+    pictures = [{"psnr_y": psnr, "block_ratio": ratio} for psnr, ratio in ((20, 1.0), (30, math.nan), (40, 9.0))]
+    assert mean_scores(pictures) == {"psnr_y": 30, "block_ratio": 5}
+    assert math.isnan(mean_scores(pictures[1:2])["block_ratio"])

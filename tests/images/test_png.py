@@ -178,7 +178,7 @@ def test_colours_that_are_no_profile_are_written_through_or_told(tmp_path):
     assert CICP in chunks and GAMMA in chunks and names.index(b"cICP") < names.index(b"IDAT")
     for suffix, name in {".jpg": "JPEG", ".webp": "WEBP", ".tif": "TIFF", ".bmp": "BMP"}.items():
         fitted = fit_to_format(photo, suffix)
-        assert fitted.notes == (f"{name} cannot store PNG's colour description (cICP, gAMA)",)
+        assert fitted.notes == (f"{name} cannot store the colour description (cICP, gAMA)",)
         assert fitted.colour == ()
 
 

@@ -86,10 +86,10 @@ def upscale_whole(network, image, halo):
 
 def random_sizes():
     generator = np.random.default_rng(7)
-    return [tuple(int(side) for side in generator.integers(1, 120, 2)) for _ in range(12)]
+    return [tuple(int(side) for side in generator.integers(1, 100, 2)) for _ in range(5)]
 
 
-@pytest.mark.parametrize(("height", "width"), [(1, 1), (3, 300), (41, 77), (127, 129), (500, 1), *random_sizes()])
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (3, 300), (41, 77), (67, 129), (300, 1), *random_sizes()])
 def test_tiles_give_what_the_whole_picture_gives(network, height, width):
     image = np.random.default_rng(height * width).integers(0, 256, (height, width, 3), np.uint8)
     geometry = measure_geometry(network)

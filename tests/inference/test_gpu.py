@@ -239,4 +239,6 @@ def test_export_has_only_rules_without_a_gpu(export_tflite, monkeypatch):
     monkeypatch.setattr(gpu_module._CompiledFile, "_load", load)
     report = check_gpu(export_tflite("float32").read_bytes())
     assert report == {"refusals": [], "adapter": None, "reason": "there is no GPU"}
-    assert describe_gpu(report) == "takes every operator, by the rules for operators; not run (there is no GPU)"
+    assert (
+        describe_gpu(report) == "takes every operator, according to the rules for operators; not run (there is no GPU)"
+    )

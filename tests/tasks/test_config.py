@@ -44,7 +44,7 @@ def test_settings_name_their_task_and_come_back(config):
         (
             FitConfig,
             {"task": SUPER_RESOLUTION, "style": "a.jpg"},
-            "style does not go with settings of super-resolution",
+            "style does not go with settings for super-resolution",
         ),
         (StyleConfig, {"steps": 3}, "The settings must be those of style transfer. Received: super-resolution."),
     ],
@@ -81,7 +81,7 @@ def test_each_setting_has_a_text_and_a_default_of_its_type():
 
 def test_docstrings_tell_each_field_where_it_is_declared():
     assert f"scale: {list_settings()[0].text}" in inspect.getdoc(SuperResolutionConfig)
-    assert "    steps: Gradient steps in all" in inspect.getdoc(FitConfig)
+    assert "    steps: Number of gradient steps" in inspect.getdoc(FitConfig)
     assert "steps:" not in inspect.getdoc(StyleConfig)
 
 

@@ -1,14 +1,11 @@
 """A fit in a process of its own, for tests: devices must be divided and machines joined before TensorFlow starts.
 
 Takes one argument, JSON: `out`, `settings`, and optionally `logical_cpus`, `resume`, `stop_at` (end at once, as if
-killed, after that step), `press_twice_at` (SIGTERM twice after that step), `step_seconds` (sleep after each step), and
-`full_disk` (two steps: from the first to the second no file may grow beyond 8 kB).
+killed, after that step) and `step_seconds` (sleep after each step).
 """
 
 import json
 import os
-import resource
-import signal
 import sys
 import time
 
@@ -26,14 +23,8 @@ class Interfere(StepCallback):
 
     def on_train_batch_end(self, batch, logs=None):
         time.sleep(task.get("step_seconds", 0))
-        if self.step() == task.get("press_twice_at"):
-            signal.raise_signal(signal.SIGTERM)
-            signal.raise_signal(signal.SIGTERM)
         if self.step() == task.get("stop_at"):
             os._exit(9)
-        full, free = task.get("full_disk", (None, None))
-        if self.step() in (full, free):
-            resource.setrlimit(resource.RLIMIT_FSIZE, (8000 if self.step() == full else -1, -1))
 
 
 task = json.loads(sys.argv[1])

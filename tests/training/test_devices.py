@@ -21,6 +21,7 @@ from keras_psr.data.sources import open_sources
 from keras_psr.errors import ConfigError
 from keras_psr.inference.upscaler import load_network
 from keras_psr.training.devices import build_strategy, describe_devices, is_chief, warn_of_unused_gpu
+from keras_psr.training.fit import fit
 from keras_psr.training.run_folder import RunFolder
 
 SCRIPT = Path(__file__).with_name("fit_process.py")
@@ -98,10 +99,11 @@ def assert_same_run(folder, other):
 def alone(settings, tmp_path_factory):
     """The run folder of a fit on one device."""
     out = tmp_path_factory.mktemp("alone") / "run"
-    run({"out": str(out), "settings": settings})
+    fit(out, **settings)
     return out
 
 
+@pytest.mark.slow
 def test_two_devices_take_the_same_steps_as_one(settings, alone, tmp_path):
     mirrored = {**settings, "strategy": "mirrored", "devices": ["CPU:0", "CPU:1"]}
     run({"out": str(tmp_path / "two"), "settings": mirrored, "logical_cpus": 2})
@@ -273,7 +275,7 @@ def test_a_driver_without_a_gpu_is_warned_of(has_driver, visible, has_gpu, warns
     ("args", "message"),
     [
         (("mirrored", ("GPU:7",), 4), "devices must be among CPU:0. Received: GPU:7."),
-        (("none", ("CPU:0",), 4), "devices narrow the strategies auto and mirrored. Received: strategy none."),
+        (("none", ("CPU:0",), 4), "devices go only with the strategies auto and mirrored. Received: strategy none."),
         (("multiworker", (), [4]), "needs the environment variable TF_CONFIG, such as .* Received: ''."),
     ],
 )

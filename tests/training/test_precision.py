@@ -70,7 +70,7 @@ def test_what_is_set_is_taken_with_a_warning_where_it_is_slow(measured):
 
 def test_a_precision_that_cannot_be_computed_is_refused(measured):
     measured(bfloat16=None)
-    with pytest.raises(ConfigError, match=r"bfloat16 cannot be computed on this device.* Use auto or float32\."):
+    with pytest.raises(ConfigError, match=r"bfloat16 is not supported by this device.* Use auto or float32\."):
         choose(precision="bfloat16")
 
 

@@ -11,7 +11,7 @@ const ids =
   "stage empty toolbar tasks task-field model precision accelerator size run " +
   "limits working progress cancel status error download photo camera " +
   "viewer live film canvas rate recording live-toolbar snap record turn stop " +
-  "choice sample saving jpeg share styles pictures painting strength strength-text colours";
+  "choice sample saving jpeg share styles pictures painting strength strength-text paint-size colours";
 const page = Object.fromEntries(ids.split(" ").map((id) => [id, document.getElementById(id)]));
 const form = document.getElementById("settings");
 
@@ -21,6 +21,7 @@ const PRECISIONS = { int8: "8 bit, small", float16: "16 bit", float32: "32 bit, 
 const PLACES = { gpu: "GPU", cpu: "CPU" };
 
 let models = [];
+let enlargers = {}; // addresses of the files that enlarge paintings, by variant and scale
 let choices = null; // names of the models for clean and for lossy pictures, until the user chooses one
 let picture = null; // { file, url, width, height, compression }
 let loading = null; // { key, upscaler, controller }: one file on one device, its `key`; `upscaler` is a promise
@@ -36,6 +37,7 @@ async function loadModels() {
   if (!response?.ok) return showError("The list of models could not be loaded. Reload the page.");
   const site = await response.json();
   models = site.models;
+  enlargers = site.enlargers;
   if (site.lossy && site.lossy !== site.default) choices = { clean: site.default, lossy: site.lossy };
   const tasks = [ENLARGE, PAINT].filter((task) => models.some((model) => taskOf(model) === task));
   page.tasks.replaceChildren(...tasks.map(makeSegment));
@@ -101,7 +103,13 @@ const chosenFile = () => chosenModel().files.find(({ variant }) => variant === p
 
 /** What of a painting is taken; enlarging takes all. */
 const adjustment = () =>
-  taskOf(chosenModel()) === PAINT ? { strength: page.strength.value / 100, preserveColors: page.colours.checked } : {};
+  taskOf(chosenModel()) === PAINT
+    ? {
+        strength: page.strength.value / 100,
+        preserveColors: page.colours.checked,
+        paintSize: Number(page["paint-size"].value),
+      }
+    : {};
 
 // Choosing a picture
 
@@ -211,14 +219,19 @@ async function run() {
 
 /** The chosen file, loaded unless it is already. */
 async function loadUpscaler() {
-  const { url } = chosenFile();
+  const { url, variant } = chosenFile();
   const device = page.accelerator.value;
   const key = `${url} ${device}`;
   await isControlled; // so that what is loaded is kept for use offline
   if (loading?.key !== key) {
     closeUpscaler();
     const controller = new AbortController();
-    loading = { key, controller, upscaler: Upscaler.load(url, { device, signal: controller.signal }) };
+    const options = {
+      device,
+      signal: controller.signal,
+      enlargers: enlargers[variant === "int8" ? "int8" : "float32"],
+    };
+    loading = { key, controller, upscaler: Upscaler.load(url, options) };
   }
   return await loading.upscaler.catch((error) => {
     if (error.name !== "NetworkError") throw error;
@@ -349,7 +362,7 @@ async function showLive() {
   page.status.textContent = "Loading the model…";
   try {
     const upscaler = await loadUpscaler();
-    if (live.isOpen) await live.show(upscaler, adjustment);
+    if (live.isOpen) await live.show(upscaler, () => ({ ...adjustment(), paintSize: 0 })); // it is small already
   } catch (error) {
     if (error.name !== "AbortError") throw error; // else it was stopped, or another file was chosen
   }

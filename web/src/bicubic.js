@@ -29,11 +29,14 @@ function enlargeRows(channel, side, lines, scale, isVertical) {
         const source = Math.min(side - 1, Math.max(0, tap));
         sum += keys(Math.abs(place - tap)) * channel[source * step + line * next];
       }
-      enlarged[at * stepOut + line * nextOut] = Math.floor(sum + 0.5); // as Pillow rounds; the array clips
+      enlarged[at * stepOut + line * nextOut] = round(sum);
     }
   }
   return enlarged;
 }
 
 /** @type {(x: number) => number} */
-const keys = (x) => (x < 1 ? (1.5 * x - 2.5) * x * x + 1 : ((-0.5 * x + 2.5) * x - 4) * x + 2);
+export const keys = (x) => (x < 1 ? (1.5 * x - 2.5) * x * x + 1 : ((-0.5 * x + 2.5) * x - 4) * x + 2);
+
+/** @type {(sum: number) => number} */
+export const round = (sum) => Math.floor(sum + 0.5); // as Pillow; arrays of bytes clip

@@ -1,5 +1,6 @@
 /** A browser's picture through a network: into a PNG, or into plain pixels. */
 
+import { paintSmall, pictureOf } from "./paint.js";
 import { PngWriter } from "./png.js";
 import { strips } from "./strips.js";
 
@@ -9,7 +10,8 @@ const PREVIEW_PIXELS = 16e6;
 /**
  * @param {ImageBitmap|ImageData} image
  * @param {Network} network
- * @param {object} options `strength`, `preserveColors` and `onTile` of `strips`
+ * @param {object} options `strength`, `preserveColors` and `onTile` of `strips`; `paintSize` and `loadEnlarger` of
+ *   `paintSmall`, for styles; `onStrip`, awaited when rows are finished, ends the work if it throws
  * @returns {Promise<{png: Blob, preview: ?Blob, width: number, height: number}>} `preview` only of a large result
  */
 export async function enlargeToPng(image, network, options) {
@@ -18,7 +20,8 @@ export async function enlargeToPng(image, network, options) {
   const channels = isTransparent(picture, network.tile) ? 4 : 3;
   const png = new PngWriter(width, height, channels);
   const reduced = width * height > PREVIEW_PIXELS ? new Reducer(width, height, channels) : null;
-  for await (const strip of strips(picture, network, { ...options, channels })) {
+  for await (const strip of resultOf(picture, network, { ...options, channels })) {
+    await options.onStrip();
     png.write(strip);
     reduced?.write(strip);
   }
@@ -29,19 +32,27 @@ export async function enlargeToPng(image, network, options) {
 export async function enlargeToPixels(image, network, options) {
   const [width, height] = [image.width * network.scale, image.height * network.scale];
   const data = new Uint8ClampedArray(width * height * 4);
+  const picture = readerOf(image, network);
   let at = 0;
-  for await (const strip of strips(readerOf(image, network), network, { ...options, channels: 4 })) {
+  for await (const strip of resultOf(picture, network, { ...options, channels: 4 })) {
+    await options.onStrip();
     data.set(strip, at);
     at += strip.length;
   }
   return { data, width, height };
 }
 
+/** The result's rows from the top. */
+function resultOf(picture, network, { paintSize, loadEnlarger, onStrip, ...options }) {
+  const isPaintedSmall = paintSize && Math.min(picture.width, picture.height) > paintSize;
+  if (!isPaintedSmall) return strips(picture, network, options);
+  return paintSmall(picture, network, loadEnlarger, { paintSize, ...options });
+}
+
 /** What `strips` reads from. Pixels are taken as they are: a canvas would lose colours where they are transparent. */
 function readerOf(image, network) {
   if (image instanceof ImageBitmap) return new BitmapReader(image, Math.min(network.tile, image.height));
-  const { data, width, height } = image;
-  return { width, height, read: (top, rows) => data.subarray(top * width * 4, (top + rows) * width * 4) };
+  return pictureOf(image.data, image);
 }
 
 /** Reads rows of a bitmap through a canvas of a few rows, for some phones have no canvas as large as a photo. */
@@ -51,11 +62,13 @@ class BitmapReader {
     this.width = bitmap.width;
     this.height = bitmap.height;
     this.context = new OffscreenCanvas(bitmap.width, rows).getContext("2d", { willReadFrequently: true });
-    this.context.globalCompositeOperation = "copy";
   }
 
   /** RGBA bytes, not premultiplied. */
   read(top, rows) {
+    const { canvas } = this.context;
+    if (rows > canvas.height) canvas.height = rows;
+    this.context.globalCompositeOperation = "copy"; // a new size resets it
     this.context.drawImage(this.bitmap, 0, top, this.width, rows, 0, 0, this.width, rows);
     return this.context.getImageData(0, 0, this.width, rows).data;
   }

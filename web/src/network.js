@@ -12,7 +12,8 @@ import { readMetadata } from "./metadata.js";
 export async function loadNetwork({ url, device, runtime }) {
   const file = new Uint8Array(await download(url));
   const metadata = readMetadata(file);
-  await startRuntime(runtime).catch((error) => {
+  started ??= startRuntime(runtime);
+  await started.catch((error) => {
     throw new DOMException(
       `LiteRT could not be started (${error.message}). Reload the page, online.`,
       "OperationError",
@@ -22,6 +23,8 @@ export async function loadNetwork({ url, device, runtime }) {
   await network.compile(device);
   return network;
 }
+
+let started; // once, for all networks
 
 async function download(url) {
   const fail = (reason) => {

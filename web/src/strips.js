@@ -40,7 +40,7 @@ import { mirrored, spans } from "./tiling.js";
  * @returns {AsyncGenerator<Uint8ClampedArray<ArrayBuffer>>} bytes, RGB or RGBA by `channels`
  */
 export async function* strips(picture, network, { channels, strength = 1, preserveColors = false, onTile = () => {} }) {
-  const { scale, tile } = network;
+  const { scale, tile, halo } = network;
   const width = picture.width * scale;
   const rows = spans(picture.height, network);
   const columns = spans(picture.width, network);
@@ -63,7 +63,8 @@ export async function* strips(picture, network, { channels, strength = 1, preser
         network,
       );
       const given = await network.run(colours);
-      const enlarged = changes(adjustment) ? adjust(given, colours, network, adjustment) : given;
+      const size = { width: tile, height: tile, halo };
+      const enlarged = changes(adjustment) ? adjust(given, colours, size, adjustment) : given;
       keep(enlarged, opacity && enlargeChannel(opacity, tile, scale), strip, { row, column, network, width, channels });
       await onTile(++done, rows.length * columns.length);
     }

@@ -10,6 +10,8 @@ export { hasThreads };
  * @typedef {object} LoadOptions
  * @property {"auto" | "gpu" | "cpu"} [device] `auto`, the default, takes a GPU for float files if there is a real one
  * @property {AbortSignal} [signal] cancels the loading
+ * @property {{2: string | URL, 4: string | URL}} [enlargers] of a style: addresses of files that enlarge 2 and 4 times,
+ *   for `paintSize`; keras-psr takes `x2-fast` and `x4-photo`, in `int8` for a style in `int8`, else in `float32`
  *
  * @typedef {object} UpscaleOptions
  * @property {(progress: {done: number, total: number}) => void} [onProgress] called after each tile, with how many are
@@ -18,6 +20,8 @@ export { hasThreads };
  *   at, and the upscaler can be used again
  * @property {number} [strength] of a style: the share of the painting in the result, from 0 to 1; the rest is the picture
  * @property {boolean} [preserveColors] of a style: whether it paints brightness only and keeps the picture's colours
+ * @property {number} [paintSize] of a style: a picture whose shorter side is longer than that is reduced to it, painted,
+ *   and the painting enlarged; strokes are the broader the smaller it is. 0, the default, paints pictures at their size.
  *
  * @typedef {object} UpscaleResult
  * @property {Blob} png the result as a PNG, RGBA if the picture is transparent anywhere, else RGB
@@ -44,6 +48,7 @@ export class Upscaler {
   #asked = new Map();
   #count = 0;
   #isClosed = false;
+  #hasEnlargers = false;
   /** @type {{metadata: Metadata, device: "gpu" | "cpu", threads: number, note: string} | undefined} */
   #state;
 
@@ -65,12 +70,14 @@ export class Upscaler {
    * @throws {Error} The file is not one of keras-psr, or LiteRT cannot run it. Its `name` is `NetworkError` if the file
    *   cannot be had, and `AbortError` if `signal` cancelled it.
    */
-  static async load(url, { device = "auto", signal } = {}) {
+  static async load(url, { device = "auto", signal, enlargers } = {}) {
     if (!DEVICES.includes(device)) throw new TypeError(`device must be "auto", "gpu" or "cpu". Received: ${device}.`);
+    const addresses = enlargers && { 2: absolute(enlargers[2]), 4: absolute(enlargers[4]) };
     const upscaler = new Upscaler();
+    upscaler.#hasEnlargers = Boolean(addresses);
     try {
-      const address = new URL(url, globalThis.document?.baseURI ?? location.href).href;
-      await upscaler.#ask({ load: { url: address, device, runtime: findRuntime() } }, [], { signal });
+      const load = { url: absolute(url), device, runtime: findRuntime(), enlargers: addresses };
+      await upscaler.#ask({ load }, [], { signal });
       return upscaler;
     } catch (error) {
       upscaler.close();
@@ -144,13 +151,19 @@ export class Upscaler {
    * @param {UpscaleOptions} options
    * @param {boolean} asPixels
    */
-  async #run(image, { strength = 1, preserveColors = false, ...listeners }, asPixels) {
+  async #run(image, { strength = 1, preserveColors = false, paintSize = 0, ...listeners }, asPixels) {
     if (!(strength >= 0 && strength <= 1)) throw new TypeError(`strength must be from 0 to 1. Received: ${strength}.`);
-    if (this.scale > 1 && (strength < 1 || preserveColors)) {
-      throw new TypeError(`strength and preserveColors are for styles. ${this.metadata.name} enlarges.`);
+    if (!(paintSize >= 0)) throw new TypeError(`paintSize must be a number of pixels, or 0. Received: ${paintSize}.`);
+    if (this.scale > 1 && (strength < 1 || preserveColors || paintSize)) {
+      throw new TypeError(`strength, preserveColors and paintSize are for styles. ${this.metadata.name} enlarges.`);
+    }
+    if (paintSize && !this.#hasEnlargers) {
+      throw new TypeError(
+        "paintSize needs files that enlarge paintings: give Upscaler.load their addresses, `enlargers`.",
+      );
     }
     const [sent, transfer] = await toSend(image);
-    return await this.#ask({ image: sent, asPixels, strength, preserveColors }, transfer, listeners);
+    return await this.#ask({ image: sent, asPixels, strength, preserveColors, paintSize }, transfer, listeners);
   }
 
   /**
@@ -202,6 +215,12 @@ export class Upscaler {
     }
   }
 }
+
+/**
+ * An address for the worker, which lies elsewhere.
+ * @param {string | URL} url
+ */
+const absolute = (url) => new URL(url, globalThis.document?.baseURI ?? location.href).href;
 
 /**
  * What can be sent to the worker: a file or plain pixels as they are, of everything else a copy.

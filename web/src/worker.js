@@ -4,6 +4,8 @@ import { enlargeToPixels, enlargeToPng } from "./enlarge.js";
 import { loadNetwork } from "./network.js";
 
 let network;
+let settings; // what it was loaded with
+const enlargers = new Map(); // networks that enlarge paintings, by scale
 let latest = Promise.resolve(); // one message after the other: a network takes one picture at a time
 const cancelled = new Set(); // numbers of messages whose answer nobody awaits any more
 
@@ -16,7 +18,7 @@ self.onmessage = ({ data }) => {
  * The first message says what to `load`; each further one holds an `image` and whether it `asPixels`. There is an
  * answer for each tile, and one at the end; all have the message's `number`.
  */
-async function handle({ number, load, image, asPixels, strength, preserveColors }) {
+async function handle({ number, load, image, asPixels, ...options }) {
   const answer = (message, transfer = []) => self.postMessage({ number, ...message }, transfer);
   const check = async () => {
     await turn(); // lets a message in that cancels
@@ -29,13 +31,14 @@ async function handle({ number, load, image, asPixels, strength, preserveColors 
   try {
     await check();
     if (load) {
+      settings = load;
       network = await loadNetwork(load);
       return answer({ state: describe(network) });
     }
     const picture = image instanceof Blob ? await decode(image) : image;
     await check();
     const enlarge = asPixels ? enlargeToPixels : enlargeToPng;
-    const result = await enlarge(picture, network, { strength, preserveColors, onTile });
+    const result = await enlarge(picture, network, { ...options, loadEnlarger, onTile, onStrip: check });
     picture.close?.();
     answer({ result, state: describe(network) }, asPixels ? [result.data.buffer] : []);
   } catch (error) {
@@ -46,6 +49,14 @@ async function handle({ number, load, image, asPixels, strength, preserveColors 
   } finally {
     cancelled.delete(number);
   }
+}
+
+/** A network that enlarges a painting. */
+async function loadEnlarger(scale) {
+  if (!enlargers.has(scale)) {
+    enlargers.set(scale, await loadNetwork({ ...settings, url: settings.enlargers[scale] }));
+  }
+  return enlargers.get(scale);
 }
 
 const decode = (file) =>

@@ -5,14 +5,17 @@ import { readFileSync } from "node:fs";
 import { test } from "node:test";
 import { PNG } from "pngjs";
 
-import { enlargeChannel } from "../src/bicubic.js";
 import { describeCompression, readCompression } from "../page/compression.js";
+import { enlargeChannel } from "../src/bicubic.js";
 import { readMetadata } from "../src/metadata.js";
 import { PngWriter } from "../src/png.js";
+import { Resizer } from "../src/resizer.js";
 import { mirrored, spans } from "../src/tiling.js";
 import { makeFolder, reference } from "./support.js";
 
 const folder = makeFolder();
+reference("bicubic", `${folder}/bicubic.json`);
+const { channel, enlarged, picture, resized } = JSON.parse(readFileSync(`${folder}/bicubic.json`));
 
 test("tiles lie where the vectors say, as in Python", () => {
   const vectors = new URL("../../tests/golden/tiling.json", import.meta.url);
@@ -27,8 +30,6 @@ test("tiles lie where the vectors say, as in Python", () => {
 });
 
 test("opacity is enlarged as by Python, but at the border", () => {
-  reference("bicubic", `${folder}/bicubic.json`);
-  const { channel, enlarged } = JSON.parse(readFileSync(`${folder}/bicubic.json`));
   for (const [factor, expected] of Object.entries(enlarged)) {
     const [scale, side] = [Number(factor), 20 * factor];
     const received = enlargeChannel(Uint8Array.from(channel), 20, scale);
@@ -76,6 +77,22 @@ test("what was found is said in a few words", () => {
   assert.equal(describeCompression({ kind: "JPEG", quality: 73 }), "JPEG of quality 73");
   assert.equal(describeCompression({ kind: "lossless WebP", quality: null }), "lossless WebP");
 });
+
+for (const [height, width, expected] of resized) {
+  test(`a picture of 31 × 23 is resized to ${width} × ${height} as by Python, in strips of any height`, () => {
+    for (const rows of [1, 5, 23]) {
+      const resizer = new Resizer({ width: 31, height: 23 }, { width, height }, 3);
+      const received = [];
+      for (let top = 0; top < 23; top += rows) {
+        received.push(...resizer.write(Uint8Array.from(picture.slice(top * 93, (top + rows) * 93))));
+      }
+      assert.equal(received.length, expected.length);
+      const differences = received.map((value, at) => Math.abs(value - expected[at]));
+      assert.ok(Math.max(...differences) <= 1);
+      assert.ok(differences.filter(Boolean).length < 0.01 * expected.length, "Pillow's weights have 22 bits");
+    }
+  });
+}
 
 for (const channels of [3, 4]) {
   test(`a PNG of ${channels} channels written in strips reads back`, async () => {

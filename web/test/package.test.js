@@ -78,7 +78,10 @@ before(() => {
   writeFileSync(at("project", "vite.config.js"), listing("vite.config.js"));
   writeFileSync(at("project", "index.html"), PAGE('<script type="module" src="src/main.js"></script>'));
   writeFileSync(at("project", "check.html"), PAGE('<script type="module" src="src/check.ts"></script>'));
-  copyFileSync(join(MODELS, "x4-fast/x4-fast_int8.tflite"), at("project", "public/x4-fast_int8.tflite"));
+  for (const name of ["x4-fast_int8", "x2-fast_float32", "x4-photo_float32"]) {
+    const file = `${name}.tflite`;
+    copyFileSync(join(MODELS, name.replace(/_.*/, ""), file), at("project/public", file));
+  }
   for (const name of ["soft-lines_float32.tflite", "odd.png", "disc.png", "large.png", "cut off.png"]) {
     copyFileSync(at(name), at("project/public", name));
   }
@@ -362,22 +365,28 @@ test("pictures are taken one after the other, and closing rejects what is not fi
   assert.equal(later, "The upscaler was closed.");
 });
 
-test("a style is mixed with the picture, and keeps its colours", async () => {
-  const [plain, none, colours] = await inPage(async () => {
-    const style = await Upscaler.load("soft-lines_float32.tflite", { device: "auto" });
+test("a style is mixed with the picture, keeps its colours, and paints at another size", async () => {
+  const [plain, none, colours, small] = await inPage(async () => {
+    const enlargers = { 2: "x2-fast_float32.tflite", 4: "x4-photo_float32.tflite" };
+    const style = await Upscaler.load("soft-lines_float32.tflite", { enlargers });
     const bitmap = await fetchBitmap("odd.png");
-    const options = [{}, { strength: 0 }, { strength: 0.6, preserveColors: true }];
+    const options = [{}, { strength: 0 }, { strength: 0.6, preserveColors: true }, { paintSize: 64, strength: 0.6 }];
     return Promise.all(options.map(async (option) => [...(await style.upscalePixels(bitmap, option)).data]));
   });
   const given = readPng(at("odd.png"));
   assert.ok(difference(given, none, 4) === 0 && difference(given, plain, 4) > 5);
-  reference("painted", at("soft-lines_float32.tflite"), at("odd.png"), "0.6", at("painted.png"));
+  const model = at("soft-lines_float32.tflite");
+  reference("painted", model, at("odd.png"), "0", "0.6", "true", at("painted.png"));
   assert.ok(difference(readPng(at("painted.png")), colours, 4) <= 1);
+  reference("painted", model, at("odd.png"), "64", "0.6", "false", at("painted.png"));
+  const most = difference(readPng(at("painted.png")), small, 4);
+  assert.ok(most <= 3, `${most} grey levels`); // two networks and three roundings to 8 bits
 });
 
 test("what cannot be done is said", async () => {
   const said = await inPage(async () => {
     const say = (promise) => promise.then(String, ({ name, message }) => `${name}: ${message}`);
+    const style = await Upscaler.load("soft-lines_float32.tflite");
     const file = async (name) => new File([await (await fetch(name)).blob()], name);
     return Promise.all([
       say(Upscaler.load("missing.tflite")),
@@ -391,6 +400,8 @@ test("what cannot be done is said", async () => {
       say(upscaler.upscale(new ImageData(1, 1), { strength: 2 })),
       say(upscaler.upscale(new ImageData(1, 1), { strength: 0.5 })),
       say(upscaler.upscale(new ImageData(1, 1), { preserveColors: true })),
+      say(upscaler.upscale(new ImageData(1, 1), { paintSize: 64 })),
+      say(style.upscale(new ImageData(1, 1), { paintSize: 64 })),
     ]);
   });
   const expected = [
@@ -403,8 +414,10 @@ test("what cannot be done is said", async () => {
     /^TypeError: image must be an ImageBitmap, a canvas, ImageData or a Blob, with pixels\. /,
     /^TypeError: image must be an ImageBitmap, a canvas, ImageData or a Blob, with pixels\. /,
     /^TypeError: strength must be from 0 to 1\. Received: 2\.$/,
-    /^TypeError: strength and preserveColors are for styles\. x4-fast enlarges\.$/,
-    /^TypeError: strength and preserveColors are for styles\. x4-fast enlarges\.$/,
+    /^TypeError: strength, preserveColors and paintSize are for styles\. x4-fast enlarges\.$/,
+    /^TypeError: strength, preserveColors and paintSize are for styles\. x4-fast enlarges\.$/,
+    /^TypeError: strength, preserveColors and paintSize are for styles\. x4-fast enlarges\.$/,
+    /^TypeError: paintSize needs files that enlarge paintings: give Upscaler\.load their addresses, `enlargers`\.$/,
   ];
   for (const [index, pattern] of expected.entries()) assert.match(said[index], pattern);
 });

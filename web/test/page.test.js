@@ -79,6 +79,20 @@ async function run(page) {
   return page.textContent("#status");
 }
 
+/** The largest difference of two pictures with opacity, shown over black, in grey levels. */
+function differenceOverBlack(image, expected) {
+  let most = 0;
+  for (let pixel = 0; pixel < image.data.length; pixel += 4) {
+    const [opacity, wanted] = [image.data[pixel + 3], expected.data[pixel + 3]];
+    assert.ok(Math.abs(opacity - wanted) <= 1, `opacity ${opacity} for ${wanted}`);
+    for (let channel = 0; channel < 3; channel++) {
+      const [one, other] = [image.data[pixel + channel] * opacity, expected.data[pixel + channel] * wanted];
+      most = Math.max(most, Math.abs(one - other) / 255);
+    }
+  }
+  return most;
+}
+
 async function save(page) {
   const [download] = await Promise.all([page.waitForEvent("download"), page.click("#download")]);
   const path = at(`page-${download.suggestedFilename()}`);
@@ -147,11 +161,37 @@ test("strength and the photo's colours are as by keras-psr stylize", async () =>
   await page.check("#colours");
   await run(page);
   const { image } = await save(page);
-  reference("painted", at("soft-lines_float32.tflite"), at("odd.png"), "0.6", at("expected.png"));
+  reference("painted", at("soft-lines_float32.tflite"), at("odd.png"), "512", "0.6", "true", at("expected.png"));
   const expected = readPng(at("expected.png"));
   assert.ok(difference(image, expected.data, 4) <= 1);
   const photo = readPng(at("odd.png"));
   assert.ok(difference(image, photo.data, 4) > 5, "it is painted");
+});
+
+test("a larger picture is painted small and enlarged as by keras-psr stylize", async () => {
+  const page = await open({ address: tiny.address });
+  await page.getByText("Paint", { exact: true }).click();
+  assert.equal(await page.inputValue("#paint-size"), "512");
+  for (const [name, size] of [
+    ["above.png", 256],
+    ["large disc.png", 256],
+    ["above.png", 0],
+  ]) {
+    await choose(page, name);
+    await page.selectOption("#paint-size", `${size}`);
+    await page.fill("#strength", size ? "80" : "100");
+    await page.setChecked("#colours", name === "above.png" && size > 0);
+    await run(page);
+    const { image } = await save(page);
+    const keepsColours = await page.isChecked("#colours");
+    const strength = size ? "0.8" : "1";
+    const model = at("soft-lines_float32.tflite");
+    reference("painted", model, at(name), `${size}`, strength, `${keepsColours}`, at("expected.png"));
+    const expected = readPng(at("expected.png"));
+    assert.deepEqual([image.width, image.height], [expected.width, expected.height]);
+    const most = differenceOverBlack(image, expected);
+    assert.ok(most <= 3, `${name} at ${size}: ${most} grey levels`); // two networks and three roundings to 8 bits
+  }
 });
 
 test("a style is chosen by its picture", async () => {
@@ -225,15 +265,7 @@ test("opacity is kept, and colours do not bleed from what is transparent", async
   const { image } = await save(page);
   reference("upscaled", at("x2-tiny_float32.tflite"), at("disc.png"), at("expected.png"));
   const expected = readPng(at("expected.png"));
-  let most = 0;
-  for (let pixel = 0; pixel < image.data.length; pixel += 4) {
-    const [opacity, wanted] = [image.data[pixel + 3], expected.data[pixel + 3]];
-    assert.ok(Math.abs(opacity - wanted) <= 1, `opacity ${opacity} for ${wanted}`);
-    for (let channel = 0; channel < 3; channel++) {
-      const [one, other] = [image.data[pixel + channel] * opacity, expected.data[pixel + channel] * wanted];
-      most = Math.max(most, Math.abs(one - other) / 255);
-    }
-  }
+  const most = differenceOverBlack(image, expected);
   assert.ok(most <= 2, `${most} grey levels over black`);
   assert.ok(image.data.some((value, place) => place % 4 === 3 && value === 0));
 });

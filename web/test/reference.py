@@ -20,6 +20,7 @@ from keras_psr.images.encoding import save_photo
 from keras_psr.images.pixels import resize_bicubic
 from keras_psr.images.tiling import upscale_in_tiles
 from keras_psr.inference.litert import LiteRTNetwork
+from keras_psr.inference.painting import Painter
 from keras_psr.inference.photos import upscale_photo
 from keras_psr.inference.upscaler import load
 
@@ -38,6 +39,10 @@ def pictures(folder: str) -> None:
     exif[0x0112] = 6  # turn right
     Image.fromarray(coffee[100:180, 200:330]).save(to / "turned.jpg", quality=95, exif=exif)
     Image.fromarray(coffee[100:180, 200:330]).save(to / "lossy.jpg", quality=60)
+    Image.fromarray(coffee[40:370, 100:365]).save(to / "above.png")
+    opacity = np.hypot(*np.mgrid[-1:1:600j, -1:1:540j])
+    alpha = np.rint(np.clip(1.5 - 1.5 * opacity, 0, 1) * 255).astype(np.uint8)
+    Image.fromarray(np.dstack([np.tile(coffee, (2, 1, 1))[:600, :540], alpha])).save(to / "large disc.png")
     Image.fromarray(np.tile(coffee, (6, 4, 1))[:2050, :2051]).save(to / "large.png")
     whole = (to / "photo.png").read_bytes()
     (to / "cut off.png").write_bytes(whole[: len(whole) // 2])
@@ -94,17 +99,24 @@ def upscaled(model: str, picture: str, out: str) -> None:
     save_photo(Path(out), upscale_photo(load(model), read_photo(Path(picture))))
 
 
-def painted(model: str, picture: str, strength: str, out: str) -> None:
-    """Writes what `keras-psr stylize --strength --preserve-colors` writes."""
-    photo = upscale_photo(load(model), read_photo(Path(picture)), strength=float(strength), preserve_colors=True)
+def painted(model: str, picture: str, paint_size: str, strength: str, keeps_colours: str, out: str) -> None:
+    """Writes what `keras-psr stylize --paint-size --strength --preserve-colors` writes."""
+    paint = Painter(load(model, device="cpu"), int(paint_size))
+    preserve_colors = keeps_colours == "true"
+    photo = upscale_photo(paint, read_photo(Path(picture)), strength=float(strength), preserve_colors=preserve_colors)
     save_photo(Path(out), photo)
 
 
 def bicubic(out: str) -> None:
-    """Writes a channel of a tile, and the same enlarged by bicubic."""
+    """Writes a channel of a tile, the same enlarged by bicubic, and a picture resized to many sizes."""
     channel = skimage.data.coffee()[:20, :20, 0]
     enlarged = {scale: resize_bicubic(channel, 20 * scale, 20 * scale).ravel().tolist() for scale in (1, 2, 4, 8)}
-    Path(out).write_text(json.dumps({"channel": channel.ravel().tolist(), "enlarged": enlarged}), encoding="utf-8")
+    picture = skimage.data.coffee()[:23, :31]
+    sizes = ((23, 31), (9, 31), (23, 7), (5, 4), (60, 50), (24, 40))
+    resized = [[*size, resize_bicubic(picture, *size).ravel().tolist()] for size in sizes]
+    document = {"channel": channel.ravel().tolist(), "enlarged": enlarged}
+    document |= {"picture": picture.ravel().tolist(), "resized": resized}
+    Path(out).write_text(json.dumps(document), encoding="utf-8")
 
 
 def compressions(out: str) -> None:

@@ -1,4 +1,4 @@
-"""The objective that a style network reaches, beside the photograph and the optimisation of pixels."""
+"""Measures the loss that a style network reaches, compared with the photograph and with optimised pixels."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -16,7 +16,7 @@ from keras_psr.losses.perceptual import PerceptualLoss
 from keras_psr.tasks.style_transfer.optimization import optimize, white_noise
 
 BASELINE_ITERATIONS = (50, 100, 300, 500)
-"""Iterations at which the optimisation is looked at (Johnson et al. 2016, figure 5 and table 1)."""
+"""Iterations after which the optimised picture is scored (Johnson et al. 2016, figure 5 and table 1)."""
 
 
 def evaluate_style(
@@ -33,30 +33,34 @@ def evaluate_style(
 
     Args:
         stylizer: The network.
-        loss: The objective (`task.build_objective`).
+        loss: The loss by which pictures are compared (`task.build_objective`).
         data: Sources of photographs (`sources.open_sources`).
-        painting: uint8 RGB, as large as the fit sees it (`task.read_painting`).
-        size: Side of the square that is cut from the middle of each, reduced so that it is as large as can be; pixels.
-        iterations: Iterations of L-BFGS from white noise, looked at after `BASELINE_ITERATIONS`; 0 for none.
-        on_step: Called before each picture and iteration; the name tells the latter, too.
+        painting: The painting in the size of the fit, uint8 RGB (`task.read_painting`).
+        size: Side of the squares to which the middle of each photograph is reduced, in pixels.
+        iterations: Iterations of L-BFGS from white noise, scored after `BASELINE_ITERATIONS`; 0 for none.
+        on_step: Called before each picture, and before each iteration, which the name then includes.
 
     Returns:
-        JSON-ready: `task`; `weights` of the terms; `size`; `skipped`; `pictures`, a list of {`name`, `scores`,
-        `objectives`}; `summary`; and `iterations_to_match`. `scores` and `summary`, their means, map `photograph`,
-        `model` and such as `L-BFGS 50` to numbers: `loss`, the weighted sum; each term; `chroma_noise`;
-        `lattice_ratio` with a period of `STYLE_GRID`, of which the summary has the median (NaN below 56 pixels); and,
-        but for the photograph, `seconds`. Of the `painting`, the summary has `chroma_noise` and `lattice_ratio`.
-        `objectives` are those of L-BFGS after each iteration. `iterations_to_match` is the number of them after which
-        their mean is no more than that of the network, None if it never is.
+        A dictionary for JSON: `task`; `weights` of the terms; `size`; `skipped`; `pictures`, a list of {`name`,
+        `scores`, `objectives`}; `summary`; and `iterations_to_match`. `scores` maps `photograph`, `model` and names
+        such as `L-BFGS 50` to scores: `loss`, the weighted sum; each term; `chroma_noise`; `lattice_ratio` with a
+        period of `STYLE_GRID` (NaN below 56 pixels); and, except for the photograph, `seconds`. `summary` has their
+        means, for `lattice_ratio` the median, and `chroma_noise` and `lattice_ratio` of the `painting`. `objectives`
+        has the loss after each iteration of L-BFGS, and `iterations_to_match` the number of iterations after which
+        their mean is no larger than the network's; None if it stays larger.
 
     Raises:
         DataError: No picture can be used.
+
+    Example:
+        objective, painting = build_objective(config), read_painting(config)
+        result = evaluate_style(load("runs/starry-night"), objective, ["photos/"], painting=painting)
     """
     pictures = open_sources(data)
 
     def measure(picture: Picture) -> dict[str, Any]:
         photograph = square(picture.read(), size)
-        stylizer(photograph)  # so that what happens only once is not timed
+        stylizer(photograph)  # the first run is slower, and is not timed
         start = time.perf_counter()
         painted = stylizer(photograph)
         seconds = time.perf_counter() - start
@@ -79,7 +83,7 @@ def evaluate_style(
     rows, skipped = use_pictures(pictures, measure, refusal=refusal, on_picture=on_step)
     means = {method: mean_scores([row["scores"][method] for row in rows]) for method in rows[0]["scores"]}
     summary = {"photograph": means.pop("photograph"), "painting": _score_surface(painting), **means}
-    shortest = min(len(row["objectives"]) for row in rows)  # L-BFGS ends where no step makes the objective smaller
+    shortest = min(len(row["objectives"]) for row in rows)  # L-BFGS ends early if no step makes the loss smaller
     objectives = np.mean([row["objectives"][:shortest] for row in rows], axis=0)
     reached = np.flatnonzero(objectives <= summary["model"]["loss"])
     return {
@@ -94,20 +98,20 @@ def evaluate_style(
 
 
 def _score(image: np.ndarray, photograph: np.ndarray, loss: PerceptualLoss) -> dict[str, float]:
-    """The loss and its terms of one picture, uint8 RGB, and what can be measured of the picture alone."""
+    """Returns the loss and its terms for a uint8 RGB picture, and the scores of the picture by itself."""
     return {**loss.measure(image, photograph), **_score_surface(image)}
 
 
 def _score_surface(image: np.ndarray) -> dict[str, float]:
-    """The chroma noise of a picture, uint8 RGB, and its lattice ratio with the period of style networks."""
+    """Returns the chroma noise of a uint8 RGB picture, and its lattice ratio with the period of style networks."""
     return {"chroma_noise": chroma_noise(image), "lattice_ratio": lattice_ratio(image, STYLE_GRID)}
 
 
 def square(image: np.ndarray, size: int) -> np.ndarray:
-    """The middle of a uint8 picture, as large a square as there is, reduced to (size, size, 3).
+    """Returns the largest square in the middle of a uint8 picture, reduced to (size, size, 3).
 
     Raises:
-        ConfigError: The picture is smaller.
+        ConfigError: The picture is smaller than that.
     """
     shorter = min(image.shape[:2])
     if shorter < size:
@@ -118,7 +122,7 @@ def square(image: np.ndarray, size: int) -> np.ndarray:
 def measure_baseline(
     photograph: np.ndarray, loss: PerceptualLoss, iterations: int, on_iteration: Callable[[int], None]
 ) -> tuple[dict[str, dict[str, float]], list[float]]:
-    """Loss and seconds after each of `BASELINE_ITERATIONS`, by name, and the objective after each iteration."""
+    """Returns the scores after each of `BASELINE_ITERATIONS`, by name, and the loss after each iteration."""
     scores: dict[str, dict[str, float]] = {}
     objectives: list[float] = []
     start = time.perf_counter()
@@ -130,7 +134,7 @@ def measure_baseline(
         if iteration in BASELINE_ITERATIONS:
             elapsed = time.perf_counter() - start
             scores[f"L-BFGS {iteration}"] = {**_score(to_uint8(image), photograph, loss), "seconds": elapsed}
-            start = time.perf_counter() - elapsed  # leaves the measuring out
+            start = time.perf_counter() - elapsed  # leaves out the time for the scores
 
     optimize(photograph, loss, iterations, start=white_noise(photograph.shape), on_iteration=note)
     return scores, objectives

@@ -1,4 +1,4 @@
-"""The slow way to a style, which networks are measured against: the loss minimised over the pixels of a picture."""
+"""Style transfer by optimisation: minimises the loss over the pixels of a picture. It is slow, and a baseline."""
 
 from collections.abc import Callable
 
@@ -11,16 +11,16 @@ from keras_psr.images.pixels import to_uint8
 from keras_psr.losses.perceptual import PerceptualLoss
 
 SMALLEST_SIDE = 16
-"""Of a picture, in pixels: two responses of VGG16's relu4_3."""
+"""Smallest side of a picture, in pixels, which is two responses of VGG16's relu4_3."""
 
 LARGEST_SIZE = 2_000_000
-"""Of a picture, in pixels: each takes VGG16 about 3 KB."""
+"""Largest number of pixels of a picture. For each pixel, VGG16 needs about 3 KB."""
 
 MEMORY = 10
-"""Steps from which L-BFGS estimates the curvature, SciPy's default."""
+"""Number of steps from which L-BFGS estimates the curvature; SciPy's default."""
 
 OnIteration = Callable[[int, float, np.ndarray], None]
-"""Called with the number of the iteration, the objective, and the picture, float32 (height, width, 3) in [0, 255]."""
+"""A function of the iteration's number, the loss, and the picture, float32 (height, width, 3) in [0, 255]."""
 
 
 def optimize(
@@ -31,23 +31,26 @@ def optimize(
     start: np.ndarray | None = None,
     on_iteration: OnIteration = lambda iteration, objective, image: None,
 ) -> np.ndarray:
-    """Minimises a loss over pixels with L-BFGS, kept in [0, 255].
+    """Minimises a loss over pixels in [0, 255] with L-BFGS.
 
     Args:
         photograph: The content, uint8 RGB (height, width, 3).
-        loss: Feature, style and total variation loss (`task.build_objective`).
-        iterations: Most iterations; fewer where no step makes the objective smaller.
-        start: Picture to begin with, of the same shape, such as `white_noise`; None for the photograph.
+        loss: The loss, such as that of `task.build_objective`.
+        iterations: Largest number of iterations. There are fewer if no step makes the loss smaller.
+        start: The picture to begin with, of the same shape, such as `white_noise`; None for the photograph.
         on_iteration: Called after each iteration.
 
     Returns:
         The picture, float32 (height, width, 3) in [0, 255].
 
     Raises:
-        ConfigError: The photograph is too small or too large, or there is no iteration.
+        ConfigError: The photograph is too small or too large, or `iterations` is below 1.
 
     Reference:
         Johnson et al. 2016, section 4.1: projected L-BFGS from white noise, the baseline of figure 5.
+
+    Example:
+        picture = optimize(photograph, build_objective(config), iterations=300)
     """
     height, width = photograph.shape[:2]
     if min(height, width) < SMALLEST_SIDE or height * width > LARGEST_SIZE:
@@ -67,7 +70,7 @@ def optimize(
             total = loss.total(loss.compute(image, target, wanted=wanted))
         return total, tape.gradient(total, image)
 
-    # Levels in [0, 1]: L-BFGS begins with a step of length 1, which in grey levels would be lost in float32.
+    # L-BFGS begins with a step of length 1. With levels in [0, 255], rounding to float32 would swallow it.
     def evaluate(levels: np.ndarray) -> tuple[float, np.ndarray]:
         total, gradient = objective_and_gradient(tf.constant(picture(levels)[None]))
         return float(total), 255 * np.asarray(gradient, np.float64).ravel()
@@ -98,16 +101,20 @@ def optimize(
 
 
 def white_noise(shape: tuple[int, ...], seed: int = 0) -> np.ndarray:
-    """A picture (height, width, 3) of independent levels, uniform in [0, 255], float32."""
+    """Returns a picture (height, width, 3) of independent levels, uniform in [0, 255], float32."""
     return np.random.default_rng(seed).uniform(0, 255, shape).astype(np.float32)
 
 
 class PixelOptimizer:
-    """Optimisation as a function of pictures, to be used where an `upscaler.Upscaler` is.
+    """Optimisation as a function of pictures, with the interface of `upscaler.Upscaler`.
 
     Attributes:
-        scale: 1.
-        takes_16_bits: False: pictures are optimised with 8 bits.
+        scale: 1, because the size of pictures stays the same.
+        takes_16_bits: False, because pictures are optimised with 8 bits.
+
+    Example:
+        paint = PixelOptimizer(build_objective(config), iterations=300)
+        painted = paint(photograph)
     """
 
     scale = 1
@@ -121,13 +128,13 @@ class PixelOptimizer:
         from_noise: bool = False,
         on_iteration: Callable[[int, float], None] = lambda iteration, objective: None,
     ) -> None:
-        """Sets how it is done.
+        """Stores the loss and the settings.
 
         Args:
             loss: As for `optimize`.
             iterations: As for `optimize`.
-            from_noise: Begin with white noise, not with the photograph.
-            on_iteration: Called after each iteration with its number and the objective.
+            from_noise: Whether to begin with white noise instead of the photograph.
+            on_iteration: Called after each iteration with its number and the loss.
         """
         self.loss, self.iterations = loss, iterations
         self.from_noise, self.on_iteration = from_noise, on_iteration
@@ -135,18 +142,18 @@ class PixelOptimizer:
     def __call__(
         self, image: np.ndarray, *, strength: float = 1.0, on_pixels: Callable[[int], None] = lambda pixels: None
     ) -> np.ndarray:
-        """Paints one picture.
+        """Paints a picture.
 
         Args:
             image: uint8, RGB (height, width, 3) or grey (height, width).
-            strength: Share of the painting in the result, in [0, 1]; the rest is the picture.
+            strength: Share of the painted picture in the result, in [0, 1]; the rest is the picture itself.
             on_pixels: Called with the number of pixels after each iteration.
 
         Returns:
-            Of the same shape, uint8; grey is the mean of the painted channels.
+            A uint8 picture of the same shape. For a grey picture, it is the mean of the painted channels.
 
         Raises:
-            ConfigError: The picture is too small, too large or has 16 bits.
+            ConfigError: The picture is too small, is too large, or has 16 bits.
         """
         if image.dtype != np.uint8:
             raise ConfigError("image has 16 bits per channel, but is optimised with 8. Convert it first.")

@@ -1,4 +1,4 @@
-"""What style transfer consists of, as `tasks.task.Task` lists it."""
+"""Style transfer as a task: the functions that `tasks.task.Task` lists."""
 
 import logging
 import math
@@ -35,28 +35,30 @@ from keras_psr.tasks.style_transfer.evaluation import evaluate_style
 from keras_psr.tasks.task import Scores
 
 SMALLEST_PAINTING = 32
-"""Shorter side of the smallest painting with a style, in pixels: four responses of VGG16's relu4_3."""
+"""Smallest shorter side of a painting, in pixels, which is four responses of VGG16's relu4_3."""
 
 VALIDATION_PICTURES = 3
 VALIDATION_SIDE = 384
-"""Photographs of a validation and its sheet, and the longer side to which they are reduced, in pixels."""
+"""Number of photographs in a validation and on its sheet, and their longer side after they are reduced, in pixels."""
 
 INPUT_MULTIPLE = 64
-"""Of which the side of a training input is a multiple. With 368 pixels, 92 behind the strides, bfloat16 convolutions
-of TensorFlow 2.21 on a CPU with AMX gave NaN in part of a kernel's gradient once in some 60 steps; with 256 and 384
-never."""
+"""Training inputs are padded to a multiple of this, in pixels.
+
+With 368 pixels, which are 92 after the strides, bfloat16 convolutions of TensorFlow 2.21 on a CPU with AMX gave NaN in
+part of a kernel's gradient about once in 60 steps. With 256 and 384, they never did.
+"""
 
 MIN_PSNR = 30.0
-"""Least PSNR of a `.tflite` file's picture against the network's, in dB."""
+"""Lowest accepted PSNR of a `.tflite` file's pictures, compared with the network's, in dB."""
 
 NO_DIFFERENCE = 100.0
-"""PSNR that equal pictures count for in a mean, in dB."""
+"""PSNR that stands for equal pictures in a mean, in dB."""
 
 log = logging.getLogger(__name__)
 
 
 def build_network(config: StyleConfig, dtype: str) -> keras.Model:
-    """The untrained network.
+    """Returns the network with random weights.
 
     Raises:
         ConfigError: The architecture is unknown.
@@ -70,14 +72,14 @@ def build_network(config: StyleConfig, dtype: str) -> keras.Model:
 
 
 def build_loss(config: StyleConfig, painting: np.ndarray | None = None) -> PerceptualLoss:
-    """The weighted loss terms of a fit, which hold the painting's Gram matrices.
+    """Returns the weighted loss terms of a fit, including the painting's Gram matrices.
 
     Args:
         config: The settings.
-        painting: As `read_painting` gives it, which is called otherwise.
+        painting: The painting from `read_painting`; None to read it here.
 
     Returns:
-        The loss between a network's picture and the photograph.
+        The loss of a painted photograph, compared with the photograph.
 
     Raises:
         ConfigError: A VGG16 layer is unknown, or the painting is too small.
@@ -101,23 +103,22 @@ def build_loss(config: StyleConfig, painting: np.ndarray | None = None) -> Perce
 
 
 def build_objective(config: StyleConfig, painting: np.ndarray | None = None) -> PerceptualLoss:
-    """The sum that painted pictures are compared by: `build_loss` in float32, without phase loss and chroma loss.
+    """Returns the loss by which painted pictures are compared: `build_loss` in float32, without phase and chroma loss.
 
-    That is the paper's, for pictures of any size, and asks of an optimised picture, which has no lattice, the same as
-    of a network's.
+    This is the paper's loss. It works for pictures of any size, and is as fair to optimised pictures, which have no
+    lattice, as to those of a network.
     """
     return build_loss(replace(config, phase_weight=0.0, chroma_weight=0.0, precision="float32"), painting)
 
 
 def build_stream(config: StyleConfig) -> SampleStream:
-    """The crops to fit to, and as input the same photographs with as much around as the network looks.
+    """Returns the samples to fit to: crops of reduced photographs, whose inputs include what surrounds the crop.
 
-    The photographs are reduced to the photograph size first. Without what is around them the loss would see what zero
-    padding does at the border of a crop, which is most of it; the network learns to build on it, and misses it in whole
-    pictures, whose tiles have a halo.
+    The surroundings are as wide as the network's halo. Without them, zero padding would affect most of a crop, so the
+    network would learn to rely on it, and would lack it in whole pictures, whose tiles have a halo.
 
     Raises:
-        DataError: There is nothing usable to fit to.
+        DataError: There are no usable photographs.
     """
     photographs = open_sources(config.data)
     if config.photograph_size:
@@ -128,9 +129,9 @@ def build_stream(config: StyleConfig) -> SampleStream:
 
 
 def reduce_photograph(photograph: Picture, shorter_side: int) -> Picture:
-    """The same photograph, reduced when it is read to a shorter side, in pixels; a smaller one stays as it is.
+    """Returns a photograph that is reduced to the given shorter side, in pixels, when it is read, unless it is smaller.
 
-    A crop of a picture of many megapixels shows no scene, only a part of some thing.
+    A crop of a picture with many megapixels would show only a part of a thing, and not a scene.
     """
 
     def read() -> np.ndarray:
@@ -143,14 +144,14 @@ def reduce_photograph(photograph: Picture, shorter_side: int) -> Picture:
 
 
 def read_painting(config: StyleConfig) -> np.ndarray:
-    """The painting, reduced to the style size; a smaller one stays as it is, which is said.
+    """Reads the painting and reduces it to the style size. A smaller one stays as it is, with a warning.
 
     Returns:
-        uint8 RGB (height, width, 3).
+        The painting, uint8 RGB (height, width, 3).
 
     Raises:
-        ImageFileError: It cannot be read.
-        ConfigError: It is too small to have a style.
+        ImageFileError: The painting cannot be read.
+        ConfigError: The painting is too small.
     """
     painting = read_rgb(config.style)
     height, width = painting.shape[:2]
@@ -168,20 +169,20 @@ def read_painting(config: StyleConfig) -> np.ndarray:
 
 
 def shrink(image: np.ndarray, factor: float) -> np.ndarray:
-    """Reduces a uint8 picture by antialiased bicubic; with a factor of 1 or more it stays as it is."""
+    """Reduces a uint8 picture by antialiased bicubic. A factor of 1 or more leaves it as it is."""
     height, width = image.shape[:2]
     size = shrunk_size(height, width, factor)
     return image if size == (height, width) else resize_bicubic(image, *size)
 
 
 def shrunk_size(height: int, width: int, factor: float) -> tuple[int, int]:
-    """Height and width that `shrink` gives, in pixels."""
+    """Returns the height and width of what `shrink` returns, in pixels."""
     factor = min(1.0, factor)
     return max(1, round(height * factor)), max(1, round(width * factor))
 
 
 def build_validation(config: StyleConfig) -> "StyleValidation":
-    """The loss terms of the first few held-out photographs, painted.
+    """Returns an object that measures the loss on the first few held-out photographs.
 
     Raises:
         DataError: No photograph can be read.
@@ -192,7 +193,7 @@ def build_validation(config: StyleConfig) -> "StyleValidation":
 
 
 def build_verification(scale: int, max_drop: float) -> "StyleVerification":
-    """Returns the comparison of a `.tflite` with its network, because a painted photograph has no original."""
+    """Returns an object that compares the pictures of a `.tflite` with its network's; there are no originals."""
     return StyleVerification()
 
 
@@ -201,6 +202,7 @@ def evaluate(
     data: Sequence[str],
     *,
     settings: Mapping[str, Any],
+    degradation: str | None,
     style: str | None,
     iterations: int | None,
     on_picture: OnPicture,
@@ -208,13 +210,15 @@ def evaluate(
     """Measures a network by the loss that it was fitted to, as `evaluation.evaluate_style` does.
 
     Raises:
-        ConfigError: The painting that the network was fitted to is unknown.
+        ConfigError: The painting that the network was fitted to is unknown, or a degradation was asked for.
         DataError: No picture can be used.
     """
+    if degradation:
+        raise ConfigError("--degradation is for networks that enlarge. This one transfers a style.")
     settings = {**settings, "style": style} if style else settings
     if not settings:
         raise ConfigError(
-            "--style must be the painting that the network was fitted to. Nothing beside the network names it."
+            "--style must be the painting that the network was fitted to. The network has no card or config.json."
         )
     config = StyleConfig.from_json(settings)
     if not Path(config.style).is_file():
@@ -227,12 +231,12 @@ def evaluate(
 
 
 class StyleValidation:
-    """Paints the first few held-out photographs, and tells the loss terms of the results."""
+    """Paints the first few held-out photographs, and measures the loss terms of the results."""
 
     best: str | None = None
 
     def __init__(self, config: StyleConfig) -> None:
-        """Reads painting and photographs; those that cannot be read are left out and named.
+        """Reads the painting and the photographs. Photographs that cannot be read are left out, with a warning.
 
         Raises:
             DataError: No photograph can be read.
@@ -253,8 +257,8 @@ class StyleValidation:
         """Paints the photographs.
 
         Returns:
-            Mean terms by name, each beginning with `val_`, and their weighted sum `val_loss`; and a sheet of photograph
-            and result, the painting first, uint8 RGB.
+            Mean terms by name, each beginning with `val_`, and their weighted sum `val_loss`; and a sheet of the
+            painting, the photographs and the results, uint8 RGB.
         """
         paint, rows, sheet = Upscaler(network), [], [{"painting": self.painting}]
         for photograph in self.photographs:
@@ -265,9 +269,9 @@ class StyleValidation:
 
 
 class StyleVerification:
-    """Compares what files and their network make of photographs.
+    """Compares the photographs that `.tflite` files paint with those that their network paints.
 
-    The report has `psnr` in dB over all channels and `ssim_y`, of a file's pictures against the network's.
+    The report has `psnr`, in dB over all channels, and `ssim_y` of a file's pictures against the network's.
     """
 
     def __init__(self) -> None:
@@ -275,11 +279,11 @@ class StyleVerification:
         self.limit = {"min_psnr": MIN_PSNR}
 
     def prepare(self, picture: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Returns the photograph as it is, twice."""
+        """Returns the photograph twice: as the input and as the original."""
         return picture, picture
 
     def score(self, image: np.ndarray, expected: np.ndarray, original: np.ndarray) -> Scores:
-        """Returns the scores of a result beside the network's.
+        """Returns the scores of a result against the network's.
 
         Raises:
             ConfigError: The picture is too small.
@@ -287,9 +291,9 @@ class StyleVerification:
         return {"psnr": min(psnr_rgb(image, expected, 0), NO_DIFFERENCE), "ssim_y": ssim_y(image, expected, 0)}
 
     def compare(self, scores: Scores, expected: Scores) -> Scores:
-        """Returns the mean scores as they are."""
+        """Returns a file's mean scores."""
         return scores
 
     def accepts(self, row: Mapping[str, Any]) -> bool:
-        """Returns whether a file comes near enough to the network; False where that is not defined."""
+        """Returns whether a file is close enough to the network; False if the score is undefined."""
         return row["psnr"] >= self.limit["min_psnr"]

@@ -1,4 +1,4 @@
-"""Scores of a network on a set of pictures, beside bicubic and Lanczos, by the protocol of the literature."""
+"""Scores a network, bicubic and Lanczos on a set of pictures, with the protocol of the literature."""
 
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -10,9 +10,18 @@ from keras import ops
 from PIL import Image
 
 from keras_psr.constants import SUPER_RESOLUTION
+from keras_psr.data.degradation import named_degradation
 from keras_psr.data.sources import OnPicture, Picture, open_sources, use_pictures
-from keras_psr.images.metrics import lattice_ratio, mean_scores, psnr_rgb, psnr_y, ssim_y
-from keras_psr.images.pixels import crop_to_multiple, make_low_res, resize_bicubic
+from keras_psr.images.metrics import (
+    block_ratio,
+    color_block_ratio,
+    lattice_ratio,
+    mean_scores,
+    psnr_rgb,
+    psnr_y,
+    ssim_y,
+)
+from keras_psr.images.pixels import crop_to_multiple, resize_bicubic
 from keras_psr.inference.upscaler import Upscaler, load
 from keras_psr.losses.vgg import build_vgg
 from keras_psr.tasks.task import Scores
@@ -30,6 +39,13 @@ PROTOCOL = {
     "lattice_ratio": "spectral power on the upsampling lattice over its surroundings; median over pictures",
 }
 
+DEGRADED_PROTOCOL = {
+    "low_res": "by `degradation.named_degradation`, seeded with the original's pixels",
+    "block_ratio": "power of absolute differences of luma at the blocks of JPEG over its surroundings; median",
+    "color_block_ratio": "the same of Cb and Cr, with blocks of 16 pixels; median",
+}
+"""Entries of the protocol that differ or are added if low-resolution pictures are degraded."""
+
 Responses = dict[str, keras.KerasTensor]
 UpscaleFunction = Callable[[np.ndarray], np.ndarray]
 
@@ -38,25 +54,36 @@ def evaluate(
     model: Upscaler | str | Path,
     data: str | Sequence[str],
     *,
+    degradation: str = "bicubic",
     vgg_weights: str = "bundled",
     on_picture: OnPicture = lambda name, done, total: None,
 ) -> dict[str, Any]:
-    """Scores a network, bicubic and Lanczos on pictures that it has not seen.
+    """Scores a network, bicubic and Lanczos on pictures that the network has not seen.
 
     Args:
-        model: The network, or what `upscaler.load` takes.
+        model: The network, or a model as for `upscaler.load`.
         data: One or more sources of originals (`sources.open_sources`).
+        degradation: How low-resolution pictures are made: `bicubic`, which is the protocol of the literature; or like
+            pictures from phones and the web: `photo`, `jpeg:75`, `noise:10` or `blur:0.5`, with any number
+            (`degradation.named_degradation`). Two more scores then measure the blocks of JPEG.
         vgg_weights: As for `vgg.build_vgg`.
-        on_picture: Called before each picture with its name, how many are done, and how many there are.
+        on_picture: Called before each picture with its name, the number of finished pictures, and the total.
 
     Returns:
-        JSON-ready: `task`; `scale`; `protocol`; `skipped`; `pictures`, a list of {`name`, `height`, `width`, `scores`};
-        and `summary`. `scores` and `summary` map `bicubic`, `lanczos` and `model` to numbers by metric.
+        A dictionary for JSON: `task`; `scale`; `degradation`; `protocol`; `skipped`; `pictures`, a list of {`name`,
+        `height`, `width`, `scores`}; and `summary`. `scores` and `summary` map `bicubic`, `lanczos` and `model` to
+        scores by metric.
 
     Raises:
+        ConfigError: No degradation has this name.
         DataError: No picture can be used.
         ModelError: The model cannot be loaded.
+
+    Example:
+        result = keras_psr.evaluate("x4", "Set14/")
+        result["summary"]["model"]["psnr_y"]
     """
+    degrade = named_degradation(degradation)
     upscaler = model if isinstance(model, Upscaler) else load(model)
     scale = upscaler.scale
     methods: dict[str, UpscaleFunction] = {**interpolations(scale), "model": upscaler}
@@ -64,11 +91,12 @@ def evaluate(
 
     def score(picture: Picture) -> dict[str, Any]:
         original = crop_to_multiple(picture.read(), scale)
-        low_res = make_low_res(original, scale)
-        expected = vgg_responses(original, vgg)
-        scores = {
-            name: score_picture(upscale(low_res), original, scale, vgg, expected) for name, upscale in methods.items()
-        }
+        low_res, expected, scores = degrade(original, scale), vgg_responses(original, vgg), {}
+        for name, upscale in methods.items():
+            image = upscale(low_res)
+            scores[name] = score_picture(image, original, scale, vgg, expected)
+            if degradation != "bicubic":
+                scores[name] |= score_blocks(image, scale)
         return {"name": picture.name, "height": original.shape[0], "width": original.shape[1], "scores": scores}
 
     pictures = open_sources([data] if isinstance(data, str) else data)
@@ -77,7 +105,8 @@ def evaluate(
     return {
         "task": SUPER_RESOLUTION,
         "scale": scale,
-        "protocol": PROTOCOL,
+        "degradation": degradation,
+        "protocol": PROTOCOL if degradation == "bicubic" else PROTOCOL | DEGRADED_PROTOCOL,
         "skipped": [{"name": name, "reason": reason} for name, reason in skipped],
         "pictures": rows,
         "summary": summarize([row["scores"] for row in rows]),
@@ -85,7 +114,7 @@ def evaluate(
 
 
 def interpolations(scale: int) -> dict[str, UpscaleFunction]:
-    """Bicubic and Lanczos enlargement, the baselines of every table, by name."""
+    """Returns the baselines of every table by name: functions that enlarge by bicubic and by Lanczos."""
 
     def bicubic(image: np.ndarray) -> np.ndarray:
         return resize_bicubic(image, image.shape[0] * scale, image.shape[1] * scale)
@@ -98,24 +127,24 @@ def interpolations(scale: int) -> dict[str, UpscaleFunction]:
 
 
 def vgg_responses(image: np.ndarray, vgg: keras.Model) -> Responses:
-    """VGG16's responses to a uint8 RGB picture (height, width, 3), by tap."""
+    """Returns VGG16's responses to a uint8 RGB picture (height, width, 3), by tap."""
     return vgg(image[None].astype(np.float32))
 
 
 def score_picture(
     image: np.ndarray, original: np.ndarray, scale: int, vgg: keras.Model, expected: Responses | None = None
 ) -> Scores:
-    """All scores of one enlarged picture.
+    """Returns all scores of an enlarged picture.
 
     Args:
-        image: uint8 RGB (height, width, 3).
-        original: The same shape.
-        scale: The upscaling factor: border to shave, period of the lattice.
-        vgg: `build_vgg` with `FEATURE_TAP`; with all of `LPIPS_TAPS` the scores include `lpips_vgg`.
-        expected: `vgg_responses` of the original, where several pictures are scored against it; computed otherwise.
+        image: The enlarged picture, uint8 RGB (height, width, 3).
+        original: The original, with the same shape.
+        scale: The upscaling factor, which is also the width of the shaved border and the period of the lattice.
+        vgg: A model from `build_vgg` with `FEATURE_TAP`. With all of `LPIPS_TAPS`, the scores include `lpips_vgg`.
+        expected: The responses to the original (`vgg_responses`), if they are known; else they are computed.
 
     Returns:
-        Numbers by metric (`PROTOCOL`).
+        Scores by metric (`PROTOCOL`).
 
     Raises:
         ConfigError: The picture is too small for the protocol.
@@ -135,25 +164,30 @@ def score_picture(
     return scores
 
 
+def score_blocks(image: np.ndarray, scale: int) -> Scores:
+    """Returns how visible JPEG's blocks are in an enlarged uint8 RGB picture, by metric (`DEGRADED_PROTOCOL`)."""
+    return {"block_ratio": block_ratio(image, scale), "color_block_ratio": color_block_ratio(image, scale)}
+
+
 def summarize(pictures: Iterable[dict[str, Scores]]) -> dict[str, Scores]:
-    """Scores of a set: means, but the median of the lattice ratio, and the feature distance over bicubic's.
+    """Returns the scores of a set: means over pictures, and for ratios of spectral power the median.
 
     Args:
-        pictures: For each picture the scores by method; each has the method `bicubic`.
+        pictures: The scores of each picture by method; the methods include `bicubic`.
 
     Returns:
-        Scores by method, with `feature_distance_ratio`. Lattice ratios that are not defined are left out; what is
-        not defined for any picture is NaN.
+        Scores by method. They include `feature_distance_ratio`, the feature distance divided by bicubic's. Undefined
+        ratios of spectral power are left out. A score that is undefined for all pictures is NaN.
     """
     rows = list(pictures)
     summary: dict[str, Scores] = {method: mean_scores([row[method] for row in rows]) for method in rows[0]}
-    reference = summary["bicubic"]["feature_distance"] or float("nan")  # 0 where all pictures are flat
+    reference = summary["bicubic"]["feature_distance"] or float("nan")  # it is 0 if all pictures are flat
     for scores in summary.values():
         scores["feature_distance_ratio"] = scores["feature_distance"] / reference
     return summary
 
 
 def _unit_distance(first: keras.KerasTensor, second: keras.KerasTensor) -> float:
-    """One layer of the unweighted LPIPS (Zhang et al. 2018, equation 1 with w = 1)."""
+    """Returns the contribution of one layer to the unweighted LPIPS (Zhang et al. 2018, equation 1 with w = 1)."""
     units = [tensor / (ops.norm(tensor, axis=-1, keepdims=True) + 1e-10) for tensor in (first, second)]
     return float(ops.mean(ops.sum(ops.square(units[0] - units[1]), axis=-1)))

@@ -1,4 +1,4 @@
-"""What super-resolution consists of, as `tasks.task.Task` lists it."""
+"""Super-resolution as a task: the functions that `tasks.task.Task` lists."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -23,11 +23,11 @@ from keras_psr.tasks.task import Scores
 
 SHEET_PICTURES = 3
 SHEET_SIZE = 288
-"""Pictures on a preview sheet, and the side of the part shown, in pixels."""
+"""Number of pictures on a sheet, and the side of the part that is shown, in pixels."""
 
 
 def build_network(config: SuperResolutionConfig, dtype: str) -> keras.Model:
-    """The untrained network.
+    """Returns the network with random weights.
 
     Raises:
         ConfigError: The architecture is unknown.
@@ -42,7 +42,7 @@ def build_network(config: SuperResolutionConfig, dtype: str) -> keras.Model:
 
 
 def build_loss(config: SuperResolutionConfig) -> PerceptualLoss:
-    """The weighted loss terms of a fit.
+    """Returns the weighted loss terms of a fit.
 
     Raises:
         ConfigError: A VGG16 layer is unknown.
@@ -64,10 +64,10 @@ def build_loss(config: SuperResolutionConfig) -> PerceptualLoss:
 
 
 def build_stream(config: SuperResolutionConfig) -> SampleStream:
-    """The crops to fit to, as large as the largest of any stage.
+    """Returns the samples to fit to, with the largest crops of any stage.
 
     Raises:
-        DataError: There is nothing usable to fit to.
+        DataError: There are no usable pictures.
     """
     return SampleStream(
         open_sources(config.data),
@@ -80,16 +80,16 @@ def build_stream(config: SuperResolutionConfig) -> SampleStream:
 
 
 def build_validation(config: SuperResolutionConfig) -> "SuperResolutionValidation":
-    """The scores of whole held-out pictures.
+    """Returns an object that scores a network on whole held-out pictures.
 
     Raises:
-        DataError: None can be scored.
+        DataError: No picture can be scored.
     """
     return SuperResolutionValidation(config)
 
 
 def build_verification(scale: int, max_drop: float) -> "SuperResolutionVerification":
-    """Returns the comparison of a `.tflite` with its network, on originals that both reproduce."""
+    """Returns an object that compares a `.tflite` with its network, by how well both reproduce originals."""
     return SuperResolutionVerification(scale, max_drop)
 
 
@@ -98,6 +98,7 @@ def evaluate(
     data: Sequence[str],
     *,
     settings: Mapping[str, Any],
+    degradation: str | None,
     style: str | None,
     iterations: int | None,
     on_picture: OnPicture,
@@ -105,24 +106,24 @@ def evaluate(
     """Scores a network, bicubic and Lanczos, as `evaluation.evaluate` does.
 
     Raises:
-        ConfigError: A style or iterations were asked for.
+        ConfigError: A style or iterations were given, or no degradation has this name.
         DataError: No picture can be used.
     """
     if style or iterations is not None:
         raise ConfigError(f"--style and --iterations are for style networks. This one enlarges {upscaler.scale} times.")
-    return evaluation.evaluate(upscaler, data, on_picture=on_picture)
+    return evaluation.evaluate(upscaler, data, degradation=degradation or "bicubic", on_picture=on_picture)
 
 
 class SuperResolutionValidation:
-    """Scores the network on whole held-out pictures, next to bicubic."""
+    """Scores a network on whole held-out pictures, compared with bicubic."""
 
     best: str | None = "val_psnr_y"
 
     def __init__(self, config: SuperResolutionConfig) -> None:
-        """Decodes the pictures and scores bicubic once; those that cannot be scored are left out and named.
+        """Decodes the pictures and scores bicubic. Pictures that cannot be scored are left out, with a warning.
 
         Raises:
-            DataError: None can be scored.
+            DataError: No picture can be scored.
         """
         self.scale = config.scale
         self.vgg = build_vgg((FEATURE_TAP,), weights=config.vgg_weights)
@@ -130,7 +131,7 @@ class SuperResolutionValidation:
         self.pictures, _ = use_pictures(open_sources(config.val), self._prepare, refusal=refusal)
 
     def _prepare(self, picture: Picture) -> tuple[np.ndarray, dict[str, np.ndarray], Scores]:
-        """The low-resolution picture, bicubic and the original by name, and the scores of bicubic."""
+        """Returns the low-resolution picture, bicubic and the original by name, and the scores of bicubic."""
         original = crop_to_multiple(picture.read(), self.scale)
         low_res = make_low_res(original, self.scale)
         bicubic = interpolations(self.scale)["bicubic"](low_res)
@@ -141,7 +142,7 @@ class SuperResolutionValidation:
         """Scores a network.
 
         Returns:
-            Numbers by name, each beginning with `val_`; and a sheet of the first pictures, uint8 RGB.
+            Scores by name, each beginning with `val_`; and a sheet of the first pictures, uint8 RGB.
         """
         upscale, rows, sheet = Upscaler(network), [], []
         for low_res, baselines, bicubic_scores in self.pictures:
@@ -157,25 +158,24 @@ class SuperResolutionValidation:
 
 
 class SuperResolutionVerification:
-    """Compares what files and their network make of reduced originals.
+    """Compares `.tflite` files with their network, by how well both reproduce originals from reduced ones.
 
-    The report has `psnr_y_drop` in dB and `ssim_y_drop`, against the originals, and the relative
-    `feature_distance_change`.
+    The report has `psnr_y_drop`, in dB, `ssim_y_drop`, and the relative `feature_distance_change`.
     """
 
     def __init__(self, scale: int, max_drop: float) -> None:
-        """Takes the network's scale, and the most that `psnr_y_drop` may be."""
+        """Stores the network's scale, and the largest accepted `psnr_y_drop`."""
         self.scale = scale
         self.limit = {"max_drop": max_drop}
         self.vgg = build_vgg((FEATURE_TAP,))
 
     def prepare(self, picture: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Returns the picture reduced by the scale, and the picture, cropped to a multiple of it."""
+        """Returns the reduced picture, and the picture itself, cropped to a multiple of the scale."""
         original = crop_to_multiple(picture, self.scale)
         return make_low_res(original, self.scale), original
 
     def score(self, image: np.ndarray, expected: np.ndarray, original: np.ndarray) -> Scores:
-        """Returns the scores of a result beside the original.
+        """Returns the scores of a result, given the original.
 
         Raises:
             ConfigError: The picture is too small.
@@ -183,7 +183,7 @@ class SuperResolutionVerification:
         return score_picture(image, original, self.scale, self.vgg)
 
     def compare(self, scores: Scores, expected: Scores) -> Scores:
-        """Returns what results lose against those of the network, from the mean scores of both."""
+        """Returns how much worse a file's results are than the network's, given the mean scores of both."""
         return {
             "psnr_y_drop": expected["psnr_y"] - scores["psnr_y"],
             "ssim_y_drop": expected["ssim_y"] - scores["ssim_y"],
@@ -191,5 +191,5 @@ class SuperResolutionVerification:
         }
 
     def accepts(self, row: Mapping[str, Any]) -> bool:
-        """Returns whether a file lost no more than it may; False where that is not defined."""
+        """Returns whether a file lost no more than the limit; False if the loss is undefined."""
         return row["psnr_y_drop"] <= self.limit["max_drop"]

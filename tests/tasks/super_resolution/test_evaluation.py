@@ -7,13 +7,15 @@ from PIL import Image
 from scipy.ndimage import zoom
 from skimage import data
 
-from keras_psr.errors import DataError, ModelError
-from keras_psr.images.metrics import lattice_ratio, psnr_rgb, psnr_y, ssim_y
+from keras_psr.data.degradation import named_degradation
+from keras_psr.errors import ConfigError, DataError, ModelError
+from keras_psr.images.metrics import block_ratio, color_block_ratio, lattice_ratio, psnr_rgb, psnr_y, ssim_y
 from keras_psr.images.pixels import make_low_res, resize_bicubic
 from keras_psr.inference.upscaler import Upscaler
 from keras_psr.losses.vgg import build_vgg
 from keras_psr.networks.super_resolution import build_network
 from keras_psr.tasks.super_resolution.evaluation import (
+    DEGRADED_PROTOCOL,
     FEATURE_TAP,
     LPIPS_TAPS,
     PROTOCOL,
@@ -151,6 +153,20 @@ def test_evaluate_follows_the_protocol(result, folder, bilinear, vgg):
         np.mean([row["scores"]["model"]["psnr_y"] for row in result["pictures"]])
     )
     assert result["summary"]["bicubic"]["psnr_y"] > result["summary"]["model"]["psnr_y"]
+
+
+def test_degraded_pictures_are_scored_against_the_same_originals(bilinear, tmp_path, vgg):
+    original = data.astronaut()[:200, 100:300]
+    Image.fromarray(original).save(tmp_path / "astronaut.png")
+    degraded = evaluate(bilinear, str(tmp_path), degradation="jpeg:50")
+    assert degraded["degradation"] == "jpeg:50" and degraded["protocol"] == PROTOCOL | DEGRADED_PROTOCOL
+    image = bilinear(named_degradation("jpeg:50")(original, 4))
+    expected = score_picture(image, original, 4, vgg)
+    expected |= {"block_ratio": block_ratio(image, 4), "color_block_ratio": color_block_ratio(image, 4)}
+    assert degraded["pictures"][0]["scores"]["model"] == pytest.approx(expected, nan_ok=True)
+    assert set(expected) == set(degraded["protocol"]) - {"low_res"}
+    with pytest.raises(ConfigError, match="Received: 'rain'"):
+        evaluate(bilinear, str(tmp_path), degradation="rain")
 
 
 def test_the_result_is_json(result):
