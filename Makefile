@@ -6,13 +6,14 @@ READY := $(VENV)/.ready
 WHEEL_VENV := build/wheel-venv
 LIGHT_VENV := build/light-venv
 
-.PHONY: help install demo web web-test test test-slow test-avx2 lint typing wheel-test arm64-test clean
+.PHONY: help install demo web web-test react-native-test test test-slow test-avx2 lint typing wheel-test arm64-test clean
 
 help:
 	@echo "make install     install keras-psr (editable) and the development tools into $(VENV)"
 	@echo "make demo        fit, export, enlarge and score on a few photographs; results are in demo/"
-	@echo "make web         build the page of keras-psr demo, with Node.js"
-	@echo "make web-test    test the page in Chromium, Firefox and WebKit, as far as they are installed"
+	@echo "make web         build the npm package and the page of keras-psr demo, with Node.js"
+	@echo "make web-test    test both in Chromium, Firefox and WebKit, as far as they are installed"
+	@echo "make react-native-test  check the types of the React Native example, bundle it, and run its loop in Node"
 	@echo "make test        run the fast tests"
 	@echo "make test-slow   run the slow tests"
 	@echo "make test-avx2   run the tests that fit networks as on an x86-64 processor with nothing newer than AVX2"
@@ -49,7 +50,7 @@ demo: $(READY)
 	$(BIN)/keras-psr evaluate --model demo/tuned_int8.tflite --data demo/original.png
 	$(BIN)/python tools/demo.py after demo
 
-# Only the page needs Node.js and what npm fetches.
+# Only the package and the page need Node.js and what npm fetches.
 web:
 	@sh web/check_node.sh
 	cd web && npm ci --no-audit --no-fund && npm run build
@@ -57,6 +58,10 @@ web:
 web-test: $(READY) web
 	@cd web && node test/browsers.js
 	cd web && PYTHON=$(abspath $(BIN))/python npm test
+
+react-native-test: $(READY) web
+	cd examples/react-native && npm ci --no-audit --no-fund && npm run typecheck && npm run bundle
+	cd examples/react-native && PYTHON=$(abspath $(BIN))/python npm test
 
 test: $(READY)
 	$(BIN)/pytest
@@ -99,5 +104,6 @@ arm64-test: $(READY)
 	$(BIN)/python tools/arm64.py
 
 clean:
-	rm -rf .venv .ci-venv build dist demo keras_psr/page web/node_modules web/screenshots *.egg-info .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .ci-venv build dist demo keras_psr/page web/node_modules web/dist web/LICENSE web/screenshots *.egg-info .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(addprefix examples/react-native/,node_modules assets build .expo)
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -79,7 +79,7 @@ def test_the_headers_are_written_for_web_hosts(runner, tmp_path):
 
 
 def test_the_page_has_the_same_policy_where_a_host_sends_no_headers():
-    html = (Path(__file__).parents[1] / "web" / "index.html").read_text()
+    html = (Path(__file__).parents[1] / "web" / "page" / "index.html").read_text()
     (policy,) = re.findall(r'Content-Security-Policy"\s+content="([^"]+)"', html)
     assert demo.HEADERS["Content-Security-Policy"] == f"{policy}; frame-ancestors 'none'"  # headers only have the last
 

@@ -1,4 +1,4 @@
-"""Makes web/public/sample.jpg and web/public/styles/: a photo to try the page with, and the shipped styles' versions.
+"""Makes the pictures of web/page/public/: a photo to try the page with, and what shipped styles make of it.
 
 python tools/make_page_pictures.py
 
@@ -16,7 +16,7 @@ from keras_psr.constants import STYLE_TRANSFER
 from keras_psr.images.pixels import resize_bicubic
 from keras_psr.inference.registry import shipped_models
 
-PUBLIC = Path(__file__).parents[1] / "web" / "public"
+PUBLIC = Path(__file__).parents[1] / "web" / "page" / "public"
 HEIGHT, WIDTH = 240, 360
 SIDE = 176
 """Side of a style's picture, in pixels, which is twice the side on the page."""

@@ -1,8 +1,7 @@
-import { copyFileSync, mkdirSync } from "node:fs";
-import { fileURLToPath } from "node:url";
-import { defineConfig } from "vite";
+/** Makes dist/: the worker in one file, with LiteRT.js and pako, and LiteRT's WebAssembly beside it. */
 
-const OUT = fileURLToPath(new URL("../keras_psr/page", import.meta.url));
+import { cpSync } from "node:fs";
+import { defineConfig } from "vite";
 
 /** LiteRT's WebAssembly, of which a browser fetches one: with threads, without, or without relaxed SIMD. */
 const RUNTIMES = ["litert_wasm_threaded_internal", "litert_wasm_internal", "litert_wasm_compat_internal"];
@@ -10,17 +9,15 @@ const RUNTIMES = ["litert_wasm_threaded_internal", "litert_wasm_internal", "lite
 const copyFromPackages = {
   name: "copy-from-packages",
   writeBundle() {
-    mkdirSync(`${OUT}/litert`, { recursive: true });
     for (const file of RUNTIMES.flatMap((name) => [`${name}.js`, `${name}.wasm`])) {
-      copyFileSync(new URL(`node_modules/@litertjs/core/wasm/${file}`, import.meta.url), `${OUT}/litert/${file}`);
+      cpSync(`node_modules/@litertjs/core/wasm/${file}`, `dist/litert/${file}`);
     }
-    copyFileSync(new URL("node_modules/pako/LICENSE", import.meta.url), `${OUT}/assets/pako-LICENSE.txt`);
+    cpSync("node_modules/pako/LICENSE", "dist/pako-LICENSE.txt");
   },
 };
 
 export default defineConfig({
-  base: "./", // so that the page works in any folder of a web host
-  build: { outDir: OUT, emptyOutDir: true, modulePreload: false },
-  worker: { format: "iife" }, // LiteRT.js loads its runtime with importScripts, which module workers lack
+  // A script and no module: LiteRT.js loads its runtime with importScripts, which module workers lack.
+  build: { lib: { entry: "src/worker.js", formats: ["iife"], name: "worker", fileName: () => "worker.js" } },
   plugins: [copyFromPackages],
 });

@@ -7,11 +7,11 @@ const LUMA = [65.481, 128.553, 24.966].map((weight) => weight / 219);
  * @param {Uint8Array|Float32Array} painted RGB without the halo, in [0, 255] but for what clipping takes off
  * @param {Uint8Array|Float32Array} photo RGB with the halo
  * @param {{width: number, height: number, halo: number}} size of the photo, with the halo on each side
- * @param {{strength: number, keepsColours: boolean}} adjustment the share of the painting, the rest is the photo; and
+ * @param {{strength: number, preserveColors: boolean}} adjustment the share of the painting, the rest is the photo; and
  *   whether only brightness is painted
  * @returns {Uint8ClampedArray} RGB without the halo
  */
-export function adjust(painted, photo, { width, height, halo }, { strength, keepsColours }) {
+export function adjust(painted, photo, { width, height, halo }, { strength, preserveColors }) {
   const adjusted = new Uint8ClampedArray(painted.length);
   const mixed = new Uint8ClampedArray(3); // which clips, and rounds half to even
   for (let y = halo, at = 0; y < height - halo; y++) {
@@ -21,7 +21,7 @@ export function adjust(painted, photo, { width, height, halo }, { strength, keep
         const paint = Math.min(255, Math.max(0, painted[at + channel]));
         mixed[channel] = strength * paint + (1 - strength) * photo[from + channel];
       }
-      if (!keepsColours) {
+      if (!preserveColors) {
         adjusted.set(mixed, at);
         continue;
       }
@@ -32,4 +32,5 @@ export function adjust(painted, photo, { width, height, halo }, { strength, keep
   return adjusted;
 }
 
-export const changes = ({ strength, keepsColours }) => strength < 1 || keepsColours;
+/** @param {{strength: number, preserveColors: boolean}} adjustment */
+export const changes = ({ strength, preserveColors }) => strength < 1 || preserveColors;

@@ -2,54 +2,65 @@
 
 import { getGlobalLiteRt, getWebGpuDevice, loadAndCompile, loadLiteRt, Tensor } from "@litertjs/core";
 import { readMetadata } from "./metadata.js";
-import { hasThreads } from "./threads.js";
-
-const RUNTIME = new URL("../litert/", self.location.href).href;
 
 /**
  * @param {string} url of the file
- * @param {"auto"|"gpu"|"cpu"} accelerator `auto` takes the GPU for float files if there is one
+ * @param {"auto"|"gpu"|"cpu"} device `auto` takes the GPU for float files if there is one
+ * @param {{script: string, wasm: string}} runtime addresses of LiteRT's files
  * @returns {Promise<Network>}
  */
-export async function loadNetwork(url, accelerator) {
-  const response = await fetch(url).catch(() => null);
-  if (!response?.ok) throw new Error("The model could not be loaded. Go online once, then it is kept for later.");
-  const file = new Uint8Array(await response.arrayBuffer());
+export async function loadNetwork({ url, device, runtime }) {
+  const file = new Uint8Array(await download(url));
   const metadata = readMetadata(file);
-  runtime ??= loadRuntime();
-  await runtime.catch((error) => {
-    throw new Error(`LiteRT could not be started (${error.message}). Reload the page, online.`);
+  started ??= startRuntime(runtime);
+  await started.catch((error) => {
+    throw new DOMException(
+      `LiteRT could not be started (${error.message}). Reload the page, online.`,
+      "OperationError",
+    );
   });
   const network = new Network(file, metadata);
-  await network.compile(accelerator);
+  await network.compile(device);
   return network;
 }
 
-let runtime; // loaded once, for all networks
+let started; // once, for all networks
 
-async function loadRuntime() {
+async function download(url) {
+  const fail = (reason) => {
+    throw new DOMException(`The model could not be loaded from ${url} (${reason}).`, "NetworkError");
+  };
+  const response = await fetch(url).catch(({ message }) => fail(message));
+  if (!response.ok) fail([response.status, response.statusText].filter(Boolean).join(" "));
+  // As servers for development answer what they do not have.
+  if (/^text\/html/.test(response.headers.get("Content-Type"))) fail("the server sent a web page");
+  return response.arrayBuffer();
+}
+
+async function startRuntime({ script, wasm }) {
   // In a worker the runtime takes the worker's own script for its file, and would start threads with it.
   self.Module = {
-    mainScriptUrlOrBlob: `${RUNTIME}litert_wasm_threaded_internal.js`,
-    locateFile: (name) => RUNTIME + name,
+    mainScriptUrlOrBlob: script,
+    locateFile: () => wasm, // it asks for nothing else
     printErr: (line) => (/^(INFO|WARNING|[IW]\d)/.test(line) ? console.debug(line) : console.error(line)),
   };
-  await loadLiteRt(RUNTIME, { threads: hasThreads() });
+  await loadLiteRt(script);
 }
 
 class Network {
-  /** `accelerator` is "gpu" or "cpu" once compiled; `note` says why it is not the one that was asked for. */
-  constructor(file, { scale, tile, halo, grid = 1, variant }) {
-    Object.assign(this, { file, scale, tile, halo, grid, variant, note: "" });
+  /** `device` is "gpu" or "cpu" once compiled; `note` says why it is not the one that was asked for. */
+  constructor(file, metadata) {
+    const { scale, tile, halo, grid, variant } = metadata;
+    Object.assign(this, { file, metadata, scale, tile, halo, grid, variant, note: "" });
     this.shape = [1, this.tile, this.tile, 3];
   }
 
-  async compile(accelerator) {
-    const device = getWebGpuDevice();
-    const isFast = device && !device.adapterInfo?.isFallbackAdapter; // not a CPU in the guise of a GPU
-    this.accelerator = "cpu";
-    if (accelerator === "gpu" && !device) this.note = "This browser offers no GPU.";
-    if (device && (accelerator === "gpu" || (accelerator === "auto" && isFast && this.variant !== "int8"))) {
+  async compile(wanted) {
+    const gpu = getWebGpuDevice();
+    const isFast = gpu && !gpu.adapterInfo?.isFallbackAdapter; // not a CPU in the guise of a GPU
+    this.device = "cpu";
+    if (wanted === "gpu" && !gpu) this.note = "This browser offers no GPU.";
+    if (gpu && (wanted === "gpu" || (wanted === "auto" && isFast && this.variant !== "int8"))) {
       await this.#compileForGpu();
     }
     this.model ??= await loadAndCompile(this.file, { accelerator: "wasm" });
@@ -68,7 +79,7 @@ class Network {
       const model = await loadAndCompile(this.file, { accelerator: "webgpu", gpuOptions: { precision: "fp32" } });
       if (model.options.accelerator === "webgpu" && model.isFullyAccelerated) {
         this.model = model;
-        this.accelerator = "gpu";
+        this.device = "gpu";
       } else {
         this.note = "The GPU cannot run this file.";
         model.delete();
@@ -79,7 +90,7 @@ class Network {
   }
 
   get threads() {
-    return this.accelerator === "gpu" ? 0 : getGlobalLiteRt().liteRtWasm.getThreadCount();
+    return this.device === "gpu" ? 0 : getGlobalLiteRt().liteRtWasm.getThreadCount();
   }
 
   /**
@@ -90,7 +101,7 @@ class Network {
     try {
       return await this.#run(pixels);
     } catch (error) {
-      if (this.accelerator === "cpu") throw error;
+      if (this.device === "cpu") throw error;
       this.model = undefined;
       await this.compile("cpu");
       this.note = `The GPU failed (${error.message}).`;
@@ -104,9 +115,12 @@ class Network {
     input.delete();
     const result = await output.data();
     output.delete();
-    if (this.accelerator === "gpu" && result.every((value) => value === result[0] || Number.isNaN(value))) {
+    if (this.device === "gpu" && isEven(result) && !isEven(pixels)) {
       throw new Error("it gave an empty picture");
     }
     return result;
   }
 }
+
+/** Whether a tile holds one value only, as white skies do, or no numbers. */
+const isEven = (values) => values.every((value) => value === values[0] || Number.isNaN(value));

@@ -1,4 +1,4 @@
-/** Whether LiteRT's WebAssembly can have threads, here and in workers. */
+/** What LiteRT's WebAssembly can use, here and in workers. */
 
 /** (func (result v128) (i8x16.relaxed_swizzle (i8x16.splat (i32.const 0)) (i8x16.splat (i32.const 0)))) */
 const RELAXED_SIMD = Uint8Array.of(
@@ -9,6 +9,12 @@ const RELAXED_SIMD = Uint8Array.of(
   ...[0x41, 0, 0xfd, 15, 0x41, 0, 0xfd, 15, 0xfd, 0x80, 2, 0x0b],
 );
 
-/** The page's host must have sent the headers of docs/deploy.md; LiteRT.js has threads with relaxed SIMD only. */
+/** Whether there is relaxed SIMD, without which LiteRT has neither threads nor its fast code. */
+export const hasRelaxedSimd = () => WebAssembly.validate(RELAXED_SIMD);
+
+/**
+ * Whether networks can run on all cores. The page must be isolated for that: its host sends `Cross-Origin-Opener-Policy:
+ * same-origin` and `Cross-Origin-Embedder-Policy: require-corp`.
+ */
 export const hasThreads = () =>
-  self.crossOriginIsolated && typeof SharedArrayBuffer === "function" && WebAssembly.validate(RELAXED_SIMD);
+  Boolean(globalThis.crossOriginIsolated) && typeof SharedArrayBuffer === "function" && hasRelaxedSimd();

@@ -1,57 +1,79 @@
-/** Everything that takes time, away from the page, which ends this worker to cancel and starts one for each network. */
+/** Everything that takes time, away from the page. One `Upscaler` has one worker, which has one network. */
 
-import { enlarge, enlargeFrame } from "./enlarge.js";
+import { enlargeToPixels, enlargeToPng } from "./enlarge.js";
 import { loadNetwork } from "./network.js";
 
 let network;
-const loaded = new Map(); // networks that enlarge paintings, by address
+let settings; // what it was loaded with
+const enlargers = new Map(); // networks that enlarge paintings, by scale
 let latest = Promise.resolve(); // one message after the other: a network takes one picture at a time
+const cancelled = new Set(); // numbers of messages whose answer nobody awaits any more
 
-self.onmessage = ({ data }) => (latest = latest.then(() => handle(data)));
+self.onmessage = ({ data }) => {
+  if (data.cancel) cancelled.add(data.number);
+  else latest = latest.then(() => handle(data));
+};
 
 /**
- * A message holds the `url` of a file and the `accelerator`, the same in all, and what to do: take a `file` or a
- * `frame` of the camera, with an `adjustment`, or without either tell the network's shape. Each answer has the
- * message's `number`. `enlargers` are addresses of files that enlarge paintings, by variant and scale.
+ * The first message says what to `load`; each further one holds an `image` and whether it `asPixels`. There is an
+ * answer for each tile, and one at the end; all have the message's `number`.
  */
-async function handle({ number, file, frame, adjustment, url, accelerator, enlargers }) {
+async function handle({ number, load, image, asPixels, ...options }) {
   const answer = (message, transfer = []) => self.postMessage({ number, ...message }, transfer);
+  const check = async () => {
+    await turn(); // lets a message in that cancels
+    if (cancelled.has(number)) throw new DOMException("Cancelled.", "AbortError");
+  };
+  const onTile = async (done, total) => {
+    answer({ done, total });
+    await check();
+  };
   try {
-    network ??= await loadNetwork(url, accelerator);
-    if (file) await answerFile(file, adjustment, (scale) => loadEnlarger(enlargers, scale, accelerator), answer);
-    else if (frame) await answerFrame(frame, adjustment, answer);
-    else answer({ shape: (({ scale, tile, halo, grid }) => ({ scale, tile, halo, grid }))(network) });
+    await check();
+    if (load) {
+      settings = load;
+      network = await loadNetwork(load);
+      return answer({ state: describe(network) });
+    }
+    const picture = image instanceof Blob ? await decode(image) : image;
+    await check();
+    const enlarge = asPixels ? enlargeToPixels : enlargeToPng;
+    const result = await enlarge(picture, network, { ...options, loadEnlarger, onTile, onStrip: check });
+    picture.close?.();
+    answer({ result, state: describe(network) }, asPixels ? [result.data.buffer] : []);
   } catch (error) {
-    const name = file?.name ?? "The camera's picture";
-    const isMemory = error instanceof RangeError || /memory/i.test(error.message);
-    answer({ error: isMemory ? `${name} needs more memory than there is. Choose a smaller one.` : error.message });
+    const { name = "Error", message = String(error) } = error; // WebAssembly throws numbers, too
+    const isMemory = name === "RangeError" || /memory/i.test(message);
+    const text = `${nameOf(image)} needs more memory than there is. Choose a smaller one.`;
+    answer({ error: isMemory && image ? { name: "RangeError", message: text } : { name, message } });
+  } finally {
+    cancelled.delete(number);
   }
 }
 
-/** A network that enlarges a painting; of the same kind as the one that painted it, as keras_psr.Painter has it. */
-async function loadEnlarger(files, scale, accelerator) {
-  const url = files[network.isQuantized ? "int8" : "float32"][scale];
-  if (!loaded.has(url)) loaded.set(url, await loadNetwork(url, accelerator));
-  return loaded.get(url);
+/** A network that enlarges a painting. */
+async function loadEnlarger(scale) {
+  if (!enlargers.has(scale)) {
+    enlargers.set(scale, await loadNetwork({ ...settings, url: settings.enlargers[scale] }));
+  }
+  return enlargers.get(scale);
 }
 
-async function answerFile(file, adjustment, loadEnlarger, answer) {
-  const begin = performance.now();
-  const bitmap = await createImageBitmap(file).catch(() => {
-    throw new Error(
-      `${file.name} cannot be decoded: it is damaged, or too large for this device. Choose another picture.`,
-    );
+const decode = (file) =>
+  createImageBitmap(file).catch(() => {
+    const reason = "it is damaged, or too large for this device. Choose another picture.";
+    throw new DOMException(`${nameOf(file)} cannot be decoded: ${reason}`, "EncodingError");
   });
-  const result = await enlarge(bitmap, network, adjustment, loadEnlarger, (done, total) => answer({ done, total }));
-  bitmap.close();
-  const seconds = (performance.now() - begin) / 1000;
-  const { accelerator, threads, note } = network;
-  answer({ result: { ...result, seconds, accelerator, threads, note } });
-}
 
-async function answerFrame(frame, adjustment, answer) {
-  const { data, width, height } = await enlargeFrame(frame, network, adjustment);
-  frame.close();
-  const { accelerator, threads } = network;
-  answer({ frame: { data, width, height, accelerator, threads } }, [data.buffer]);
-}
+const nameOf = (image) => image?.name ?? "The picture";
+
+const describe = ({ metadata, device, threads, note }) => ({ metadata, device, threads, note });
+
+const channel = new MessageChannel();
+
+/** Ends when what had arrived before was handled; timers would wait for 4 ms. */
+const turn = () =>
+  new Promise((resolve) => {
+    channel.port1.onmessage = resolve;
+    channel.port2.postMessage(null);
+  });

@@ -56,11 +56,16 @@ function countFrames() {
   globalThis.frames = { sent: 0, inFlight: 0, most: 0 };
   const { postMessage } = Worker.prototype;
   Worker.prototype.postMessage = function (message, ...others) {
-    if (message.frame) {
+    if (message.asPixels) {
       const { frames } = globalThis;
       frames.sent++;
       frames.most = Math.max(frames.most, ++frames.inFlight);
-      this.addEventListener("message", () => frames.inFlight--, { once: true });
+      const listen = ({ data }) => {
+        if (data.number !== message.number || data.total) return; // only a tile is done
+        frames.inFlight--;
+        this.removeEventListener("message", listen);
+      };
+      this.addEventListener("message", listen);
     }
     return postMessage.call(this, message, ...others);
   };

@@ -5,10 +5,11 @@ import { readFileSync } from "node:fs";
 import { test } from "node:test";
 import { PNG } from "pngjs";
 
-import { enlargeChannel, Resizer } from "../src/bicubic.js";
-import { describeCompression, readCompression } from "../src/compression.js";
+import { describeCompression, readCompression } from "../page/compression.js";
+import { enlargeChannel } from "../src/bicubic.js";
 import { readMetadata } from "../src/metadata.js";
 import { PngWriter } from "../src/png.js";
+import { Resizer } from "../src/resizer.js";
 import { mirrored, spans } from "../src/tiling.js";
 import { makeFolder, reference } from "./support.js";
 

@@ -7,7 +7,16 @@ import { after, before, describe, test } from "node:test";
 import { setTimeout } from "node:timers/promises";
 
 import { BROWSERS, whyNot } from "./browsers.js";
-import { difference, makeFolder, readFloats, readPng, reference, SCREENSHOTS, startDemo } from "./support.js";
+import {
+  countTiles,
+  difference,
+  makeFolder,
+  readFloats,
+  readPng,
+  reference,
+  SCREENSHOTS,
+  startDemo,
+} from "./support.js";
 import { startFirefox, startWebKit } from "./webdriver.js";
 
 const folder = makeFolder();
@@ -144,12 +153,19 @@ for (const [id, start] of [
       });
     }
 
-    test("a run is cancelled", async () => {
+    test("a run is cancelled within a tile, and the page goes on", async () => {
       await open(demo.address, "large.png");
+      await page.evaluate(countTiles);
       await page.click("#run");
       await page.until(() => /^Tile \d+ of 484$/.test(document.getElementById("status").textContent), 60_000);
       await page.click("#cancel");
       assert.equal(await page.text("#status"), "Cancelled.");
+      const before = await page.evaluate(() => globalThis.tiles);
+      await page.attach("#photo", at("one pixel.png"));
+      await page.until(() => document.querySelector("#run:enabled"));
+      assert.match(await run(), /^4 × 4 in /);
+      const tiles = (await page.evaluate(() => globalThis.tiles)) - before;
+      assert.ok(tiles <= 2, `${tiles} tiles: the one that was being computed, and the one pixel's`);
     });
 
     test("it works offline with what was used before", async () => {

@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-import { liveSizes, Pace } from "../src/pace.js";
+import { liveSizes, Pace } from "../page/pace.js";
 import { spans } from "../src/tiling.js";
 
 const STYLE = { tile: 368, halo: 56, grid: 4, scale: 1 };

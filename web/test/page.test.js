@@ -9,6 +9,7 @@ import { setTimeout } from "node:timers/promises";
 
 import { whyNot } from "./browsers.js";
 import {
+  countTiles,
   difference,
   makeFolder,
   readFloats,
@@ -396,8 +397,10 @@ test("a result too large for the memory is refused before it begins", async () =
   assert.ok(await page.isDisabled("#run"));
 });
 
-test("a run is cancelled, and the page goes on", async () => {
-  const page = await open();
+test("a run is cancelled within a tile, and the page goes on with the same model", async () => {
+  const asked = [];
+  const page = await open({ prepare: (page) => page.addInitScript(countTiles) });
+  page.on("request", (request) => asked.push(basename(request.url())));
   await choose(page, "large.png");
   await page.click("#run");
   await expectText(page, "#status", /^Tile \d+ of 484$/);
@@ -405,10 +408,27 @@ test("a run is cancelled, and the page goes on", async () => {
   await page.click("#cancel");
   assert.equal(await page.textContent("#status"), "Cancelled.");
   assert.ok(await page.isHidden("#download"));
-  for (let tries = 0; page.workers().length && tries < 100; tries++) await page.waitForTimeout(100);
-  assert.equal(page.workers().length, 0);
+  const tiles = () => page.evaluate(() => globalThis.tiles);
+  const before = await tiles();
   await choose(page, "one pixel.png");
   assert.match(await run(page), /^4 × 4 in /);
+  assert.ok((await tiles()) - before <= 2, "the one that was being computed, and the one pixel's");
+  assert.equal(asked.filter((name) => name === "x4_int8.tflite").length, 1);
+});
+
+test("a run is cancelled while the model is being loaded, and the page goes on", async () => {
+  const page = await open({ address: tiny.address });
+  const answerLate = async (route) => {
+    await setTimeout(1000);
+    await route.continue().catch(() => {}); // it was given up
+  };
+  await page.context().route("**/*.tflite", answerLate, { times: 1 });
+  await choose(page, "odd.png");
+  await page.click("#run");
+  await expectText(page, "#status", /^Loading the model…$/);
+  await page.click("#cancel");
+  assert.equal(await page.textContent("#status"), "Cancelled.");
+  assert.match(await run(page), /^260 × 202 in /);
 });
 
 test("the page answers while a worker works", async () => {

@@ -77,3 +77,15 @@ export function difference(image, expected, channels) {
   }
   return most;
 }
+
+/** Counts the tiles that workers say are done; runs in the page. */
+export function countTiles() {
+  globalThis.tiles = 0;
+  const heard = new WeakSet();
+  const { postMessage } = Worker.prototype;
+  Worker.prototype.postMessage = function (...message) {
+    if (!heard.has(this)) this.addEventListener("message", ({ data }) => data.total && globalThis.tiles++);
+    heard.add(this);
+    return postMessage.apply(this, message);
+  };
+}

@@ -41,20 +41,20 @@ export class Live {
 
   /**
    * Shows pictures, until another network, another camera or `stop` comes.
-   * @param {(message: object, transfer?: object[]) => Promise<object>} ask sends the worker something, awaits its answer
+   * @param {Upscaler} upscaler
+   * @param {() => object} adjustment what of a painting is taken, asked anew for each picture
    */
-  async show(ask) {
+  async show(upscaler, adjustment) {
     const turn = ++this.turn;
-    const { shape } = await ask({});
     const { videoWidth, videoHeight } = this.video;
-    if (turn !== this.turn) return;
-    const pace = new Pace(liveSizes(videoWidth / videoHeight, videoWidth, shape));
+    const pace = new Pace(liveSizes(videoWidth / videoHeight, videoWidth, upscaler.metadata));
     const times = [];
     for (let seen; turn === this.turn; seen = this.video.currentTime) {
       while (this.video.currentTime === seen && turn === this.turn) await new Promise(requestAnimationFrame);
       const begin = performance.now();
       const frame = this.#grab(pace.size);
-      const { frame: picture } = await ask({ frame }, [frame]);
+      const picture = await upscaler.upscalePixels(frame, adjustment());
+      frame.close();
       if (turn !== this.turn) return;
       this.#draw(picture);
       pace.isFixed = Boolean(this.recorder);
@@ -62,7 +62,9 @@ export class Live {
       times.push(performance.now());
       while (times.length > 2 && times.at(-1) - times[0] > WINDOW) times.shift();
       const rate = (1000 * (times.length - 1)) / (times.at(-1) - times[0]);
-      this.onPicture({ ...picture, rate, isSmallest: pace.index === 0 });
+      const { width, height } = picture;
+      const { device, threads } = upscaler;
+      this.onPicture({ width, height, rate, device, threads, isSmallest: pace.index === 0 });
     }
   }
 
@@ -74,9 +76,10 @@ export class Live {
     return context.canvas.transferToImageBitmap();
   }
 
-  #draw({ data, width, height }) {
+  #draw(picture) {
+    const { width, height } = picture;
     if (this.canvas.width !== width || this.canvas.height !== height) Object.assign(this.canvas, { width, height });
-    this.canvas.getContext("2d").putImageData(new ImageData(data, width, height), 0, 0);
+    this.canvas.getContext("2d").putImageData(picture, 0, 0);
   }
 
   /** Switches the camera's light off. A clip that is being recorded ends. */

@@ -1,6 +1,6 @@
 /** How large live pictures are, so that they come fast enough. */
 
-import { spans } from "./tiling.js";
+import { spans } from "keras-psr/tiling";
 
 /** Seconds that a picture may take, for 10 a second with something to spare. */
 const MOST_SECONDS = 1 / 11;

@@ -1,11 +1,11 @@
-/** The page: choosing a picture and a model, running it in a worker, showing and saving the result. */
+/** The page: choosing a picture and a model, running it, showing and saving the result. */
+
+import { hasThreads, Upscaler } from "keras-psr";
 
 import { describeCompression, readCompression } from "./compression.js";
 import { canRecord, Live } from "./live.js";
 import { save, toJpeg } from "./saving.js";
-import { hasThreads } from "./threads.js";
 import { showAfter, showBefore } from "./viewer.js";
-import PageWorker from "./worker.js?worker";
 
 const ids =
   "stage empty toolbar tasks task-field model precision accelerator size run " +
@@ -24,8 +24,8 @@ let models = [];
 let enlargers = {}; // addresses of the files that enlarge paintings, by variant and scale
 let choices = null; // names of the models for clean and for lossy pictures, until the user chooses one
 let picture = null; // { file, url, width, height, compression }
-let worker = null; // runs one file on one accelerator, its `key`
-let questions = 0; // asked of workers so far: an answer has its question's number
+let loading = null; // { key, upscaler, controller }: one file on one device, its `key`; `upscaler` is a promise
+let running = null; // what cancels the run
 const live = new Live(page.canvas, page.film, showRate, () => stopLive("The camera was disconnected."));
 let saved = null; // the result, as a file with a name
 let results = []; // addresses of the result and of what is shown of it
@@ -37,7 +37,7 @@ async function loadModels() {
   if (!response?.ok) return showError("The list of models could not be loaded. Reload the page.");
   const site = await response.json();
   models = site.models;
-  enlargers = absolute(site.enlargers);
+  enlargers = site.enlargers;
   if (site.lossy && site.lossy !== site.default) choices = { clean: site.default, lossy: site.lossy };
   const tasks = [ENLARGE, PAINT].filter((task) => models.some((model) => taskOf(model) === task));
   page.tasks.replaceChildren(...tasks.map(makeSegment));
@@ -48,12 +48,6 @@ async function loadModels() {
   page.model.value = first.name;
   listPrecisions();
 }
-
-/** The same addresses for the worker, which lies in another folder. */
-const absolute = (addresses) =>
-  typeof addresses === "string"
-    ? new URL(addresses, document.baseURI).href
-    : Object.fromEntries(Object.entries(addresses).map(([key, value]) => [key, absolute(value)]));
 
 function makeSegment(task) {
   const label = document.createElement("label");
@@ -112,10 +106,10 @@ const adjustment = () =>
   taskOf(chosenModel()) === PAINT
     ? {
         strength: page.strength.value / 100,
-        keepsColours: page.colours.checked,
+        preserveColors: page.colours.checked,
         paintSize: Number(page["paint-size"].value),
       }
-    : { strength: 1, keepsColours: false };
+    : {};
 
 // Choosing a picture
 
@@ -211,44 +205,47 @@ async function run() {
   setWorking(true);
   page.progress.removeAttribute("value");
   page.status.textContent = "Loading the model…";
-  const ask = await prepareWorker();
-  if (page.working.hidden) return; // cancelled meanwhile
+  const { signal } = (running = new AbortController());
   try {
-    await finish((await ask({ file: picture.file })).result);
+    const upscaler = await loadUpscaler();
+    if (signal.aborted) return;
+    const begin = performance.now();
+    const result = await upscaler.upscale(picture.file, { signal, onProgress: showProgress, ...adjustment() });
+    await finish(result, upscaler, (performance.now() - begin) / 1000);
   } catch (error) {
-    fail(error.message);
+    if (!signal.aborted) fail(error.message);
   }
 }
 
-/**
- * Starts a worker for the chosen file, unless there is one.
- * @returns {Promise<(message: object, transfer?: object[]) => Promise<object>>} sends a message and awaits the answer,
- *   which never comes from a worker that is ended meanwhile
- */
-async function prepareWorker() {
-  const url = absolute(chosenFile().url);
-  const accelerator = page.accelerator.value;
-  const key = `${url} ${accelerator}`;
-  await isControlled; // so that what the worker loads is kept for use offline
-  if (worker?.key !== key) {
-    stopWorker();
-    worker = Object.assign(new PageWorker(), { key });
+/** The chosen file, loaded unless it is already. */
+async function loadUpscaler() {
+  const { url, variant } = chosenFile();
+  const device = page.accelerator.value;
+  const key = `${url} ${device}`;
+  await isControlled; // so that what is loaded is kept for use offline
+  if (loading?.key !== key) {
+    closeUpscaler();
+    const controller = new AbortController();
+    const options = {
+      device,
+      signal: controller.signal,
+      enlargers: enlargers[variant === "int8" ? "int8" : "float32"],
+    };
+    loading = { key, controller, upscaler: Upscaler.load(url, options) };
   }
-  const asked = worker;
-  return (message, transfer = []) =>
-    new Promise((resolve, reject) => {
-      const number = ++questions;
-      asked.onerror = (event) => asked === worker && reject(new Error(event.message || "The worker stopped."));
-      const listen = ({ data }) => {
-        if (data.number !== number || asked !== worker) return; // it may have been ended just then
-        if (data.total) return showProgress(data);
-        asked.removeEventListener("message", listen);
-        if (data.error) reject(new Error(data.error));
-        else resolve(data);
-      };
-      asked.addEventListener("message", listen);
-      asked.postMessage({ ...message, adjustment: adjustment(), number, url, accelerator, enlargers }, transfer);
-    });
+  return await loading.upscaler.catch((error) => {
+    if (error.name !== "NetworkError") throw error;
+    throw new Error("The model could not be loaded. Go online once, then it is kept for later.");
+  });
+}
+
+function closeUpscaler() {
+  loading?.controller.abort();
+  loading?.upscaler.then(
+    (upscaler) => upscaler.close(),
+    () => {}, // whoever awaits it hears of the error
+  );
+  loading = null;
 }
 
 function showProgress({ done, total }) {
@@ -256,7 +253,7 @@ function showProgress({ done, total }) {
   page.status.textContent = `Tile ${done} of ${total}`;
 }
 
-async function finish({ png, preview, width, height, seconds, accelerator, threads, note }) {
+async function finish({ png, preview, width, height }, { device, threads, note }, seconds) {
   setWorking(false);
   forgetResult();
   results = [png, preview ?? png].map((blob) => URL.createObjectURL(blob));
@@ -267,30 +264,27 @@ async function finish({ png, preview, width, height, seconds, accelerator, threa
   Object.assign(page.download, { href: results[0], download: name });
   page.download.textContent = `Download PNG (${megabytes(png.size)})`;
   const speed = (width * height) / 1e6 / seconds;
-  const place = PLACES[accelerator] + (threads > 1 ? ` with ${threads} threads` : "");
   page.status.textContent =
-    `${width} × ${height} in ${seconds.toFixed(1)} s, ${speed.toFixed(2)} MP/s on the ${place}. ${note}` +
+    `${width} × ${height} in ${seconds.toFixed(1)} s, ${speed.toFixed(2)} MP/s on the ${placeOf(device, threads)}. ${note}` +
     (preview ? " The view here is reduced, the download is not." : "");
   page.download.focus({ preventScroll: true });
   await showAfter(results[1], width, height);
 }
 
+const placeOf = (device, threads) => PLACES[device] + (threads > 1 ? ` with ${threads} threads` : "");
+
 function fail(message) {
-  stopWorker();
+  closeUpscaler();
   setWorking(false);
   page.status.textContent = "";
   showError(message);
 }
 
 function cancel() {
-  stopWorker();
+  running.abort();
+  if (page.progress.position < 0) closeUpscaler(); // before the first tile it loads or decodes, which only this ends
   setWorking(false);
   page.status.textContent = "Cancelled.";
-}
-
-function stopWorker() {
-  worker?.terminate();
-  worker = null;
 }
 
 function forgetResult() {
@@ -366,14 +360,17 @@ function preferFast() {
 async function showLive() {
   page.rate.value = "";
   page.status.textContent = "Loading the model…";
-  const ask = await prepareWorker();
-  if (live.isOpen) await live.show(ask);
+  try {
+    const upscaler = await loadUpscaler();
+    if (live.isOpen) await live.show(upscaler, () => ({ ...adjustment(), paintSize: 0 })); // it is small already
+  } catch (error) {
+    if (error.name !== "AbortError") throw error; // else it was stopped, or another file was chosen
+  }
 }
 
-function showRate({ width, height, rate, accelerator, threads, isSmallest }) {
+function showRate({ width, height, rate, device, threads, isSmallest }) {
   page.rate.value = `${width} × ${height}` + (rate ? `, ${rate.toFixed(rate < 9.95 ? 1 : 0)} pictures/s` : "");
-  const place = PLACES[accelerator] + (threads > 1 ? ` with ${threads} threads` : "");
-  const text = `Live on the ${place}. Nothing is uploaded.`;
+  const text = `Live on the ${placeOf(device, threads)}. Nothing is uploaded.`;
   const slow = isSmallest && rate < 8 ? " This device is slow for this model; others may be smoother." : "";
   if (page.status.textContent !== text + slow) page.status.textContent = text + slow;
 }
@@ -381,7 +378,7 @@ function showRate({ width, height, rate, accelerator, threads, isSmallest }) {
 function stopLive(reason = "") {
   live.stop(); // also of a camera that is still being started
   if (page.live.hidden) return;
-  stopWorker();
+  closeUpscaler();
   setLive(false);
   page.status.textContent = reason;
 }
