@@ -2,7 +2,6 @@
 
 import itertools
 import shutil
-import threading
 import time
 from dataclasses import replace
 from fractions import Fraction
