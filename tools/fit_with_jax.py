@@ -4,8 +4,8 @@ KERAS_BACKEND=jax python tools/fit_with_jax.py settings.json runs/x4
 
 It is meant for GPUs, on which the steps of so small a network are short compared with the work of TensorFlow's loop and
 of a sample stream on the processor. Here hundreds of steps are one compiled program, which also cuts the crops. Loss,
-optimizer, stages and averages are those of `keras-psr fit`; the crops are drawn in another order. So far it has been run
-on processors only.
+optimizer, stages and averages are those of `keras-psr fit`; the crops are drawn in another order. So far it has run on
+processors only.
 
 JAX is not among the requirements: `pip install "jax[cuda13]"`. The settings are those of `keras_psr.fit`, as in the
 `config.json` of a run folder. The new run folder holds what `tools/ship_model.py` needs, and no checkpoint.
