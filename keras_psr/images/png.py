@@ -4,7 +4,6 @@ Reference:
     Portable Network Graphics specification, third edition, https://www.w3.org/TR/png-3/
 """
 
-import os
 import struct
 import zlib
 from collections.abc import Iterable, Iterator
@@ -13,6 +12,8 @@ from dataclasses import dataclass, field
 from typing import IO
 
 import numpy as np
+
+from keras_psr.machine import available_cores
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
@@ -203,7 +204,7 @@ def _compress(pixels: np.ndarray, alpha: np.ndarray | None) -> Iterator[bytes]:
         return deflate(rows, is_whole=False), zlib.adler32(rows), len(rows)
 
     checksum, length = 1, 0
-    with ThreadPoolExecutor(min(len(tops), os.cpu_count() or 1)) as executor:
+    with ThreadPoolExecutor(min(len(tops), available_cores())) as executor:
         for index, (part, part_checksum, part_length) in enumerate(executor.map(compress, tops)):
             checksum, length = _join_adler32(checksum, part_checksum, part_length), length + part_length
             start = b"\x78\x01" if index == 0 else b""  # deflate with a window of 32 KB, declared as fastest level
@@ -232,25 +233,18 @@ def _filter_rows(rows: np.ndarray, pixel: int, *, is_first: bool) -> bytes:
     """
     if is_first:
         rows = np.concatenate([np.zeros_like(rows[:1]), rows])
-    filtered = np.empty((len(rows) - 1, rows.shape[1] + 1), np.uint8)
-    step = max(1, SAMPLE // rows.shape[1])  # small enough for the processor's cache
-    for top in range(0, len(filtered), step):
-        _filter_block(rows[top : top + step + 1], pixel, filtered[top : top + step])
-    return filtered.tobytes()
-
-
-def _filter_block(rows: np.ndarray, pixel: int, filtered: np.ndarray) -> None:
-    """Fills `filtered` with all filtered rows except the first."""
+    # The whole strip at once: threads that give NumPy little to do wait for each other's turn with Python.
     current, above = rows[1:], rows[:-1]
     left, corner = (np.pad(part[:, :-pixel], [(0, 0), (pixel, 0)]) for part in (current, above))
     candidates = (current - left, current - above, current - _predict_by_paeth(left, above, corner))
     # Small differences are bytes near 0 and 256: as signed numbers, those of small magnitude.
     costs = [np.minimum(part, 0 - part).sum(axis=1, dtype=np.uint32) for part in candidates]
     best = np.argmin(costs, axis=0)
+    filtered = np.empty((len(current), rows.shape[1] + 1), np.uint8)
     filtered[:, 0] = np.array([1, 2, 4], np.uint8)[best]
     for index, part in enumerate(candidates):
-        if (best == index).any():
-            np.copyto(filtered[:, 1:], part, where=(best == index)[:, None])
+        filtered[best == index, 1:] = part[best == index]
+    return filtered.tobytes()
 
 
 def _predict_by_paeth(left: np.ndarray, above: np.ndarray, corner: np.ndarray) -> np.ndarray:
@@ -268,9 +262,12 @@ def _predict_by_paeth(left: np.ndarray, above: np.ndarray, corner: np.ndarray) -
     smaller = np.minimum(to_left, to_above)
     is_corner = np.maximum(to_left, to_above) - smaller < smaller
     is_corner &= (low < corner) & (corner < high)
-    nearest = np.where(to_left <= to_above, left, above)
-    np.copyto(nearest, corner, where=is_corner)
-    return nearest
+    return _choose(is_corner, corner, _choose(to_left <= to_above, left, above))
+
+
+def _choose(condition: np.ndarray, one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """Does what `np.where` does, for bytes: several times as fast where neighbours differ, because nothing branches."""
+    return other ^ ((one ^ other) & -condition.view(np.uint8))
 
 
 def deflate(data: bytes, *, is_whole: bool) -> bytes:

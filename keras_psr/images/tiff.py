@@ -9,7 +9,6 @@ Reference:
 
 import io
 import lzma
-import os
 import zlib
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -22,6 +21,7 @@ from PIL import ExifTags, Image, TiffImagePlugin
 
 from keras_psr.images.pixels import divide_by_opacity, lab_to_srgb, spread_levels, to_8_bits
 from keras_psr.images.png import deflate
+from keras_psr.machine import available_cores
 
 STRIP = 1_000_000
 """Bytes of pixels in one strip of a written file; one thread compresses each."""
@@ -455,7 +455,7 @@ def write_tiff(
         return deflate(levels.tobytes(), is_whole=True)
 
     tops = range(0, height, rows)
-    with ThreadPoolExecutor(min(len(tops), os.cpu_count() or 1)) as executor:
+    with ThreadPoolExecutor(min(len(tops), available_cores())) as executor:
         strips = list(executor.map(compress, tops))
     entry = TiffImagePlugin.ImageFileDirectory_v2(b"II*\0\0\0\0\0")
     entry.tagtype.update(types)

@@ -1,6 +1,5 @@
 """Runs a `.tflite` with LiteRT on the CPU's cores or on a GPU, tile by tile, without TensorFlow or Keras."""
 
-import os
 import queue
 import threading
 import time
@@ -16,6 +15,7 @@ from keras_psr.images.tiling import Geometry
 from keras_psr.inference.gpu import LOOKED_FOR, GpuError, GpuNetwork
 from keras_psr.inference.litert_log import captured_log
 from keras_psr.inference.tflite_metadata import read_metadata
+from keras_psr.machine import available_cores
 
 DEVICES = ("auto", "cpu", "gpu")
 """Values that `device` accepts."""
@@ -259,8 +259,3 @@ def is_exact(metadata: dict[str, Any]) -> bool:
 def no_gpu(name: str, error: GpuError) -> str:
     """Returns the message for `--device gpu` when no GPU can run the named file."""
     return f"--device gpu cannot run {name}: {error}. Looked for {LOOKED_FOR}. Install the driver, or use --device cpu."
-
-
-def available_cores() -> int:
-    """Returns the number of processor cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
