@@ -68,7 +68,8 @@ before(() => {
   for (const name of ["odd", "disc"]) {
     reference("upscaled", join(MODELS, "x4-fast/x4-fast_int8.tflite"), at(`${name}.png`), at(`${name}_x4.png`));
   }
-  [packed] = JSON.parse(run("npm", ["pack", "--json", "--pack-destination", folder], PACKAGE).replace(/^[^[]*/, ""));
+  const output = run("npm", ["pack", "--json", "--pack-destination", folder], PACKAGE);
+  [packed] = JSON.parse(output.match(/^\[$[^]*/m)[0]); // before it are the lines of the build
   for (const name of ["src", "public"]) mkdirSync(at("project", name), { recursive: true });
   writeFileSync(at("project", "package.json"), '{ "name": "project", "private": true, "type": "module" }');
   const tools = ["vite", "typescript"].map((name) => `${name}@${devDependencies[name]}`);
