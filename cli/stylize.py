@@ -45,18 +45,18 @@ DEFAULT_ITERATIONS = 300
 @click.option(
     "--iterations",
     type=click.IntRange(1),
-    help=f"Iterations of L-BFGS, beside --style.  [default: {DEFAULT_ITERATIONS}]",
+    help=f"Iterations of L-BFGS, with --style.  [default: {DEFAULT_ITERATIONS}]",
 )
-@click.option("--from-noise", is_flag=True, help="Begin with white noise, not with the picture, beside --style.")
+@click.option("--from-noise", is_flag=True, help="Begin with white noise instead of the picture, with --style.")
 @click.option(
     "--style-size",
     type=click.IntRange(32),
-    help=f"Longer side to which the painting is reduced, beside --style.  [default: {StyleConfig.style_size}]",
+    help=f"Longer side to which the painting is reduced, with --style.  [default: {StyleConfig.style_size}]",
 )
 @click.option(
     "--style-weight",
     type=click.FloatRange(0, min_open=True),
-    help=f"Weight of the style, beside --style.  [default: {StyleConfig.style_weight:g}]",
+    help=f"Weight of the style, with --style.  [default: {StyleConfig.style_weight:g}]",
 )
 @click.option(
     "--paint-size",
