@@ -191,7 +191,7 @@ def estimate_frames(film: "Film", batch: Batch) -> int | None:
         return None if batch.duration is None else round(batch.duration * film.rate)
     start = batch.start or Fraction(0)
     if start >= film.seconds:
-        raise ConfigError(f"{film.path} ends at {float(film.seconds):.1f} s, before --start {float(start):g}.")
+        raise ConfigError(f"--start {float(start):g} is after its end, {float(film.seconds):.1f} s.")
     if not start and batch.duration is None:
         return film.frames
     length = film.seconds - start

@@ -135,7 +135,7 @@ def test_odd_sides_are_told(upscale, clip):
     [
         (("--codec", "h266"), "clip.mp4: --codec h266 is no encoder of films. Did you mean h265?"),
         (("--codec", "mpeg4", "--crf", "20"), "clip.mp4: --crf does not go with --codec mpeg4"),
-        (("--start", "90"), "clip.mp4 ends at 0.8 s, before --start 90."),
+        (("--start", "90"), "Error: clip.mp4: --start 90 is after its end, 0.8 s."),
         (("-o", "-"), "clip.mp4: a film cannot go to stdout. Give -o FILE."),
         (("-o", "big.png"), "clip.mp4: cannot write the film big.png: expected an ending of .mp4"),
         (("-o", "big.webm"), "clip.mp4: big.webm cannot hold the film's sound (aac). Write an .mkv."),
@@ -193,6 +193,12 @@ def test_without_pyav_a_line_says_what_to_install(upscale, clip, pan, monkeypatc
     Image.fromarray(pan[0][:10, :12]).save("still.png")
     result = upscale(".")
     assert result.exit_code == 0 and result.stderr.startswith("Left out: 1 .mp4.\n")
+
+
+def test_a_name_may_look_like_an_address(upscale, clip):
+    clip.rename("12:30.mp4")
+    result = upscale("12:30.mp4", "--duration", "0.1")
+    assert (result.exit_code, result.stderr) == (0, "12:30.mp4 -> 12:30_x2.mp4 (128x96, 3 frames)\n")
 
 
 def test_what_is_no_film_is_told(upscale, tmp_path):

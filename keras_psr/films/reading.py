@@ -134,7 +134,7 @@ def opened(path: Path) -> Iterator[av.container.InputContainer]:
         ImageFileError: The file is missing or not a film.
     """
     try:
-        container = av.open(str(path), metadata_errors="replace")
+        container = av.open(f"file:{path}", metadata_errors="replace")  # a name may begin like an address
     except FileNotFoundError:
         raise ImageFileError(f"no such film: {path}; check the path.") from None
     except (av.FFmpegError, OSError, ValueError) as error:

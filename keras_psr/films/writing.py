@@ -91,7 +91,7 @@ class FilmWriter:
         self._others = iter(others)
         self._next = next(self._others, None)
         self._last_dts: Fraction | None = None
-        place: Any = BytesIO() if in_memory else str(target)
+        place: Any = BytesIO() if in_memory else f"file:{target}"
         options = {"movflags": _MOVFLAGS} if kind in ("mp4", "mov") else {}
         self._output = av.open(place, "w", format=kind, container_options=options)
         try:
@@ -205,7 +205,7 @@ class FilmWriter:
             unpack = BitStreamFilterContext(repack, stream) if repack else None
             shift: int | None = None
             for packet in source.demux(stream):
-                stamp = next(stamps, None)
+                stamp = None if packet.pts is None else next(stamps, None)
                 if packet.pts is None or stamp is None:
                     continue
                 packet.dts = stamp
