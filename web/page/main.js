@@ -122,6 +122,7 @@ async function chooseSample() {
 async function choose(file) {
   stopLive();
   showError("");
+  page.run.disabled = true; // until the new picture is known, or a click would take the one before it
   const url = URL.createObjectURL(file);
   try {
     if (!file.size) throw new Error(`${file.name} is empty. Choose another picture.`);
@@ -140,6 +141,7 @@ async function choose(file) {
   } catch (error) {
     URL.revokeObjectURL(url);
     showError(error.message);
+    showSize();
   }
 }
 

@@ -347,7 +347,8 @@ test("cancelling ends it within one tile, and the upscaler goes on", async () =>
     { name: "AbortError", isReason: true, size: [4, 4], early: "AbortError" },
   );
   assert.ok(wait < 50, `${wait} ms until the promise was rejected`);
-  assert.ok(after - before <= 2, `${after - before} tiles: the one that was being computed, and the other picture's`);
+  // A tile may have been computed whose message was still on its way, and another one may have been in progress.
+  assert.ok(after - before <= 3, `${after - before} tiles: those two, and the other picture's`);
   assert.deepEqual(again, ["fulfilled", "rejected"]);
 });
 
