@@ -9,7 +9,6 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
 from pathlib import Path
 
@@ -18,6 +17,7 @@ import click
 import numpy as np
 import skimage.data
 from PIL import Image
+from upscale_speed import run_network_alone
 
 from keras_psr.films.encoders import choose_encoding
 from keras_psr.films.reading import FilmReader, read_film
@@ -54,18 +54,6 @@ def measure(function: Callable[[], object]) -> tuple[float, float]:
     return time.perf_counter() - start, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
-def compute_tiles(interpreters: list[TileInterpreter], count: int) -> None:
-    """Computes a number of tiles, one on each thread, and does nothing else."""
-    left = iter(range(count))
-
-    def work(interpreter: TileInterpreter) -> None:
-        while next(left, None) is not None:
-            interpreter.time()
-
-    with ThreadPoolExecutor(len(interpreters)) as executor:
-        list(executor.map(work, interpreters))
-
-
 @click.command()
 @click.argument("model")
 @click.option("--frames", default=50, show_default=True)
@@ -86,7 +74,7 @@ def main(model: str, frames: int, rounds: int, codec: str | None) -> None:
         photos = [moment.photo for moment in FilmReader(film)]
         size, encoding = (HEIGHT * upscaler.scale, WIDTH * upscaler.scale), choose_encoding(film, ".mp4", codec)
         sides: dict[str, Callable[[], object]] = {
-            "tiles alone": lambda: compute_tiles(interpreters, tiles * frames),
+            "tiles alone": lambda: run_network_alone(interpreters, tiles * frames),
             "pictures": lambda: [upscaler(photo.pixels) for photo in photos],
             "film": lambda: process_film(lambda photo: upscale_photo(upscaler, photo), film, target, encoding, size),
         }

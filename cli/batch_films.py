@@ -42,13 +42,11 @@ class FilmPlan:
     """How a film of a batch will be written.
 
     Attributes:
-        film: What the film's file says of it.
         encoding: How to encode.
         size: Height and width of the network's results, resized if requested, in pixels.
         signature: Who makes the film, with a digest of the options that change its frames.
     """
 
-    film: "Film"
     encoding: "Encoding"
     size: tuple[int, int]
     signature: str
@@ -125,6 +123,21 @@ def select_frames(animation: "Animation", batch: Batch) -> list[tuple[Fraction, 
     return selected
 
 
+def read_source(job: "Job") -> "Film":
+    """Reads what the film of a job is (`Job.film`).
+
+    Raises:
+        ImageFileError: The film cannot be read.
+        InstallationError: PyAV is not installed.
+    """
+    from keras_psr.films.formats import require_video
+
+    require_video(job.source)
+    from keras_psr.films.reading import read_film
+
+    return read_film(job.file)
+
+
 def choose_film_model(job: "Job", scale: int) -> tuple[str, "Compression"]:
     """Returns the shipped model that suits a film, and how the film is compressed.
 
@@ -132,19 +145,15 @@ def choose_film_model(job: "Job", scale: int) -> tuple[str, "Compression"]:
         ImageFileError: The film cannot be read.
         InstallationError: PyAV is not installed.
     """
-    from keras_psr.films.formats import require_video
     from keras_psr.images.compression import Compression
     from keras_psr.inference.registry import default_model
 
-    require_video(job.source)
-    from keras_psr.films.reading import read_film
-
-    film = read_film(job.file)
-    return default_model(scale, for_artefacts=film.is_lossy), Compression(f"{film.codec} film", film.is_lossy)
+    is_lossy = job.film.is_lossy
+    return default_model(scale, for_artefacts=is_lossy), Compression(f"{job.film.codec} film", is_lossy)
 
 
 def plan_film(job: "Job", work: "Work", batch: Batch) -> tuple[int, int]:
-    """Reads what a film is, and tries whether its result can be written.
+    """Records in the job how its film will be written, and tries whether it can be.
 
     Args:
         job: The job; `moving`, `frames` and `size` are set.
@@ -159,20 +168,16 @@ def plan_film(job: "Job", work: "Work", batch: Batch) -> tuple[int, int]:
         ImageFileError: The film cannot be read.
         InstallationError: PyAV is not installed.
     """
-    from keras_psr.films.formats import require_video
-    from keras_psr.inference.photos import output_size
-
-    require_video(job.source)
+    film = job.film
     from keras_psr.films.encoders import choose_encoding
-    from keras_psr.films.reading import read_film
     from keras_psr.films.writing import FilmWriter
+    from keras_psr.inference.photos import output_size
 
     if batch.to_stdout:
         raise ConfigError("a film cannot go to stdout. Give -o FILE.")
-    film = read_film(job.file)
     size = output_size(film.height, film.width, work.size.factor(film.height, film.width))
     encoding = choose_encoding(film, job.ending, batch.codec, batch.crf)
-    job.moving = FilmPlan(film, encoding, size, make_signature(film, size, job.model))
+    job.moving = FilmPlan(encoding, size, make_signature(film, size, job.model))
     job.frames = estimate_frames(film, batch)
     check_unfinished(job, batch)
     trial = FilmWriter(job.target, film, encoding, size, in_memory=True)
@@ -272,7 +277,7 @@ def write_film(
     try:
         outcome = process_film(
             lambda photo: process(photo, count),
-            plan.film,
+            job.film,
             unfinished,
             plan.encoding,
             plan.size,

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
-from functools import cache
+from functools import cache, cached_property
 from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +20,7 @@ from keras_psr.cli.batch_films import (
     find_kind,
     is_unfinished,
     plan_film,
+    read_source,
 )
 from keras_psr.cli.batch_options import Batch, find_obstacle
 from keras_psr.cli.claims import is_shared
@@ -28,6 +29,7 @@ from keras_psr.errors import ConfigError, DataError, KerasPSRError
 
 if TYPE_CHECKING:
     from keras_psr.cli.result_size import ResultSize
+    from keras_psr.films.reading import Film
     from keras_psr.images.animation import Animation
     from keras_psr.images.compression import Compression
     from keras_psr.images.photo import Photo
@@ -81,7 +83,7 @@ class Job:
         kind: `picture`, `animation` or `film`.
         frames: Number of frames, if there are several and their number is known.
         is_open: Whether its film is being written.
-        moving: What the film or animation is, and how it will be written; None for pictures.
+        moving: How the film will be written, or what the animation is; None for pictures.
     """
 
     source: Path
@@ -100,6 +102,11 @@ class Job:
     frames: int | None = None
     is_open: bool = False
     moving: "FilmPlan | Animation | None" = None
+
+    @cached_property
+    def film(self) -> "Film":
+        """What the job's film is; its file is read when this is first needed (`batch_films.read_source`)."""
+        return read_source(self)
 
     def fail(self, error: Exception) -> None:
         """Marks the job as failed, with an error of one line that names the file."""

@@ -358,7 +358,11 @@ def fit(config: SuperResolutionConfig, arrays: Tree, validation: Validation, run
         RuntimeError: `apply_fast` and the network of these settings differ, or the loss is not a number.
     """
     keras.utils.set_random_seed(config.seed)
-    network = load_model(Path(config.init) / "model.keras") if config.init else build_network(config, "float32")
+    network = (
+        keras.saving.load_model(Path(config.init) / "model.keras", compile=False)
+        if config.init
+        else build_network(config, "float32")
+    )
     state = start_state(read_weights(network))
     check_forward(network, state["weights"], config.scale)
     (run / "config.json").write_text(json.dumps(describe_run(config), indent=2) + "\n", encoding="utf-8")
@@ -401,11 +405,6 @@ def check_forward(network: keras.Model, weights: Tree, scale: int) -> None:
     difference = float(jnp.max(jnp.abs(found - expected)))
     if difference > 0.05:
         raise RuntimeError(f"apply_fast and {network.name} differ by {difference} grey levels.")
-
-
-def load_model(path: Path) -> keras.Model:
-    """Returns a network to start from."""
-    return keras.saving.load_model(path, compile=False)
 
 
 def describe_run(config: SuperResolutionConfig) -> Tree:

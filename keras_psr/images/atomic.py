@@ -10,9 +10,6 @@ from tempfile import mkdtemp
 UNFINISHED = ".part."
 """Prefix of the name of a file that is being written. It hides the incomplete file from whoever lists the folder."""
 
-REMOVALS = 5
-"""How often an unfinished folder is removed: a thread that still writes into it may bring part of it back."""
-
 _unfinished: set[Path] = set()
 
 
@@ -74,6 +71,10 @@ def temporary_folder(parent: Path | None = None) -> Iterator[Path]:
 
 def remove_unfinished() -> None:
     """Removes the files and folders that this process has not finished, for an exit that does not wait for threads."""
-    for path in list(_unfinished) * REMOVALS:
+    for path in list(_unfinished):
         with suppress(OSError):  # Windows does not remove open files
-            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+            if path.is_dir():
+                # Under another name first, because a thread may still write into it.
+                shutil.rmtree(path.rename(path.with_name(f"{path.name}.removed")))
+            else:
+                path.unlink(missing_ok=True)

@@ -2,6 +2,7 @@
 
 import itertools
 import shutil
+import threading
 import time
 from dataclasses import replace
 from fractions import Fraction
@@ -240,7 +241,7 @@ def test_a_folder_that_is_not_there_is_told(make_film, pan, tmp_path):
 
 
 def test_reading_ahead_is_bounded_and_raises_errors():
-    produced = []
+    produced, threads = [], set(threading.enumerate())
 
     def count():
         for number in itertools.count():
@@ -252,6 +253,7 @@ def test_reading_ahead_is_bounded_and_raises_errors():
     time.sleep(0.3)
     assert len(produced) <= 3 + AHEAD + 1  # and one that waits for room
     numbers.close()
+    assert set(threading.enumerate()) <= threads
 
     def fail():
         yield 1
