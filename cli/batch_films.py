@@ -342,13 +342,13 @@ def write_animation(job: "Job", process: "Process", batch: Batch, part: Path, co
     """
     from keras_psr.images.animation import read_frames
     from keras_psr.images.animation_writing import LOSSY_QUALITY, open_animation
-    from keras_psr.images.decoding import read_photo
+    from keras_psr.images.decoding import FIRST_OF, read_photo
     from keras_psr.images.encoding import fit_to_format
 
     animation: Any = job.moving
     quality = batch.quality or (LOSSY_QUALITY if animation.is_lossy else None)
     source = read_photo(job.file)
-    notes = [note for note in source.notes if not note.startswith("first of ")]
+    notes = [note for note in source.notes if not note.startswith(FIRST_OF)]
     notes += ["16 bits cut to 8"] if source.pixels.dtype != "uint8" else []
     first: Photo | None = None
     with open_animation(part, animation.plays, has_alpha=animation.has_alpha, quality=quality) as writer:

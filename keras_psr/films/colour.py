@@ -98,6 +98,13 @@ def depth_of(frame_format: av.VideoFormat) -> int:
     return 8 if frame_format.has_palette else max(component.bits for component in frame_format.components)
 
 
+def chroma_of(frame_format: av.VideoFormat) -> tuple[int, int]:
+    """Returns how many pixels of a frame's format share a chroma value, horizontally and vertically."""
+    if frame_format.is_rgb or len(frame_format.components) < 3:
+        return 1, 1
+    return 4 // frame_format.chroma_width(4), 4 // frame_format.chroma_height(4)
+
+
 def has_opacity(frame_format: av.VideoFormat) -> bool:
     """Returns whether a frame's format has an alpha channel."""
     return any(component.is_alpha for component in frame_format.components)
@@ -218,11 +225,9 @@ def _place_chroma(side: str, frame_format: av.VideoFormat, *, is_centred: bool =
 
     Without them it assumes the middle between pixels for input, but not for output.
     """
-    if frame_format.is_rgb or len(frame_format.components) < 3:
-        return []
-    horizontal, vertical = frame_format.chroma_width(4) < 4, frame_format.chroma_height(4) < 4
-    across = [f"{side}_h_chr_pos={128 if is_centred else 0}"] if horizontal else []
-    return across + ([f"{side}_v_chr_pos=128"] if vertical else [])
+    across, down = chroma_of(frame_format)
+    horizontal = [f"{side}_h_chr_pos={128 if is_centred else 0}"] if across > 1 else []
+    return horizontal + ([f"{side}_v_chr_pos=128"] if down > 1 else [])
 
 
 def build_graph(frame: av.VideoFrame, *steps: tuple[str, str]) -> Graph:

@@ -6,7 +6,7 @@ from difflib import get_close_matches
 import av
 
 from keras_psr.errors import ConfigError
-from keras_psr.films.colour import depth_of, has_opacity
+from keras_psr.films.colour import chroma_of, depth_of, has_opacity
 from keras_psr.films.reading import Film
 
 ENCODERS = {
@@ -56,10 +56,8 @@ class Encoding:
     @property
     def alignment(self) -> tuple[int, int]:
         """Numbers that height and width of frames must be multiples of, because pixels share chroma."""
-        frame_format = av.VideoFormat(self.frame_format)
-        if frame_format.is_rgb or len(frame_format.components) < 3:
-            return 1, 1
-        return 4 // frame_format.chroma_height(4), 4 // frame_format.chroma_width(4)
+        across, down = chroma_of(av.VideoFormat(self.frame_format))
+        return down, across
 
 
 def choose_encoding(film: Film, ending: str, codec: str | None = None, crf: int | None = None) -> Encoding:
@@ -138,7 +136,7 @@ def _distance(candidate: av.VideoFormat, film: Film, bits: int) -> tuple[int, ..
     if candidate.is_rgb or len(candidate.components) < 3:
         loss, gain = (3, 0) if not candidate.is_rgb else (0, 4)
     else:
-        chroma = (4 // candidate.chroma_width(4), 4 // candidate.chroma_height(4))
+        chroma = chroma_of(candidate)
         wanted = (2, 2) if film.colour.matrix == 0 else film.chroma
         loss = sum(has > want for has, want in zip(chroma, wanted, strict=True))
         gain = sum(has < want for has, want in zip(chroma, wanted, strict=True))

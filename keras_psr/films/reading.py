@@ -12,7 +12,7 @@ import numpy as np
 from av.filter import Graph
 
 from keras_psr.errors import ImageFileError
-from keras_psr.films.colour import Colour, FrameReader, build_graph, depth_of, find_colour, has_opacity
+from keras_psr.films.colour import Colour, FrameReader, build_graph, chroma_of, depth_of, find_colour, has_opacity
 from keras_psr.films.hdr import Light, find_light
 from keras_psr.images.photo import Photo
 
@@ -175,9 +175,6 @@ def _describe(path: Path, container: av.container.InputContainer, stream: av.Vid
         seconds = Fraction(container.duration, av.time_base)
     starts_anywhere = has_jumps(container)
     frame_format = frame.format
-    chroma = (1, 1)
-    if not frame_format.is_rgb and len(frame_format.components) > 2:
-        chroma = (4 // frame_format.chroma_width(4), 4 // frame_format.chroma_height(4))
     return Film(
         path,
         stream.index,
@@ -192,7 +189,7 @@ def _describe(path: Path, container: av.container.InputContainer, stream: av.Vid
         stream.frames or (None if seconds is None else round(seconds * rate)),
         find_colour(frame, int(context.color_primaries), int(context.color_trc)),
         depth_of(frame_format),
-        chroma,
+        chroma_of(frame_format),
         has_opacity(frame_format),
         context.codec.canonical_name,
         context.codec.lossy,

@@ -81,7 +81,7 @@ class FilmWriter:
         kind, frame_format = find_container(target), av.VideoFormat(encoding.frame_format)
         height, width = (-(-side // unit) * unit for side, unit in zip(size, encoding.alignment, strict=True))
         self.size, self.end, self.count, self.refused = (height, width), Fraction(0), 0, 0
-        self.notes = [*encoding.notes, *_describe_left_out(film), *_describe_padding(size, encoding)]
+        self.notes = [*encoding.notes, *_describe_left_out(film), *_describe_padding(size, self.size, encoding)]
         self.notes += _describe_aspect(film, kind, encoding)
         self._target, self._film, self._encoding = target, film, encoding
         self._blends = film.has_alpha and not has_opacity(frame_format)
@@ -357,12 +357,11 @@ def _describe_left_out(film: Film) -> list[str]:
     return [f"left out: {', '.join(dict.fromkeys(film.left_out))}"] if film.left_out else []
 
 
-def _describe_padding(size: tuple[int, int], encoding: Encoding) -> list[str]:
-    rest = [-side % unit for side, unit in zip(size, encoding.alignment, strict=True)]
-    if not any(rest):
+def _describe_padding(size: tuple[int, int], padded: tuple[int, int], encoding: Encoding) -> list[str]:
+    if padded == size:
         return []
-    padded = f"{size[1] + rest[1]}x{size[0] + rest[0]}"
-    return [f"{size[1]}x{size[0]} extended to {padded}, because {encoding.frame_format} needs even sides"]
+    sizes = f"{size[1]}x{size[0]} extended to {padded[1]}x{padded[0]}"
+    return [f"{sizes}, because {encoding.frame_format} needs even sides"]
 
 
 def _describe_aspect(film: Film, kind: str, encoding: Encoding) -> list[str]:

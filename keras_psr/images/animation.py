@@ -12,6 +12,7 @@ from PIL import Image
 
 from keras_psr.errors import ImageFileError
 from keras_psr.images.photo import Photo
+from keras_psr.images.png import SIGNATURE
 
 ANIMATED = {".gif": "GIF", ".png": "PNG", ".webp": "WEBP"}
 """Maps the endings of files that can hold animations to Pillow's names of their formats."""
@@ -23,7 +24,6 @@ class Animation:
 
     Attributes:
         path: The file.
-        kind: Pillow's name of its format.
         height: Height of the frames, in pixels.
         width: Width of the frames, in pixels.
         durations: How long each frame is shown, in milliseconds.
@@ -34,7 +34,6 @@ class Animation:
     """
 
     path: Path
-    kind: str
     height: int
     width: int
     durations: tuple[Fraction, ...]
@@ -52,7 +51,7 @@ def find_ending(path: Path) -> str | None:
     try:
         with path.open("rb") as file:
             head = file.read(32)
-            if head.startswith(b"\x89PNG\r\n\x1a\n"):
+            if head.startswith(SIGNATURE):
                 return ".png" if _has_animation_control(file) else None
             if head[:4] == b"RIFF" and head[8:16] == b"WEBPVP8X":
                 return ".webp" if head[20] & 2 else None
@@ -102,7 +101,7 @@ def read_animation(path: Path) -> Animation:
     if not durations:
         raise ImageFileError(f"{path} has no frames that can be read; replace or remove it.")
     is_lossy = kind == "WEBP" and b"VP8 " in path.read_bytes()
-    return Animation(path, kind, size[1], size[0], tuple(durations), plays, has_alpha, is_lossy, first)
+    return Animation(path, size[1], size[0], tuple(durations), plays, has_alpha, is_lossy, first)
 
 
 def read_frames(animation: Animation) -> Iterator[Photo]:

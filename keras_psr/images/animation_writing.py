@@ -2,7 +2,6 @@
 
 import io
 import struct
-import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import replace
@@ -16,6 +15,7 @@ from PIL import Image
 from keras_psr.errors import ConfigError
 from keras_psr.images.encoding import encode_photo
 from keras_psr.images.photo import Photo
+from keras_psr.images.png import SIGNATURE, write_chunk
 
 LOSSY_QUALITY = 95
 """Quality of what is made from an animation that is compressed with losses itself."""
@@ -223,14 +223,14 @@ class PngWriter(AnimationWriter):
         still = io.BytesIO()
         corner = levels[:1, :1, 3].copy() if self._has_alpha else None
         encode_photo(still, replace(photo, pixels=levels[:1, :1, :3].copy(), alpha=corner), ".png")
-        self._file.write(b"\x89PNG\r\n\x1a\n")
+        self._file.write(SIGNATURE)
         for name, content in _png_chunks(still.getvalue()):
             if name == b"IHDR":
-                self._chunk(name, struct.pack(">II", levels.shape[1], levels.shape[0]) + content[8:])
+                write_chunk(self._file, name, struct.pack(">II", levels.shape[1], levels.shape[0]) + content[8:])
                 self._control = self._file.tell()
-                self._chunk(b"acTL", bytes(8))
+                write_chunk(self._file, b"acTL", bytes(8))
             elif name not in (b"IDAT", b"IEND"):
-                self._chunk(name, content)
+                write_chunk(self._file, name, content)
 
     def _add(self, levels: np.ndarray, box: Box, units: int) -> None:
         left, top, right, bottom = box
@@ -239,27 +239,23 @@ class PngWriter(AnimationWriter):
             delay = Fraction(min(65_535, round(delay)))
         sides = (right - left, bottom - top, left, top)
         control = struct.pack(">IIIIHHBB", *sides, delay.numerator, delay.denominator, 0, 0)
-        self._chunk(b"fcTL", self._next_number() + control)
+        write_chunk(self._file, b"fcTL", self._next_number() + control)
         still = io.BytesIO()
         encode_photo(still, Photo(levels[..., :3], levels[..., 3] if self._has_alpha else None), ".png")
         for name, content in _png_chunks(still.getvalue()):
             if name == b"IDAT" and not self._count:
-                self._chunk(name, content)
+                write_chunk(self._file, name, content)
             elif name == b"IDAT":
-                self._chunk(b"fdAT", self._next_number() + content)
+                write_chunk(self._file, b"fdAT", self._next_number() + content)
 
     def _end(self) -> None:
-        self._chunk(b"IEND", b"")
+        write_chunk(self._file, b"IEND", b"")
         self._file.seek(self._control)
-        self._chunk(b"acTL", struct.pack(">II", self._count, self._plays))
+        write_chunk(self._file, b"acTL", struct.pack(">II", self._count, self._plays))
 
     def _next_number(self) -> bytes:
         self._sequence += 1
         return struct.pack(">I", self._sequence - 1)
-
-    def _chunk(self, name: bytes, content: bytes) -> None:
-        self._file.write(struct.pack(">I", len(content)) + name + content)
-        self._file.write(struct.pack(">I", zlib.crc32(name + content)))
 
 
 def _png_chunks(content: bytes) -> Iterator[tuple[bytes, bytes]]:

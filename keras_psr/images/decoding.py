@@ -21,6 +21,9 @@ from keras_psr.images.pixels import lay_over_white, to_8_bits
 from keras_psr.images.profiles import convert_to_srgb, find_fault
 from keras_psr.images.tiff import UnusableKindError
 
+FIRST_OF = "first of "
+"""Begins the note that only one of several frames or pages was read."""
+
 READABLE = ("AVIF", "BMP", "GIF", "HEIF", "JPEG", "PNG", "TIFF", "WEBP")
 """Names of the formats that can be read; AVIF needs Pillow 11.3, and HEIF needs pillow-heif."""
 
@@ -366,7 +369,7 @@ def _decode_other(file: IO[bytes]) -> tuple[Levels, _Found]:
         name, depth = _layout(image)
         image.load()
         found = _find_in_pillow(image)
-        found.notes = [f"first of {frames} frames"] * (frames > 1) + found.notes
+        found.notes = [f"{FIRST_OF}{frames} frames"] * (frames > 1) + found.notes
         if depth in _SWAPPED and name in ("RGB", "RGBA", "LA"):
             pixels, alpha = _read_16_bits(file, image, is_grey=name == "LA")
         else:
@@ -444,7 +447,7 @@ def _match_profile(pixels: np.ndarray, found: _Found) -> np.ndarray:
 def _find_in_tiff(file: IO[bytes], entry: tiff.Directory) -> _Found:
     found = _Found(exif=tiff.read_exif(file, entry), orientation=entry.orientation)
     if entry.count > 1:
-        found.notes.append(f"first of {entry.count} frames")
+        found.notes.append(f"{FIRST_OF}{entry.count} frames")
     resources = metadata.split_resources(entry.bytes(34377))
     found.notes += metadata.note_resources(resources)
     found.xmp, found.profile = entry.bytes(700) or None, entry.bytes(34675) or None

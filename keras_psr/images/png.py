@@ -175,17 +175,18 @@ def write_png(
     height, width = pixels.shape[:2]
     colour = (2 if pixels.ndim == 3 else 0) + (4 if alpha is not None else 0)
     file.write(SIGNATURE)
-    _write_chunk(file, b"IHDR", struct.pack(">IIBBBBB", width, height, 8 * pixels.itemsize, colour, 0, 0, 0))
+    write_chunk(file, b"IHDR", struct.pack(">IIBBBBB", width, height, 8 * pixels.itemsize, colour, 0, 0, 0))
     for name, content in before:
-        _write_chunk(file, name, content)
+        write_chunk(file, name, content)
     for part in _compress(pixels, alpha):
-        _write_chunk(file, b"IDAT", part)
+        write_chunk(file, b"IDAT", part)
     for name, content in after:
-        _write_chunk(file, name, content)
-    _write_chunk(file, b"IEND", b"")
+        write_chunk(file, name, content)
+    write_chunk(file, b"IEND", b"")
 
 
-def _write_chunk(file: IO[bytes], name: bytes, content: bytes) -> None:
+def write_chunk(file: IO[bytes], name: bytes, content: bytes) -> None:
+    """Writes a chunk of a PNG: its length, its name of four letters, its content and a checksum."""
     checksum = zlib.crc32(content, zlib.crc32(name))
     file.write(struct.pack(">I", len(content)) + name)
     file.write(content)

@@ -52,9 +52,7 @@ export class Live {
     for (let seen; turn === this.turn; seen = this.video.currentTime) {
       while (this.video.currentTime === seen && turn === this.turn) await new Promise(requestAnimationFrame);
       const begin = performance.now();
-      const frame = this.#grab(pace.size);
-      const picture = await upscaler.upscalePixels(frame, adjustment());
-      frame.close();
+      const picture = await upscaler.upscalePixels(this.#grab(pace.size), adjustment());
       if (turn !== this.turn) return;
       this.#draw(picture);
       pace.isFixed = Boolean(this.recorder);
@@ -73,7 +71,7 @@ export class Live {
     const context = new OffscreenCanvas(width, height).getContext("2d");
     context.imageSmoothingQuality = "high";
     context.drawImage(this.video, 0, 0, width, height);
-    return context.canvas.transferToImageBitmap();
+    return context.canvas;
   }
 
   #draw(picture) {

@@ -137,12 +137,11 @@ async function choose(file) {
     page.status.textContent = "";
     showBefore(url, width, height);
     chooseModel();
-    showSize();
   } catch (error) {
     URL.revokeObjectURL(url);
     showError(error.message);
-    showSize();
   }
+  showSize();
 }
 
 /** Chooses the model that suits the picture's file, as `keras-psr upscale` does, unless the user has chosen one. */

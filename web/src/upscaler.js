@@ -68,7 +68,7 @@ export class Upscaler {
    * @returns {Promise<Upscaler>}
    * @throws {TypeError} `device` is none of the three.
    * @throws {Error} The file is not one of keras-psr, or LiteRT cannot run it. Its `name` is `NetworkError` if the file
-   *   cannot be had, and `AbortError` if `signal` cancelled it.
+   *   cannot be downloaded, and `AbortError` if `signal` cancelled it.
    */
   static async load(url, { device = "auto", signal, enlargers } = {}) {
     if (!DEVICES.includes(device)) throw new TypeError(`device must be "auto", "gpu" or "cpu". Received: ${device}.`);
