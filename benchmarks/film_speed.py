@@ -1,7 +1,7 @@
-"""Time of a film beside that of its network: `python benchmarks/film_speed.py x2-fast`.
+"""Compares the time of a film with that of its network alone: `python benchmarks/film_speed.py x2-fast`.
 
-The film is a moving crop of a photograph. Its sides are measured in turns, so on a machine that is not idle the ratios
-still tell something, those of processor time above all.
+The film is a moving crop of a photograph. Everything is measured in turns, so the ratios mean something even on a
+machine that is not idle, above all those of processor time.
 """
 
 import resource
@@ -60,7 +60,7 @@ def measure(function: Callable[[], object]) -> tuple[float, float]:
 @click.option("--rounds", default=3, show_default=True)
 @click.option("--codec", help="As for keras-psr upscale.")
 def main(model: str, frames: int, rounds: int, codec: str | None) -> None:
-    """Measure a film beside its network, tiles alone and with cutting and joining."""
+    """Compare a film with its network: with tiles alone, and with cutting and joining them."""
     upscaler, content = load(model, device="cpu"), find_runnable(model).read_bytes()
     tile, geometry = upscaler.network.tile_size(0, 0)[0], upscaler.network.geometry
     tiles = len(spans(HEIGHT, tile, geometry)) * len(spans(WIDTH, tile, geometry))

@@ -1,4 +1,4 @@
-"""What Ray costs: processor time of the program of docs/distributed.md, beside that of the command on one machine.
+"""Measures what Ray costs: processor time of the program in docs/distributed.md, and of the command on one machine.
 
 `python benchmarks/ray_overhead.py --pictures 200 1000` takes the cost of a picture from the difference of
 two runs, so that what happens once is left out. Processor time hardly depends on what else the machine does.

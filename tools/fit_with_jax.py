@@ -41,7 +41,7 @@ STEPS_PER_CALL = 250
 """Steps in one compiled program."""
 
 BETA_1, BETA_2, EPSILON = 0.9, 0.999, 1e-7
-"""Of Adam, which takes the steps of biases (Keras's defaults)."""
+"""Settings of Adam, which takes the steps of biases; Keras's defaults."""
 
 NUM_DEGRADED = 50_000
 """Crops that are degraded before a fit with `--degradation photo`."""
@@ -425,6 +425,10 @@ def main(settings: Path, run: Path) -> None:
     """Fits by SETTINGS, a JSON file of names and values, and writes the run folder RUN."""
     given = json.loads(settings.read_text(encoding="utf-8"))
     config = SuperResolutionConfig.from_json(given | {"precision": "bfloat16"})
+    if any(stage.last_step % STEPS_PER_CALL for stage in config.stages()):
+        raise click.UsageError(
+            f"steps and warmup_steps must be multiples of {STEPS_PER_CALL}. Received: {config.steps}."
+        )
     crop = max(stage.config.crop for stage in config.stages())
     run.mkdir(parents=True)
     arrays = pack_pictures(read_pairs(config.data, config.scale, crop), config.scale)

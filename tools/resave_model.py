@@ -3,8 +3,8 @@
 python tools/resave_model.py starry-night great-wave
 python tools/resave_model.py --only-tflite starry-night great-wave
 
-For when what a file holds beside weights has changed. The checksums of the new files go into the card, and that of a
-`.keras` file also into the metadata of the model's `.tflite` files.
+Use it when something other than the weights has changed in what files contain. The checksums of the new files go into
+the card, and that of a `.keras` file also into the metadata of the model's `.tflite` files.
 """
 
 import json

@@ -53,9 +53,9 @@ class Compression:
 def read_compression(path: str | os.PathLike[str]) -> Compression:
     """Returns how the picture in a file was compressed, from the file's header alone.
 
-    A JPEG has artefacts below a quality of `CLEAN_QUALITY`, which its quantisation tables tell, or if it has none. WebP
-    has them if it is lossy. AVIF and HEIC are taken to have them, and so is JPEG inside TIFF. All other formats keep
-    every pixel; what was lost before a picture was stored in one of them, no header tells.
+    A JPEG has artefacts if its quality, estimated from its quantisation tables, is below `CLEAN_QUALITY`, or if it has
+    no tables. WebP has them if it is lossy. AVIF, HEIC and JPEG inside TIFF are assumed to have them. All other formats
+    keep every pixel; no header says what was lost before a picture was stored in one of them.
 
     Args:
         path: Picture file.

@@ -24,7 +24,10 @@ from keras_psr.losses.functional import (
 from keras_psr.losses.vgg import build_vgg
 
 LEAST_CHROMA_VARIATION = 10.0
-"""Of a painting, in squared levels: the term would outweigh all others beside a drawing. The Scream has 21."""
+"""Smallest total variation that a painting's chroma counts as, in squared levels; The Scream has 21.
+
+For a drawing, which has next to none, the term would otherwise outweigh all others.
+"""
 
 Responses = dict[str, KerasTensor]
 """VGG16's responses by layer, (batch, height, width, channels), in its compute dtype."""

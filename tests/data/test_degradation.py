@@ -30,7 +30,7 @@ def photograph():
 
 @pytest.fixture
 def only(monkeypatch):
-    """Leaves only some of the steps beside the reduction, and lets them always happen."""
+    """Leaves only some of the steps after the reduction, and makes them certain."""
 
     def keep(*steps):
         monkeypatch.setattr(module, "CLEAN_PROBABILITY", 0)
