@@ -342,11 +342,12 @@ def write_animation(job: "Job", process: "Process", batch: Batch, part: Path, co
     """
     from keras_psr.images.animation import read_frames
     from keras_psr.images.animation_writing import LOSSY_QUALITY, open_animation
+    from keras_psr.images.compression import read_compression
     from keras_psr.images.decoding import FIRST_OF, read_photo
     from keras_psr.images.encoding import fit_to_format
 
     animation: Any = job.moving
-    quality = batch.quality or (LOSSY_QUALITY if animation.is_lossy else None)
+    quality = batch.quality or (LOSSY_QUALITY if read_compression(job.file).has_artefacts else None)
     source = read_photo(job.file)
     notes = [note for note in source.notes if not note.startswith(FIRST_OF)]
     notes += ["16 bits cut to 8"] if source.pixels.dtype != "uint8" else []

@@ -18,6 +18,7 @@ from keras_psr.cli.main import main
 from keras_psr.films import formats
 from keras_psr.films.formats import CONTAINERS, FOUND, choose_ending, is_film
 from keras_psr.images.animation import read_animation
+from keras_psr.images.compression import read_compression
 
 LINE = "Computing on the CPU"
 
@@ -278,6 +279,14 @@ def test_an_animation_changes_its_format(upscale, animation):
         assert (received.durations, received.plays) == ((100, 40, 30, 50, 200), 0)
         for photo, pixels in zip(read_frames(received), expected, strict=True):
             np.testing.assert_array_equal(photo.pixels, pixels)
+
+
+@pytest.mark.parametrize("is_lossy", [False, True])
+def test_an_animated_webp_is_written_with_losses_if_it_has_some(upscale, pan, is_lossy):
+    images = [Image.fromarray(pixels[:24, :32]) for pixels in pan[:2]]
+    images[0].save("clip.webp", save_all=True, append_images=images[1:], lossless=not is_lossy)
+    assert upscale("clip.webp").exit_code == 0
+    assert read_compression("clip_x2.webp").has_artefacts == is_lossy
 
 
 def test_a_part_of_an_animation_is_processed(upscale, animation):

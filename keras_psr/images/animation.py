@@ -29,7 +29,6 @@ class Animation:
         durations: How long each frame is shown, in milliseconds.
         plays: How often the animation is played; 0 for ever.
         has_alpha: Whether any frame is transparent somewhere.
-        is_lossy: Whether its frames are compressed with losses.
         first: Number of the first frame; 1 if the picture before it is only for programs that show no animations.
     """
 
@@ -39,7 +38,6 @@ class Animation:
     durations: tuple[Fraction, ...]
     plays: int
     has_alpha: bool
-    is_lossy: bool
     first: int = 0
 
 
@@ -94,14 +92,13 @@ def read_animation(path: Path) -> Animation:
     durations, has_alpha = [], False
     with _opened(path) as image:
         plays, first = _count_plays(image), int(bool(image.info.get("default_image")))
-        kind, size = image.format or "", image.size
+        size = image.size
         for levels, duration in _decode(image, first):
             durations.append(duration)
             has_alpha = has_alpha or bool((levels[..., 3] < 255).any())
     if not durations:
         raise ImageFileError(f"{path} has no frames that can be read; replace or remove it.")
-    is_lossy = kind == "WEBP" and b"VP8 " in path.read_bytes()
-    return Animation(path, size[1], size[0], tuple(durations), plays, has_alpha, is_lossy, first)
+    return Animation(path, size[1], size[0], tuple(durations), plays, has_alpha, first)
 
 
 def read_frames(animation: Animation) -> Iterator[Photo]:

@@ -54,8 +54,8 @@ def read_compression(path: str | os.PathLike[str]) -> Compression:
     """Returns how the picture in a file was compressed, from the file's header alone.
 
     A JPEG has artefacts if its quality, estimated from its quantisation tables, is below `CLEAN_QUALITY`, or if it has
-    no tables. WebP has them if it is lossy. AVIF, HEIC and JPEG inside TIFF are assumed to have them. All other formats
-    keep every pixel; no header says what was lost before a picture was stored in one of them.
+    no tables. WebP has them if it is lossy, or any frame of it. AVIF, HEIC and JPEG inside TIFF are assumed to have
+    them. All other formats keep every pixel; no header says what was lost before a picture was stored in one of them.
 
     Args:
         path: Picture file.
@@ -111,7 +111,7 @@ def _ijg_sum(quality: int) -> int:
 
 
 def _is_lossy_webp(file: IO[bytes]) -> bool:
-    """Returns whether the first picture of a WebP is in a `VP8 ` chunk, and not in a `VP8L` chunk.
+    """Returns whether a picture of a WebP is in a `VP8 ` chunk. If all of them are in `VP8L` chunks, none is lossy.
 
     Raises:
         ValueError: There is neither.
@@ -120,10 +120,14 @@ def _is_lossy_webp(file: IO[bytes]) -> bool:
         RFC 9649, section 2.
     """
     file.seek(12)
+    is_lossless = False
     while len(head := file.read(8)) == 8:
         name, size = head[:4], int.from_bytes(head[4:], "little")
-        if name in (b"VP8 ", b"VP8L"):
-            return name == b"VP8 "
-        # The first frame of an animation begins with 16 bytes; its chunks follow. Chunks have an even length.
+        if name == b"VP8 ":
+            return True
+        is_lossless = is_lossless or name == b"VP8L"
+        # Each frame of an animation begins with 16 bytes; its chunks follow. Chunks have an even length.
         file.seek(16 if name == b"ANMF" else size + size % 2, os.SEEK_CUR)
-    raise ValueError("it holds no picture")
+    if not is_lossless:
+        raise ValueError("it holds no picture")
+    return False

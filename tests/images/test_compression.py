@@ -112,6 +112,18 @@ def test_webp_says_by_its_chunk_whether_it_is_lossy(save, tmp_path):
     assert read_compression(animation(tmp_path / "b.webp", lossless=True)) == lossless
 
 
+@pytest.mark.parametrize("is_lossy", [False, True])
+def test_an_animation_is_lossy_if_any_frame_is(tmp_path, is_lossy):
+    """The frames of a second animation follow those of a lossless one, and then a text that looks like a chunk."""
+    start = animation(tmp_path / "a.webp", lossless=True).read_bytes()
+    more = animation(tmp_path / "b.webp", lossless=not is_lossy).read_bytes()
+    content = start[8:] + more[more.index(b"ANMF") :] + b"note\x0c\0\0\0VP8 \x08\0\0\0note"
+    (tmp_path / "c.webp").write_bytes(b"RIFF" + struct.pack("<I", len(content)) + content)
+    with Image.open(tmp_path / "c.webp") as image:
+        assert image.n_frames == 4
+    assert read_compression(tmp_path / "c.webp").has_artefacts == is_lossy
+
+
 def test_a_webp_without_a_picture_is_an_error(tmp_path):
     (tmp_path / "a.webp").write_bytes(b"RIFF\x0c\0\0\0WEBPEXIF\0\0\0\0")
     with pytest.raises(ImageFileError, match="it holds no picture"):

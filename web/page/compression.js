@@ -99,15 +99,18 @@ function sumOfQuality(quality) {
   return steps.reduce((sum, step) => sum + Math.min(Math.max(step, 1), 255), 0);
 }
 
-/** Whether the first picture is in a `VP8 ` chunk, and not in a `VP8L` chunk (RFC 9649, section 2). */
+/** Whether a picture is in a `VP8 ` chunk. If all of them are in `VP8L` chunks, none is lossy (RFC 9649, section 2). */
 function isLossyWebp(file) {
   const view = viewOf(file);
+  let isLossless = false;
   for (let at = 12; at + 8 <= file.length; ) {
     const name = text(file, at, at + 4);
-    if (name === "VP8 " || name === "VP8L") return name === "VP8 ";
+    if (name === "VP8 ") return true;
+    isLossless ||= name === "VP8L";
     const size = view.getUint32(at + 4, true);
-    // The first frame of an animation begins with 16 bytes; its chunks follow. Chunks have an even length.
+    // Each frame of an animation begins with 16 bytes; its chunks follow. Chunks have an even length.
     at += 8 + (name === "ANMF" ? 16 : size + (size % 2));
   }
-  throw new Error("The WebP holds no picture.");
+  if (!isLossless) throw new Error("The WebP holds no picture.");
+  return false;
 }

@@ -136,6 +136,8 @@ def compressions(out: str) -> None:
     at = grey.index(b"\xff\xdb")  # its only table, of 64 steps
     wide = b"\xff\xdb\0\x83\x10" + b"".join(b"\0" + grey[place : place + 1] for place in range(at + 5, at + 69))
     contents += [grey[:at] + grey[at + 69 :], grey[:at] + wide + grey[at + 69 :]]
+    lossless, lossy = (save(picture, format="WEBP", lossless=lossless, **frames) for lossless in (True, False))
+    contents.append(lossless + lossy[lossy.index(b"ANMF") :])
     contents += [content[:length] for content in (grey, contents[4]) for length in (16, 40, 200)]
     rows = [{"content": base64.b64encode(content).decode(), "expected": find(content)} for content in contents]
     Path(out).write_text(json.dumps(rows), encoding="utf-8")
