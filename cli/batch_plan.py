@@ -74,7 +74,7 @@ class Job:
         ending: Ending of the target, which sets its format.
         size: Height and width of the result, in pixels; None until the header has been read.
         network_pixels: Number of pixels that the network computes.
-        model: Name of the model or painting; empty until the header has been read.
+        model: Name of the model or painting; empty until the header has been read, if that decides.
         compression: How the file was compressed, if the model was chosen for that.
         status: `planned`, `written`, `skipped`, `failed` or `interrupted`.
         error: Why it failed, in one line.
@@ -276,12 +276,20 @@ def check_plan(plan: Sequence[Job], work: Work, batch: Batch) -> None:
                         "Give another -o or --suffix."
                     )
                 targets[job.target] = job.source
+                if batch.skip_existing and has_result(job):
+                    job.status, job.model = "skipped", work.model or ""
+                    continue  # before its file is opened
                 set_model(job, work)
                 check_target(job, batch, obstacles, shared)
                 if job.status == "planned":
                     measure(job, work, batch)
             except Exception as error:  # whatever a library raises for one picture must not stop the others
                 job.fail(error)
+
+
+def has_result(job: Job) -> bool:
+    """Returns whether the file that a job would write exists."""
+    return job.target != STDOUT and job.target.exists()
 
 
 def set_model(job: Job, work: Work) -> None:
@@ -307,17 +315,15 @@ def check_target(
     find_obstacle: Callable[[Path], str | None],
     is_shared: Callable[[Path], bool],
 ) -> None:
-    """Marks a job as skipped if its result exists, or if another run with the same work has just written it.
+    """Marks a job as skipped if another run with the same work has just written its result.
 
     Raises:
         ConfigError: The target exists and may not be replaced, or cannot be written.
     """
     if job.target == STDOUT:
         return
-    if job.target.exists():
-        if batch.skip_existing:
-            job.status = "skipped"
-        elif not batch.overwrite and is_shared(job.target.parent) and is_signed(job.target, job.model):
+    if has_result(job):
+        if not batch.overwrite and is_shared(job.target.parent) and is_signed(job.target, job.model):
             job.leave()
         elif not batch.overwrite:
             raise ConfigError(

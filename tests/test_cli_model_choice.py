@@ -161,6 +161,16 @@ def test_only_what_is_left_to_do_is_counted_and_loaded(upscale, monkeypatch):
 
 
 @pytest.mark.usefixtures("mixed")
+def test_what_is_skipped_is_not_opened(upscale, tmp_path):
+    assert upscale("b.jpg").exit_code == 0
+    (tmp_path / "here" / "b.jpg").write_bytes(b"no picture any more")
+    for options, model in (((), None), (("--model", "x4"), "x4")):
+        result = upscale("b.jpg", "--skip-existing", "--json", "-", *options)
+        (picture,) = json.loads(result.stdout)["pictures"]
+        assert (result.exit_code, picture["status"], picture["model"]) == (0, "skipped", model)
+
+
+@pytest.mark.usefixtures("mixed")
 def test_a_file_that_is_no_picture_fails_alone(upscale, tmp_path):
     (tmp_path / "here" / "g.jpg").write_bytes(b"\xff\xd8\xff")
     result = upscale("a.png", "g.jpg", "--json", "-")
