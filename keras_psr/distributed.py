@@ -5,7 +5,9 @@ Needs `pip install 'keras-psr[ray]'`. docs/distributed.md shows a whole program.
 
 import contextlib
 import io
+import logging
 import shlex
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import cache
@@ -23,8 +25,11 @@ from fsspec.implementations.local import LocalFileSystem
 from keras_psr.cli.batch_plan import Inputs, Job, check_plan, choose, make_plan
 from keras_psr.cli.batch_run import find_suffix, run
 from keras_psr.errors import ConfigError, DataError, ImageFileError
+from keras_psr.films.formats import FOUND
 from keras_psr.images.decoding import image_size
-from keras_psr.images.finding import IMAGE_SUFFIXES, find_images
+from keras_psr.images.finding import IMAGE_SUFFIXES, describe_endings, find_images_and_others
+
+log = logging.getLogger(__name__)
 
 COMMANDS = ("upscale", "stylize")
 
@@ -42,7 +47,7 @@ MANIFEST = pyarrow.schema(
 
 
 def find_pictures(source: str, manifest: str | None = None) -> pyarrow.Table:
-    """Lists the picture files in a folder that have still to be done.
+    """Lists the picture files in a folder that have still to be done. Films are left out, with a warning.
 
     Args:
         source: A folder, searched recursively: a local path, or a URL that fsspec knows, as `s3://bucket/photos`.
@@ -209,18 +214,23 @@ class _Folder:
         self.local = Path(self._root if self._is_local else copies)
 
     def list_pictures(self) -> list[str]:
-        """Returns the paths of all pictures, relative to the folder and sorted.
+        """Returns the paths of all pictures, relative to the folder and sorted. Warns of films, which it leaves out.
 
         Raises:
             DataError: There is none.
         """
         if self._is_local:
-            return [path.relative_to(self.local).as_posix() for path in find_images(self.local)]
-        paths = (PurePosixPath(path).relative_to(self._root) for path in self._system.find(self._root))
-        visible = (path for path in paths if not any(part.startswith(".") for part in path.parts))
-        names = sorted(str(path) for path in visible if path.suffix.lower() in IMAGE_SUFFIXES)
+            pictures, others = find_images_and_others(self.local)
+            names = [path.relative_to(self.local).as_posix() for path in pictures]
+        else:
+            paths = (PurePosixPath(path).relative_to(self._root) for path in self._system.find(self._root))
+            visible = [path for path in paths if not any(part.startswith(".") for part in path.parts)]
+            names = sorted(str(path) for path in visible if path.suffix.lower() in IMAGE_SUFFIXES)
+            others = Counter(path.suffix.lower() for path in visible)
         if not names:
             raise DataError(f"no pictures in {self.url}; looked for files ending in {', '.join(IMAGE_SUFFIXES)}.")
+        if films := Counter({suffix: others[suffix] for suffix in FOUND if others[suffix]}):
+            log.warning("Films in %s are left out: %s. Give them to the command.", self.url, describe_endings(films))
         return names
 
     def url_of(self, name: str) -> str:

@@ -175,6 +175,42 @@ def test_a_command_that_cannot_be_divided_is_refused(command, message):
         PictureWorker(command, "photos", "out")
 
 
+@pytest.mark.parametrize("is_local", [True, False])
+def test_films_are_left_out_and_that_is_said(photos, is_local, caplog):
+    (photos / "a" / "clip.MP4").touch()
+    (photos / "a" / "other.mp4").touch()
+    (photos / ".hidden" / "hidden.mkv").touch()
+    source = str(photos)
+    if not is_local:
+        store, source = fsspec.filesystem("memory"), "memory://films"
+        store.rm("/", recursive=True)
+        store.put(str(photos), "/films", recursive=True)
+    assert set(rows_by_name(find_pictures(source), source)) == {
+        "a/b/one.png",
+        "a/broken.png",
+        "a/one.jpg",
+        "a/one.png",
+    }
+    assert caplog.messages == [f"Films in {source} are left out: 2 .mp4. Give them to the command."]
+
+
+def test_a_film_in_a_table_of_ones_own_gets_the_file_of_the_command(runner, make_film, pan, tmp_path):
+    source = make_film("clip.mp4", pan[:3], codec="libx264", kind="yuv420p")
+    arguments = ["--model", "x2-fast", "--threads", "1", "--device", "cpu"]
+    assert runner.invoke(main, ["upscale", *arguments, str(source), "-o", str(tmp_path / "expected/")]).exit_code == 0
+    table = pyarrow.Table.from_pylist([{"input": str(source), "namesake": None}], PICTURES)
+    worker = PictureWorker(" ".join(["upscale", *arguments]), str(source.parent), str(tmp_path / "out"))
+    (row,) = worker(table).to_pylist()
+    assert (row["status"], row["error"]) == ("written", None)
+    assert read_frames(tmp_path / "out/clip_x2.mp4") == read_frames(tmp_path / "expected/clip_x2.mp4")
+
+
+def read_frames(path):
+    from keras_psr.films.reading import FilmReader, read_film
+
+    return [moment.photo.pixels.tobytes() for moment in FilmReader(read_film(path))]
+
+
 def test_a_missing_model_and_an_empty_folder_are_refused(tmp_path):
     with pytest.raises(ModelError, match="x5"):
         PictureWorker("upscale --model x5", "photos", "out")
