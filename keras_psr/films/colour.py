@@ -9,7 +9,7 @@ from av.filter import Graph
 
 from keras_psr.errors import ImageFileError
 from keras_psr.images.photo import Photo
-from keras_psr.images.pixels import spread_levels, to_8_bits
+from keras_psr.images.pixels import spread_levels, to_8_bits, to_three_channels
 
 RGB, BT709, UNSPECIFIED = 0, 1, 2
 """Codes of matrices, as in ITU-T H.273 and FFmpeg. `UNSPECIFIED` is also a code of primaries and transfers."""
@@ -187,14 +187,14 @@ class FrameWriter:
 
     def __call__(self, photo: Photo) -> av.VideoFrame:
         """Returns a photo as a frame without a time stamp."""
-        pixels = photo.pixels if photo.pixels.ndim == 3 else np.repeat(photo.pixels[..., None], 3, axis=-1)
+        pixels = to_three_channels(photo.pixels)
         if photo.alpha is not None:
             pixels = np.dstack([pixels, photo.alpha])
         missing = [wanted - given for wanted, given in zip(self._size, pixels.shape[:2], strict=True)]
         if any(missing):
             pixels = np.pad(pixels, [(0, missing[0]), (0, missing[1]), (0, 0)], mode="edge")
         if self._bits == 8:
-            levels = pixels if pixels.dtype == np.uint8 else to_8_bits(pixels)
+            levels = to_8_bits(pixels)
             kind = "rgb24" if pixels.shape[2] == 3 else "rgba"
             frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(levels), format=kind)
         else:

@@ -17,7 +17,7 @@ from keras_psr.films.encoders import Encoding
 from keras_psr.films.formats import find_container
 from keras_psr.films.reading import TOLERANCE, Film, Moment, Packet, is_copied, opened
 from keras_psr.images.photo import Photo
-from keras_psr.images.pixels import lay_over_white, to_8_bits
+from keras_psr.images.pixels import lay_over_white
 
 SIGNED = "handler_name"
 """The entry of a stream's metadata that says who made it. MP4, QuickTime, Matroska and WebM all keep it."""
@@ -385,9 +385,4 @@ def _cut_chapters(chapters: list[Any], begin: Fraction, duration: Fraction | Non
 
 
 def _lay_over_white(photo: Photo) -> Photo:
-    if photo.alpha is None:
-        return photo
-    pixels, alpha = photo.pixels, photo.alpha
-    if pixels.dtype != "uint8":
-        pixels, alpha = to_8_bits(pixels), to_8_bits(alpha)
-    return Photo(lay_over_white(pixels, alpha))
+    return photo if photo.alpha is None else Photo(lay_over_white(photo.pixels, photo.alpha))

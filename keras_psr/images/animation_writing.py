@@ -15,6 +15,7 @@ from PIL import Image
 from keras_psr.errors import ConfigError
 from keras_psr.images.encoding import encode_photo
 from keras_psr.images.photo import Photo
+from keras_psr.images.pixels import to_three_channels
 from keras_psr.images.png import SIGNATURE, write_chunk
 
 LOSSY_QUALITY = 95
@@ -130,7 +131,7 @@ def open_animation(path: Path, plays: int, *, has_alpha: bool = False, quality: 
 
 def _as_levels(photo: Photo, *, has_alpha: bool) -> np.ndarray:
     """Returns a photo as (height, width, 3), or (height, width, 4) with opacity."""
-    pixels = photo.pixels if photo.pixels.ndim == 3 else np.repeat(photo.pixels[..., None], 3, axis=-1)
+    pixels = to_three_channels(photo.pixels)
     if not has_alpha:
         return pixels
     alpha = np.full(pixels.shape[:2], 255, np.uint8) if photo.alpha is None else photo.alpha

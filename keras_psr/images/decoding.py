@@ -17,7 +17,7 @@ from PIL import ExifTags, Image, ImageFile
 from keras_psr.errors import ImageFileError
 from keras_psr.images import metadata, png, tiff
 from keras_psr.images.photo import Photo
-from keras_psr.images.pixels import lay_over_white, to_8_bits
+from keras_psr.images.pixels import lay_over_white, to_8_bits, to_three_channels
 from keras_psr.images.profiles import convert_to_srgb, find_fault
 from keras_psr.images.tiff import UnusableKindError
 
@@ -149,11 +149,7 @@ def read_rgb(path: str | os.PathLike[str]) -> np.ndarray:
     """
     with naming_errors(path), open(path, "rb") as file:
         pixels, alpha, _ = _decode(file)
-        if pixels.dtype == np.uint16:
-            pixels, alpha = to_8_bits(pixels), None if alpha is None else to_8_bits(alpha)
-        if alpha is not None:
-            pixels = lay_over_white(pixels, alpha)
-        return pixels if pixels.ndim == 3 else np.stack([pixels] * 3, axis=-1)
+        return to_three_channels(to_8_bits(pixels) if alpha is None else lay_over_white(pixels, alpha))
 
 
 def read_photo(path: Path) -> Photo:

@@ -68,15 +68,26 @@ def is_grey(image: np.ndarray) -> bool:
     return image.ndim == 2 or all(bool((strip == strip[..., :1]).all()) for strip in strips)
 
 
+def to_three_channels(image: np.ndarray) -> np.ndarray:
+    """Returns a grey picture with three equal channels, and any other as it is.
+
+    Args:
+        image: (height, width), or (height, width, channels) of any dtype.
+    """
+    return image if image.ndim == 3 else np.repeat(image[..., None], 3, axis=-1)
+
+
 def to_8_bits(levels: np.ndarray) -> np.ndarray:
     """Converts 16-bit levels to 8 bits, rounded: 65535 becomes 255.
 
     Args:
-        levels: A uint16 array of any shape.
+        levels: A uint16 array of any shape, or a uint8 array, which is returned as it is.
 
     Returns:
         A uint8 array of the same shape. There are never halves to round, because 257 is odd.
     """
+    if levels.dtype == np.uint8:
+        return levels
     return ((levels.astype(np.uint32) + 128) // 257).astype(np.uint8)
 
 
@@ -121,15 +132,16 @@ def divide_by_opacity(pixels: np.ndarray, alpha: np.ndarray) -> np.ndarray:
 
 
 def lay_over_white(pixels: np.ndarray, alpha: np.ndarray) -> np.ndarray:
-    """Blends a transparent picture with a white background.
+    """Blends a transparent picture with a white background, in 8 bits.
 
     Args:
-        pixels: uint8, (height, width) or (height, width, channels).
-        alpha: Opacity, uint8, (height, width).
+        pixels: uint8 or uint16, (height, width) or (height, width, channels).
+        alpha: Opacity, (height, width), of the same dtype.
 
     Returns:
         uint8, with the shape of `pixels`.
     """
+    pixels, alpha = to_8_bits(pixels), to_8_bits(alpha)
     opacity = (alpha / np.float32(255)).reshape(alpha.shape + (1,) * (pixels.ndim - 2))
     return np.rint(pixels * opacity + 255 * (1 - opacity)).astype(np.uint8)
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from keras_psr.errors import ConfigError
 from keras_psr.images.photo import Photo
-from keras_psr.images.pixels import is_grey, keep_colors, resize_bicubic, round_to
+from keras_psr.images.pixels import is_grey, keep_colors, resize_bicubic, round_to, to_three_channels
 from keras_psr.images.pixels import match_histogram as match
 from keras_psr.images.screens import is_screen, keep_local_means
 
@@ -79,7 +79,7 @@ def upscale_photo(
         options: dict[str, Any] = {"strength": strength, "match_histogram": match_histogram}
         options |= {"output_scale": output_scale, "on_pixels": on_pixels}
         grey = upscale_photo(upscaler, replace(photo, pixels=photo.pixels[..., 0].copy()), **options)
-        return replace(grey, pixels=np.repeat(grey.pixels[..., None], 3, axis=-1))
+        return replace(grey, pixels=to_three_channels(grey.pixels))
     alpha, top = photo.alpha, np.iinfo(photo.pixels.dtype).max
     is_transparent = alpha is not None and bool((alpha < top).any())
     given = _multiply(photo, upscaler.takes_16_bits) if is_transparent else photo.pixels

@@ -6,7 +6,15 @@ import pytest
 from skimage import data
 
 from keras_psr.errors import ConfigError
-from keras_psr.images.pixels import crop_to_multiple, make_low_res, resize_bicubic, rgb_to_y, to_uint8
+from keras_psr.images.pixels import (
+    crop_to_multiple,
+    lay_over_white,
+    make_low_res,
+    resize_bicubic,
+    rgb_to_y,
+    to_three_channels,
+    to_uint8,
+)
 
 
 def imresize_weights(size: int, resized: int) -> np.ndarray:
@@ -143,3 +151,23 @@ def test_luma_is_that_of_matlab_rgb2ycbcr_on_doubles(rgb, luma):
     y = rgb_to_y(np.full((2, 3, 3), rgb, np.uint8))
     assert y.dtype == np.float64 and y.shape == (2, 3)
     np.testing.assert_allclose(y, luma, atol=1e-9)
+
+
+@pytest.mark.parametrize("channels", [(), (3,)])
+def test_white_shows_through_as_far_as_a_picture_is_transparent(channels):
+    """The blend of a level and white, rounded, for every level and opacity; 257 times as large, in 16 bits too."""
+    levels, opacity = np.mgrid[:256, :256]
+    expected = np.rint((levels * opacity + 255 * (255 - opacity)) / 255).reshape(256, 256, *len(channels) * (1,))
+    pixels = np.broadcast_to(levels.reshape(expected.shape), (256, 256, *channels))
+    for dtype, step in ((np.uint8, 1), (np.uint16, 257)):
+        blended = lay_over_white((pixels * step).astype(dtype), (opacity * step).astype(dtype))
+        assert blended.dtype == np.uint8
+        np.testing.assert_array_equal(blended, np.broadcast_to(expected, blended.shape))
+
+
+def test_grey_gets_three_equal_channels_and_colour_stays():
+    grey = np.arange(6, dtype=np.uint16).reshape(2, 3)
+    coloured = to_three_channels(grey)
+    assert coloured.shape == (2, 3, 3) and coloured.dtype == np.uint16
+    assert all((coloured[..., channel] == grey).all() for channel in range(3))
+    assert to_three_channels(coloured) is coloured

@@ -7,7 +7,7 @@ import tensorflow as tf
 from scipy.optimize import OptimizeResult, minimize
 
 from keras_psr.errors import ConfigError
-from keras_psr.images.pixels import to_uint8
+from keras_psr.images.pixels import to_three_channels, to_uint8
 from keras_psr.losses.perceptual import PerceptualLoss
 
 SMALLEST_SIDE = 16
@@ -157,7 +157,7 @@ class PixelOptimizer:
         """
         if image.dtype != np.uint8:
             raise ConfigError("image has 16 bits per channel, but is optimised with 8. Convert it first.")
-        photograph = image if image.ndim == 3 else np.stack([image] * 3, axis=-1)
+        photograph = to_three_channels(image)
 
         def note(iteration: int, objective: float, picture: np.ndarray) -> None:
             on_pixels(image.shape[0] * image.shape[1])
