@@ -31,7 +31,11 @@ export class Live {
     this.camera = camera;
     camera.track.addEventListener("ended", () => camera === this.camera && this.onLost());
     this.video.srcObject = camera.stream;
-    await this.video.play();
+    try {
+      await this.video.play();
+    } catch (error) {
+      if (turn === this.turn) throw error; // else it was stopped, which ends `play` with an error
+    }
     this.canvas.classList.toggle("mirrored", camera.isFront);
   }
 

@@ -223,7 +223,6 @@ async function loadUpscaler() {
   const { url, variant } = chosenFile();
   const device = page.accelerator.value;
   const key = `${url} ${device}`;
-  await isControlled; // so that what is loaded is kept for use offline
   if (loading?.key !== key) {
     closeUpscaler();
     const controller = new AbortController();
@@ -232,7 +231,8 @@ async function loadUpscaler() {
       signal: controller.signal,
       enlargers: enlargers[variant === "int8" ? "int8" : "float32"],
     };
-    loading = { key, controller, upscaler: Upscaler.load(url, options) };
+    const load = () => Upscaler.load(url, options);
+    loading = { key, controller, upscaler: isControlled.then(load) }; // so that what is loaded is kept for use offline
   }
   return await loading.upscaler.catch((error) => {
     if (error.name !== "NetworkError") throw error;
@@ -333,8 +333,9 @@ async function startLive(which) {
   page.status.textContent = "Starting the camera…";
   try {
     await live.open(which);
+    const next = await live.camera?.next();
     if (!live.isOpen) return (page.status.textContent = ""); // stopped meanwhile
-    page.turn.hidden = !(await live.camera.next());
+    page.turn.hidden = !next;
     setLive(true);
     await showLive();
   } catch (error) {

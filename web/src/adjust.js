@@ -4,14 +4,17 @@
 const LUMA = [65.481, 128.553, 24.966].map((weight) => weight / 219);
 
 /**
- * @param {Uint8Array|Float32Array} painted RGB without the halo, in [0, 255] but for what clipping takes off
- * @param {Uint8Array|Float32Array} photo RGB with the halo
+ * @typedef {Uint8Array|Uint8ClampedArray|Float32Array} Pixels
+ *
+ * @param {Pixels} painted RGB without the halo, in [0, 255] but for what clipping takes off
+ * @param {Pixels} photo RGB with the halo
  * @param {{width: number, height: number, halo: number}} size of the photo, with the halo on each side
  * @param {{strength: number, preserveColors: boolean}} adjustment the share of the painting, the rest is the photo; and
  *   whether only brightness is painted
- * @returns {Uint8ClampedArray} RGB without the halo
+ * @returns {Pixels} RGB without the halo: `painted` itself if nothing is adjusted
  */
 export function adjust(painted, photo, { width, height, halo }, { strength, preserveColors }) {
+  if (strength === 1 && !preserveColors) return painted;
   const adjusted = new Uint8ClampedArray(painted.length);
   const mixed = new Uint8ClampedArray(3); // which clips, and rounds half to even
   for (let y = halo, at = 0; y < height - halo; y++) {
@@ -31,6 +34,3 @@ export function adjust(painted, photo, { width, height, halo }, { strength, pres
   }
   return adjusted;
 }
-
-/** @param {{strength: number, preserveColors: boolean}} adjustment */
-export const changes = ({ strength, preserveColors }) => strength < 1 || preserveColors;

@@ -10,8 +10,8 @@ const PREVIEW_PIXELS = 16e6;
 /**
  * @param {ImageBitmap|ImageData} image
  * @param {Network} network
- * @param {object} options `strength`, `preserveColors` and `onTile` of `strips`; `paintSize` and `loadEnlarger` of
- *   `paintSmall`, for styles; `onStrip`, awaited when rows are finished, ends the work if it throws
+ * @param {object} options `strength`, `preserveColors` and `onTile` of `strips`; `paintSize`, `onStrip` and
+ *   `loadEnlarger` of `paintSmall`, for styles
  * @returns {Promise<{png: Blob, preview: ?Blob, width: number, height: number}>} `preview` only of a large result
  */
 export async function enlargeToPng(image, network, options) {
@@ -21,7 +21,6 @@ export async function enlargeToPng(image, network, options) {
   const png = new PngWriter(width, height, channels);
   const reduced = width * height > PREVIEW_PIXELS ? new Reducer(width, height, channels) : null;
   for await (const strip of resultOf(picture, network, { ...options, channels })) {
-    await options.onStrip();
     png.write(strip);
     reduced?.write(strip);
   }
@@ -35,7 +34,6 @@ export async function enlargeToPixels(image, network, options) {
   const picture = readerOf(image, network);
   let at = 0;
   for await (const strip of resultOf(picture, network, { ...options, channels: 4 })) {
-    await options.onStrip();
     data.set(strip, at);
     at += strip.length;
   }
@@ -46,7 +44,7 @@ export async function enlargeToPixels(image, network, options) {
 function resultOf(picture, network, { paintSize, loadEnlarger, onStrip, ...options }) {
   const isPaintedSmall = paintSize && Math.min(picture.width, picture.height) > paintSize;
   if (!isPaintedSmall) return strips(picture, network, options);
-  return paintSmall(picture, network, loadEnlarger, { paintSize, ...options });
+  return paintSmall(picture, network, loadEnlarger, { paintSize, onStrip, ...options });
 }
 
 /** What `strips` reads from. Pixels are taken as they are: a canvas would lose colours where they are transparent. */

@@ -1,6 +1,6 @@
 /** A large picture painted at one size, and the painting enlarged, as keras_psr.Painter does it. */
 
-import { adjust, changes } from "./adjust.js";
+import { adjust } from "./adjust.js";
 import { Resizer } from "./resizer.js";
 import { strips } from "./strips.js";
 import { spans } from "./tiling.js";
@@ -14,9 +14,11 @@ const STRIP = 64;
  * @param {Picture} picture whose shorter side is longer than `paintSize`
  * @param {TileNetwork} network of a style
  * @param {(scale: number) => Promise<TileNetwork>} loadEnlarger gives a network that enlarges a painting 2 or 4 times
- * @param {object} options those of `strips`, and `paintSize`, the shorter side of the picture that is painted
+ * @param {object} options those of `strips`; `paintSize`, the shorter side of the picture that is painted; and
+ *   `onStrip`, awaited when rows are finished, ends the work if it throws
  */
-export async function* paintSmall(picture, network, loadEnlarger, { paintSize, channels, onTile, ...adjustment }) {
+export async function* paintSmall(picture, network, loadEnlarger, options) {
+  const { paintSize, channels, onTile, onStrip, ...adjustment } = options;
   const { width, height } = picture;
   const shorter = Math.min(width, height);
   const reduction = paintSize / shorter;
@@ -44,8 +46,8 @@ export async function* paintSmall(picture, network, loadEnlarger, { paintSize, c
     const photo = picture.read(finished, rows);
     finished += rows;
     const size = { width, height: rows, halo: 0 };
-    const adjusted = changes(adjustment) ? adjust(painted, colours(photo), size, adjustment) : painted;
-    yield divide(adjusted, photo, channels);
+    await onStrip();
+    yield divide(adjust(painted, colours(photo), size, adjustment), photo, channels);
   }
 }
 

@@ -1,6 +1,7 @@
 /** Pictures of any size from others, while their rows come in. */
 
 import { keys, round } from "./bicubic.js";
+import { mirror } from "./tiling.js";
 
 /**
  * Resizes a picture while its rows come in, as keras_psr.images.pixels.resize_bicubic does: antialiased, mirrored at the
@@ -75,8 +76,7 @@ function findTaps(size, resized) {
     const weights = new Map();
     for (let tap = Math.ceil(place - 2 * stretch); tap <= Math.floor(place + 2 * stretch); tap++) {
       const weight = Math.abs(place - tap) < 2 * stretch ? keys(Math.abs(place - tap) / stretch) : 0;
-      const phase = ((tap % (2 * size)) + 2 * size) % (2 * size);
-      const source = Math.min(phase, 2 * size - 1 - phase);
+      const source = mirror(tap, size);
       weights.set(source, (weights.get(source) ?? 0) + weight);
     }
     const sources = [...weights.keys()].sort((one, other) => one - other);

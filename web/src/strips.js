@@ -1,6 +1,6 @@
 /** A picture through a network, tile by tile, without anything that only browsers have. */
 
-import { adjust, changes } from "./adjust.js";
+import { adjust } from "./adjust.js";
 import { enlargeChannel } from "./bicubic.js";
 import { mirrored, spans } from "./tiling.js";
 
@@ -46,7 +46,6 @@ export async function* strips(picture, network, { channels, strength = 1, preser
   const columns = spans(picture.width, network);
   const rowSources = mirrored(picture.height, network);
   const columnSources = mirrored(picture.width, network);
-  const adjustment = { strength, preserveColors };
   let done = 0;
   for (const row of rows) {
     const sources = rowSources.subarray(row.start, row.start + tile);
@@ -64,7 +63,7 @@ export async function* strips(picture, network, { channels, strength = 1, preser
       );
       const given = await network.run(colours);
       const size = { width: tile, height: tile, halo };
-      const enlarged = changes(adjustment) ? adjust(given, colours, size, adjustment) : given;
+      const enlarged = adjust(given, colours, size, { strength, preserveColors });
       keep(enlarged, opacity && enlargeChannel(opacity, tile, scale), strip, { row, column, network, width, channels });
       await onTile(++done, rows.length * columns.length);
     }

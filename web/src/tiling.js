@@ -33,10 +33,17 @@ export function spans(size, { tile, halo, grid }) {
  * @param {Geometry} geometry
  */
 export function mirrored(size, { tile, halo, grid }) {
-  return Int32Array.from({ length: Math.max(ceil(size, grid) + 2 * halo, tile) }, (_, place) => {
-    const phase = (((place - halo) % (2 * size)) + 2 * size) % (2 * size);
-    return Math.min(phase, 2 * size - 1 - phase);
-  });
+  const length = Math.max(ceil(size, grid) + 2 * halo, tile);
+  return Int32Array.from({ length }, (_, place) => mirror(place - halo, size));
+}
+
+/**
+ * The pixel of a side that is seen at a place outside it, or in it, if the picture is mirrored at its borders.
+ * @type {(place: number, size: number) => number}
+ */
+export function mirror(place, size) {
+  const phase = ((place % (2 * size)) + 2 * size) % (2 * size);
+  return Math.min(phase, 2 * size - 1 - phase);
 }
 
 /** @type {(size: number, grid: number) => number} */

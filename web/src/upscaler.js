@@ -72,6 +72,7 @@ export class Upscaler {
    */
   static async load(url, { device = "auto", signal, enlargers } = {}) {
     if (!DEVICES.includes(device)) throw new TypeError(`device must be "auto", "gpu" or "cpu". Received: ${device}.`);
+    if (signal?.aborted) throw reasonOf(signal);
     const addresses = enlargers && { 2: absolute(enlargers[2]), 4: absolute(enlargers[4]) };
     const upscaler = new Upscaler();
     upscaler.#hasEnlargers = Boolean(addresses);

@@ -1,16 +1,25 @@
 /** The package as npm packs it, in a project that knows nothing else, in Chromium: what it gives is compared with Python's. */
 
 import assert from "node:assert/strict";
-import { execFileSync, spawn } from "node:child_process";
+import { execFileSync } from "node:child_process";
 import { copyFileSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
-import { createServer } from "node:http";
-import { extname, join } from "node:path";
+import { join } from "node:path";
 import { after, afterEach, before, test as nodeTest } from "node:test";
 import { fileURLToPath } from "node:url";
 import { PNG } from "pngjs";
 
 import { whyNot } from "./browsers.js";
-import { countTiles, difference, makeFolder, readPng, reference, SCREENSHOTS, startChromium } from "./support.js";
+import {
+  countTiles,
+  difference,
+  makeFolder,
+  readPng,
+  reference,
+  SCREENSHOTS,
+  startChromium,
+  startServer,
+  withFiles,
+} from "./support.js";
 
 const skip = whyNot("chromium");
 const test = (name, code) => nodeTest(name, { skip }, code);
@@ -120,26 +129,15 @@ function makeEncode() {
 }
 
 /** Starts one of Vite's servers for the project, on any free port. */
-async function startVite(...args) {
-  const server = spawn("npx", ["vite", ...args, "--port", "0"], { cwd: at("project"), detached: true });
-  let text = "";
-  const address = await new Promise((resolve, reject) => {
-    server.stdout.on("data", (data) => {
-      text += data.toString().replace(/\u001b\[\d+m/g, "");
-      const found = text.match(/http:\S+:\d+/);
-      if (found) resolve(found[0]);
-    });
-    server.on("exit", () => reject(new Error(`Vite ended: ${text}`)));
-  });
-  return { address, stop: () => process.kill(-server.pid) };
-}
+const startVite = (...args) =>
+  startServer(at("project/node_modules/.bin/vite"), [...args, "--port", "0"], { cwd: at("project") });
 
 async function withVite(args, code) {
   const { address, stop } = await startVite(...args);
   try {
     await code(address);
   } finally {
-    stop();
+    await stop();
   }
 }
 
@@ -202,22 +200,13 @@ test("the listing of the README gives Python's pixels when Vite has built it, on
 });
 
 test("without a bundler, served as plain files without any headers, it works on one core", async () => {
-  const types = { ".html": "text/html", ".js": "text/javascript", ".wasm": "application/wasm" };
   const map = '{ "imports": { "keras-psr": "/node_modules/keras-psr/src/upscaler.js" } }';
   const html = PAGE(`<script type="importmap">${map}</script><script type="module" src="src/main.js"></script>`);
-  const server = createServer(({ url }, response) => {
-    response.setHeader("Content-Type", types[extname(url)] ?? (url === "/" ? "text/html" : "application/octet-stream"));
-    const path = url.endsWith("tflite") ? `public${url}` : url;
-    response.end(url === "/" ? html : readFileSync(at("project", path)));
-  });
-  await new Promise((resolve) => server.listen(0, "127.0.0.1", resolve));
-  try {
-    assertPythons(await useListing(`http://127.0.0.1:${server.address().port}/`), "odd");
+  const read = (name) => (name ? readFileSync(at("project", name.endsWith("tflite") ? "public" : "", name)) : html);
+  await withFiles(read, async (address) => {
+    assertPythons(await useListing(address), "odd");
     assert.equal(await page.evaluate(() => crossOriginIsolated), false);
-  } finally {
-    server.closeAllConnections();
-    server.close();
-  }
+  });
 });
 
 /** Runs code in the page of check.ts, from Vite's development server, with an `upscaler`. */

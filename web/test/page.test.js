@@ -1,9 +1,8 @@
 /** The page in Chromium: what it gives is compared with Python's; screenshots are left in web/screenshots/. */
 
 import assert from "node:assert/strict";
-import { createServer } from "node:http";
 import { readFileSync } from "node:fs";
-import { basename, extname, join } from "node:path";
+import { basename, join } from "node:path";
 import { after, afterEach, before, test as nodeTest } from "node:test";
 import { setTimeout } from "node:timers/promises";
 
@@ -18,6 +17,7 @@ import {
   SCREENSHOTS,
   startChromium,
   startDemo,
+  withFiles,
   writeSite,
 } from "./support.js";
 
@@ -577,26 +577,12 @@ test("it works offline with what was used before", async () => {
 });
 
 test("a static site works without the headers, and has threads from the second visit on", async () => {
-  const types = {
-    ".html": "text/html",
-    ".js": "text/javascript",
-    ".css": "text/css",
-    ".json": "application/json",
-    ".svg": "image/svg+xml",
-    ".wasm": "application/wasm",
-  };
   writeSite(at("site"), "--model", folder);
-  const server = createServer(({ url }, response) => {
-    const name = url.replace("/keras-psr/", "").split("?")[0] || "index.html";
-    response.setHeader("Content-Type", types[extname(name)] ?? "application/octet-stream");
-    response.end(readFileSync(join(folder, "site", name)));
-  });
-  await new Promise((resolve) => server.listen(0, "127.0.0.1", resolve));
-  try {
-    const address = `http://127.0.0.1:${server.address().port}`;
+  const read = (name) => readFileSync(join(folder, "site", name.replace("keras-psr/", "") || "index.html"));
+  await withFiles(read, async (address) => {
     const context = await browser.newContext();
     const page = await context.newPage();
-    await page.goto(`${address}/keras-psr/`);
+    await page.goto(`${address}keras-psr/`);
     await page.waitForSelector("#model option", { state: "attached" });
     await expectText(page, "#limits", /One core only, until the page is loaded again\.$/);
     await choose(page, "odd.png");
@@ -606,10 +592,7 @@ test("a static site works without the headers, and has threads from the second v
     await page.waitForSelector("#run:enabled");
     assert.match(await run(page), /on the CPU with \d+ threads\./);
     await context.close();
-  } finally {
-    server.closeAllConnections();
-    server.close();
-  }
+  });
 });
 
 test("over plain HTTP, as from a phone with --lan, it runs on one core", async () => {

@@ -32,17 +32,13 @@ def pictures(folder: str) -> None:
     Image.fromarray(coffee[60:316, 150:406]).save(to / "photo.png")
     Image.fromarray(coffee[100:201, 200:330]).save(to / "odd.png")
     Image.fromarray(coffee[:1, :1]).save(to / "one pixel.png")
-    opacity = np.hypot(*np.mgrid[-1:1:120j, -1:1:140j])  # a disc with a soft edge
-    alpha = np.rint(np.clip(1.5 - 1.5 * opacity, 0, 1) * 255).astype(np.uint8)
-    Image.fromarray(np.dstack([coffee[100:220, 200:340], alpha])).save(to / "disc.png")
+    soft_disc(coffee[100:220, 200:340]).save(to / "disc.png")
     exif = Image.Exif()
     exif[0x0112] = 6  # turn right
     Image.fromarray(coffee[100:180, 200:330]).save(to / "turned.jpg", quality=95, exif=exif)
     Image.fromarray(coffee[100:180, 200:330]).save(to / "lossy.jpg", quality=60)
     Image.fromarray(coffee[40:370, 100:365]).save(to / "above.png")
-    opacity = np.hypot(*np.mgrid[-1:1:600j, -1:1:540j])
-    alpha = np.rint(np.clip(1.5 - 1.5 * opacity, 0, 1) * 255).astype(np.uint8)
-    Image.fromarray(np.dstack([np.tile(coffee, (2, 1, 1))[:600, :540], alpha])).save(to / "large disc.png")
+    soft_disc(np.tile(coffee, (2, 1, 1))[:600, :540]).save(to / "large disc.png")
     Image.fromarray(np.tile(coffee, (6, 4, 1))[:2050, :2051]).save(to / "large.png")
     whole = (to / "photo.png").read_bytes()
     (to / "cut off.png").write_bytes(whole[: len(whole) // 2])
@@ -50,6 +46,14 @@ def pictures(folder: str) -> None:
     (to / "empty.png").write_bytes(b"")
     Image.new("1", (16000, 16000)).save(to / "huge.png")
     film(to / "camera.y4m", Image.fromarray(coffee[:, 20:]).resize((320, 240)))
+
+
+def soft_disc(pixels: np.ndarray) -> Image.Image:
+    """Returns a picture of which a disc with a soft edge is opaque."""
+    height, width, _ = pixels.shape
+    distance = np.hypot(*np.mgrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j])
+    alpha = np.rint(np.clip(1.5 - 1.5 * distance, 0, 1) * 255).astype(np.uint8)
+    return Image.fromarray(np.dstack([pixels, alpha]))
 
 
 def film(path: Path, picture: Image.Image) -> None:

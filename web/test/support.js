@@ -2,9 +2,11 @@
 
 import { execFileSync, spawn } from "node:child_process";
 import { mkdirSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { createServer } from "node:http";
 import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { extname, join } from "node:path";
 import { fileURLToPath } from "node:url";
+import { stripVTControlCharacters } from "node:util";
 import { chromium } from "playwright-core";
 import { PNG } from "pngjs";
 
@@ -27,20 +29,53 @@ const runPython = (...args) => execFileSync(PYTHON, args, { stdio: "pipe" }); //
 /** Runs a function of reference.py. */
 export const reference = (...args) => runPython(fileURLToPath(new URL("reference.py", import.meta.url)), ...args);
 
-/** Runs `keras-psr demo` and resolves, when it listens, to its address and a function that ends it. */
-export async function startDemo(...args) {
-  const server = spawn(PYTHON, ["-m", "keras_psr", "demo", "--port", "0", ...args]);
+/** Starts a server and resolves, when it prints its address, to that and a function that ends it. */
+export async function startServer(program, args, options) {
+  const server = spawn(program, args, options);
   let text = "";
   const address = await new Promise((resolve, reject) => {
-    server.stderr.on("data", (data) => {
-      text += data;
-      const found = text.match(/http:\S+/);
+    const read = (data) => {
+      text += stripVTControlCharacters(data.toString());
+      const found = text.match(/http:\S+:\d+(?=\s|\/)/);
       if (found) resolve(found[0]);
-    });
-    server.on("exit", () => reject(new Error(`keras-psr demo ended: ${text}`)));
+    };
+    server.stdout.on("data", read);
+    server.stderr.on("data", read);
+    server.on("error", reject);
+    server.on("exit", () => reject(new Error(`${program} ended: ${text}`)));
   });
   const stop = () => new Promise((resolve) => server.once("exit", resolve) && server.kill("SIGINT"));
   return { address, stop };
+}
+
+export const startDemo = (...args) => startServer(PYTHON, ["-m", "keras_psr", "demo", "--port", "0", ...args]);
+
+const TYPES = {
+  ".html": "text/html",
+  ".js": "text/javascript",
+  ".css": "text/css",
+  ".json": "application/json",
+  ".svg": "image/svg+xml",
+  ".wasm": "application/wasm",
+};
+
+/**
+ * Serves files without any headers but their type while `code` runs, which is given the address.
+ * @param {(name: string) => Buffer | string} read gives the content for a path without the slash before it
+ */
+export async function withFiles(read, code) {
+  const server = createServer(({ url }, response) => {
+    const name = url.slice(1).split("?")[0];
+    response.setHeader("Content-Type", TYPES[extname(name) || ".html"] ?? "application/octet-stream");
+    response.end(read(name));
+  });
+  await new Promise((resolve) => server.listen(0, "127.0.0.1", resolve));
+  try {
+    await code(`http://127.0.0.1:${server.address().port}/`);
+  } finally {
+    server.closeAllConnections();
+    server.close();
+  }
 }
 
 export const writeSite = (folder, ...args) => runPython("-m", "keras_psr", "demo", "--out", folder, ...args);

@@ -3,7 +3,7 @@
 import { useRef, useState } from "react";
 import { Button, Image, StyleSheet, Text, View } from "react-native";
 
-import type { Network } from "./fallback.ts";
+import { loadOnce } from "./loadOnce.ts";
 import { loadNetwork } from "./network.ts";
 import { choosePhoto, readPixels, savePhoto, writePng } from "./photos.ts";
 import { Cancelled, upscale } from "./upscale.ts";
@@ -11,7 +11,7 @@ import { Cancelled, upscale } from "./upscale.ts";
 /** Pixels of the largest result: four bytes each, twice while it is written, is what many phones leave an app. */
 const MOST_PIXELS = 50e6;
 
-let network: Promise<Network> | undefined; // loaded once, when it is first needed
+const getNetwork = loadOnce(loadNetwork);
 
 export function App() {
   const [photo, setPhoto] = useState<string | null>(null);
@@ -41,19 +41,18 @@ export function App() {
 
   const enlarge = attempt(async () => {
     const { signal } = (cancelling.current = new AbortController());
-    network ??= loadNetwork();
-    const loaded = await network;
+    const network = await getNetwork();
     const pixels = await readPixels(photo!);
     const { width, height } = pixels;
-    if (width * height * loaded.scale ** 2 > MOST_PIXELS) {
+    if (width * height * network.scale ** 2 > MOST_PIXELS) {
       throw new Error(`The photo is too large for this app: ${width} × ${height}. Choose a smaller one.`);
     }
     const begin = Date.now();
-    const onProgress = (share: number) => setStatus(`${Math.round(100 * share)} % on the ${loaded.device}`);
-    const enlarged = await upscale(pixels, loaded, { onProgress, signal });
+    const onProgress = (share: number) => setStatus(`${Math.round(100 * share)} % on the ${network.device}`);
+    const enlarged = await upscale(pixels, network, { onProgress, signal });
     const seconds = (Date.now() - begin) / 1000;
     setResult(await writePng(enlarged));
-    setStatus(`${enlarged.width} × ${enlarged.height} in ${seconds.toFixed(1)} s on the ${loaded.device}`);
+    setStatus(`${enlarged.width} × ${enlarged.height} in ${seconds.toFixed(1)} s on the ${network.device}`);
   });
 
   const save = attempt(async () => {

@@ -15,6 +15,7 @@ import type { TileNetwork } from "keras-psr/strips";
 import { mirrored, spans } from "keras-psr/tiling";
 
 import { withFallback, type Network } from "../src/fallback.ts";
+import { loadOnce } from "../src/loadOnce.ts";
 import { Cancelled, upscale, type Pixels } from "../src/upscale.ts";
 
 const EXAMPLE = fileURLToPath(new URL("../../", import.meta.url)); // this runs in build/test
@@ -165,6 +166,18 @@ test("an even tile, as of a white sky, is no failure of the GPU", async () => {
   const network = withFallback({ ...cpu, device: "GPU" }, () => assert.fail("the CPU was loaded"));
   await upscale({ ...photo, data: photo.data.map(() => 255) }, network, quiet);
   assert.equal(network.device, "GPU");
+});
+
+test("a network that failed to load is loaded anew at the next need, and then kept", async () => {
+  let count = 0;
+  const get = loadOnce(async () => (++count === 1 ? Promise.reject(new Error("no memory")) : `network ${count}`));
+  const first = await Promise.allSettled([get(), get()]);
+  assert.deepEqual(
+    first.map(({ status }) => status),
+    ["rejected", "rejected"],
+  );
+  assert.equal(count, 1, "who asks meanwhile waits for the same");
+  assert.deepEqual([await get(), await get(), count], ["network 2", "network 2", 2]);
 });
 
 test("both files of the app have the same tiles, which their metadata says", () => {
