@@ -174,7 +174,7 @@ def _convolve(
 ) -> keras.KerasTensor:
     """Applies a convolution, batch norm and, unless `relu` is false, ReLU."""
     x = layers.Conv2D(filters, size, strides=strides, padding=padding, name=name)(x)
-    x = layers.BatchNormalization(momentum=MOMENTUM, synchronized=True, name=f"{name}_norm")(x)
+    x = _normalize(x, name=f"{name}_norm")
     return layers.ReLU(name=f"{name}_relu")(x) if relu else x
 
 
@@ -186,5 +186,11 @@ def _upsample(x: keras.KerasTensor, filters: int, size: int, *, name: str) -> ke
         # The optimizer reads the constraint from the variable. In the layer's configuration it would be saved with the
         # network, which plain Keras could then not load.
         upsampling.kernel.constraint = EqualPhases()
-    x = layers.BatchNormalization(momentum=MOMENTUM, synchronized=True, name=f"{name}_norm")(x)
+    x = _normalize(x, name=f"{name}_norm")
     return layers.ReLU(name=f"{name}_relu")(x)
+
+
+def _normalize(x: keras.KerasTensor, *, name: str) -> keras.KerasTensor:
+    """Applies batch norm, over all replicas where Keras can: only with TensorFlow."""
+    synchronized = keras.backend.backend() == "tensorflow"
+    return layers.BatchNormalization(momentum=MOMENTUM, synchronized=synchronized, name=name)(x)
