@@ -44,7 +44,6 @@ from keras_psr.tasks.super_resolution.evaluation import (
     vgg_responses,
 )
 from keras_psr.tasks.task import Scores
-from keras_psr.training.callbacks import LOG_EVERY
 from keras_psr.training.run_folder import describe_environment
 
 AUTHOR = "The keras-psr authors"
@@ -84,14 +83,19 @@ def describe_fit(run: Path) -> dict[str, Any]:
     record = json.loads((run / "config.json").read_text(encoding="utf-8"))
     shown = REPORTS[name_task(record["config"])].validation
     lines = [json.loads(line) for line in (run / "log.jsonl").read_text(encoding="utf-8").splitlines()]
-    rates = [line["crops_per_second"] for line in lines if "crops_per_second" in line]
-    seconds = sum(LOG_EVERY * record["config"]["batch_size"] / rate for rate in rates)
+    config = FitConfig.from_json(record["config"])
+    timed = [line for line in lines if "crops_per_second" in line]
+    seconds, step = 0.0, 0
+    for line in timed:
+        stage = config.stage_at(step)
+        seconds += (line["step"] - step) * stage.config.batch_size / line["crops_per_second"]
+        step = line["step"]
     return {
         "command": " ".join([Path(record["command"][0]).name, *record["command"][1:]]),
         "steps": lines[-1]["step"],
         "seed": record["config"]["seed"],
         "wall_time_hours": round(seconds / 3600, 2),
-        **{name: record[name] for name in ("config", "versions", "machine", "git")},
+        **{name: record[name] for name in ("config", "versions", "machine", "git", "removed_blocks") if name in record},
         "validations": [
             round_numbers({name.removeprefix("val_"): line.get(name) for name in ("step", *shown)})
             for line in lines
