@@ -148,7 +148,7 @@ def describe_purpose(card: dict[str, Any]) -> str:
         return card["painting"].partition(";")[0]
     if removes_artefacts(card):
         return "for lossy files (upscale takes it for them), noise and blur"
-    if card.get("architecture") == "fast":
+    if card["name"].endswith("-fast"):
         return "for phones and previews: about ten times as fast"
     return "for clean pictures"
 
