@@ -4,8 +4,8 @@ KERAS_BACKEND=jax python tools/fit_with_jax.py settings.json runs/x4
 
 It is meant for GPUs, on which the steps of so small a network are short compared with the work of TensorFlow's loop and
 of a sample stream on the processor. Here hundreds of steps are one compiled program, which also cuts the crops. Loss,
-optimizer, stages and averages are those of `keras-psr fit`; the crops are drawn in another order. So far it has run on
-processors only.
+optimizer, stages and averages are those of `keras-psr fit`; the crops are drawn in another order. The shipped models
+were fitted so on an NVIDIA H100 (docs/recipe.md).
 
 JAX is not among the requirements: `pip install "jax[cuda13]"`. The settings are those of `keras_psr.fit`, as in the
 `config.json` of a run folder. The new run folder holds what `tools/ship_model.py` needs, and no checkpoint.
@@ -16,8 +16,11 @@ import os
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
+from functools import partial
 from importlib.metadata import version
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -43,8 +46,11 @@ STEPS_PER_CALL = 250
 BETA_1, BETA_2, EPSILON = 0.9, 0.999, 1e-7
 """Settings of Adam, which takes the steps of biases; Keras's defaults."""
 
-NUM_DEGRADED = 50_000
-"""Crops that are degraded before a fit with `--degradation photo`."""
+NUM_DEGRADED = 10_000
+"""Crops that are degraded before a fit with `--degradation photo`. Those of the fit are cut from them."""
+
+DEGRADED_TOGETHER = 50
+"""Crops that a process degrades before it takes more."""
 
 Tree = dict[str, Any]
 """Arrays by name, or dictionaries of them."""
@@ -190,6 +196,14 @@ def degrade_crops(config: SuperResolutionConfig, crop: int, first: int, number: 
         "low": np.stack([stream.crops(sample)[0] for sample in samples]),
         **{name: np.array([getattr(one, name) for one in samples]) for name in ("picture", "top", "left")},
     }
+
+
+def degrade_on_all_cores(config: SuperResolutionConfig, crop: int) -> Tree:
+    """Returns the first `NUM_DEGRADED` crops of the stream, as from `degrade_crops`."""
+    degrade = partial(degrade_crops, config, crop, number=DEGRADED_TOGETHER)
+    with ProcessPoolExecutor(mp_context=get_context("spawn")) as executor:
+        parts = list(executor.map(degrade, range(0, NUM_DEGRADED, DEGRADED_TOGETHER)))
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
 def draw_batch(arrays: Tree, key: jax.Array, size: int, crop: int, scale: int) -> tuple[jax.Array, jax.Array]:
@@ -431,9 +445,12 @@ def main(settings: Path, run: Path) -> None:
         )
     crop = max(stage.config.crop for stage in config.stages())
     run.mkdir(parents=True)
+    if config.degradation == "photo":
+        crop += crop // 3 // config.scale * config.scale
+        degraded = degrade_on_all_cores(config, crop)
     arrays = pack_pictures(read_pairs(config.data, config.scale, crop), config.scale)
     if config.degradation == "photo":
-        arrays = replace_low(arrays, degrade_crops(config, crop, 0, NUM_DEGRADED), config.scale)
+        arrays = replace_low(arrays, degraded, config.scale)
     fit(config, arrays, Validation(config), run)
 
 
