@@ -74,7 +74,7 @@ class Job:
         ending: Ending of the target, which sets its format.
         size: Height and width of the result, in pixels; None until the header has been read.
         network_pixels: Number of pixels that the network computes.
-        model: Name of the model or painting; empty until the header has been read, if that decides.
+        model: Name of the model or painting. If it depends on the file's header, it is empty until that has been read.
         compression: How the file was compressed, if the model was chosen for that.
         status: `planned`, `written`, `skipped`, `failed` or `interrupted`.
         error: Why it failed, in one line.

@@ -149,7 +149,7 @@ def describe_purpose(card: dict[str, Any]) -> str:
     if removes_artefacts(card):
         return "for lossy files (upscale takes it for them), noise and blur"
     if card["name"].endswith("-fast"):
-        return "for phones and previews: about ten times as fast"
+        return "for phones and previews: several times as fast"
     return "for clean pictures"
 
 

@@ -24,9 +24,9 @@ from keras_psr.tasks.registry import TASKS
 DEFAULT_MIDDLE = {1: 256, 2: 192, 4: 128, 8: 64}
 """Side of a tile without its halo, in input pixels, by scale; 1 is style transfer.
 
-It is large compared with the halo, and small compared with a phone's memory: at x4, 96 would take a tenth longer for
-large pictures. It would save 110 MB in the browser for float32 networks of the architecture `residual`, and next to
-nothing for `fast`.
+It is large compared with the halo, and small compared with a phone's memory. At x4, 96 would take a tenth longer for
+large pictures; it would save 110 MB in the browser for float32 networks of the architecture `residual`, and hardly any
+for `fast`.
 """
 
 REPORT_FILE = "report.json"

@@ -47,7 +47,7 @@ MANIFEST = pyarrow.schema(
 
 
 def find_pictures(source: str, manifest: str | None = None) -> pyarrow.Table:
-    """Lists the picture files in a folder that have still to be done. Films are left out, with a warning.
+    """Lists the picture files in a folder that are still to be done. Films are left out, and a warning names them.
 
     Args:
         source: A folder, searched recursively: a local path, or a URL that fsspec knows, as `s3://bucket/photos`.
@@ -230,7 +230,8 @@ class _Folder:
         if not names:
             raise DataError(f"no pictures in {self.url}; looked for files ending in {', '.join(IMAGE_SUFFIXES)}.")
         if films := Counter({suffix: others[suffix] for suffix in FOUND if others[suffix]}):
-            log.warning("Films in %s are left out: %s. Give them to the command.", self.url, describe_endings(films))
+            remedy = "Process them with keras-psr upscale or stylize."
+            log.warning("Films in %s are left out: %s. %s", self.url, describe_endings(films), remedy)
         return names
 
     def url_of(self, name: str) -> str:

@@ -191,7 +191,8 @@ def test_films_are_left_out_and_that_is_said(photos, is_local, caplog):
         "a/one.jpg",
         "a/one.png",
     }
-    assert caplog.messages == [f"Films in {source} are left out: 2 .mp4. Give them to the command."]
+    remedy = "Process them with keras-psr upscale or stylize."
+    assert caplog.messages == [f"Films in {source} are left out: 2 .mp4. {remedy}"]
 
 
 def test_a_film_in_a_table_of_ones_own_gets_the_file_of_the_command(runner, make_film, pan, tmp_path):

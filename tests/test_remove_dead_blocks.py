@@ -5,14 +5,12 @@ import json
 from pathlib import Path
 
 import numpy as np
-import pytest
 from click.testing import CliRunner
 
 from keras_psr.inference.upscaler import load_keras
 from keras_psr.networks.super_resolution import build_network
 
 TOOL = Path(__file__).parents[1] / "tools" / "remove_dead_blocks.py"
-pytestmark = pytest.mark.skipif(not TOOL.exists(), reason="needs a checkout")
 
 
 def test_a_dead_block_is_removed_and_pictures_stay(tmp_path):
@@ -32,13 +30,14 @@ def test_a_dead_block_is_removed_and_pictures_stay(tmp_path):
     run.mkdir()
     network.save(run / "model.keras")
     (run / "log.jsonl").write_text('{"step": 50}\n', encoding="utf-8")
-    (run / "config.json").write_text(json.dumps({"config": {"num_residual_blocks": 4}}), encoding="utf-8")
+    config = {"architecture": "fast", "num_residual_blocks": 4}
+    (run / "config.json").write_text(json.dumps({"config": config}), encoding="utf-8")
 
     result = CliRunner().invoke(tool.main, [str(run), str(short)], catch_exceptions=False)
 
     assert "without block 3: 0.0000 grey levels" in result.output
     record = json.loads((short / "config.json").read_text(encoding="utf-8"))
-    assert record == {"config": {"num_residual_blocks": 3}, "removed_blocks": [3]}
+    assert record == {"config": config | {"num_residual_blocks": 3}, "removed_blocks": [3]}
     picture = generator.integers(0, 256, (24, 32, 3), dtype=np.uint8)
     before, now = load_keras(run)(picture).astype(int), load_keras(short)(picture).astype(int)
     assert np.abs(before - now).max() <= 1  # rounding

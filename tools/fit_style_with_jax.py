@@ -2,9 +2,9 @@
 
 KERAS_BACKEND=jax python tools/fit_style_with_jax.py settings.json runs/starry-night
 
-It is meant for GPUs, as `tools/fit_with_jax.py` is for super-resolution: 50 steps are one compiled program, which also
-cuts the crops. Network, loss, optimizer and averages are those of `keras-psr fit`; the crops are drawn in another
-order. On an NVIDIA H100, it took 440 to 530 crops a second with batches of 16 of the default size.
+Like `tools/fit_with_jax.py`, it is meant for GPUs: 50 steps are one compiled program, which also cuts the crops.
+Network, loss, optimizer and averages are those of `keras-psr fit`; the crops are drawn in another order. An NVIDIA H100
+processed 440 to 530 crops a second with batches of 16 crops of the default size.
 
 JAX is not among the requirements: `pip install "jax[cuda13]"`. The settings are those of `keras_psr.fit`, as in the
 `config.json` of a run folder. The new run folder holds what `tools/ship_model.py` needs, and no checkpoint.

@@ -5,7 +5,7 @@ KERAS_BACKEND=jax python tools/fit_with_jax.py settings.json runs/x4
 It is meant for GPUs, on which the steps of so small a network are short compared with the work of TensorFlow's loop and
 of a sample stream on the processor. Here hundreds of steps are one compiled program, which also cuts the crops. Loss,
 optimizer, stages and averages are those of `keras-psr fit`; the crops are drawn in another order. The shipped models
-were fitted so on an NVIDIA H100 (docs/recipe.md).
+for super-resolution were fitted this way on an NVIDIA H100 (docs/recipe.md).
 
 JAX is not among the requirements: `pip install "jax[cuda13]"`. The settings are those of `keras_psr.fit`, as in the
 `config.json` of a run folder. The new run folder holds what `tools/ship_model.py` needs, and no checkpoint.
@@ -34,6 +34,7 @@ from keras_psr.data.samples import SampleStream
 from keras_psr.data.sources import Picture, open_sources, use_pictures
 from keras_psr.images.metrics import psnr_y
 from keras_psr.images.pixels import crop_to_multiple, make_low_res, resize_bicubic, to_uint8
+from keras_psr.inference.registry import find_model
 from keras_psr.losses.vgg import build_vgg
 from keras_psr.tasks.config import Stage, SuperResolutionConfig
 from keras_psr.tasks.super_resolution.evaluation import FEATURE_TAP
@@ -47,10 +48,10 @@ BETA_1, BETA_2, EPSILON = 0.9, 0.999, 1e-7
 """Settings of Adam, which takes the steps of biases; Keras's defaults."""
 
 NUM_DEGRADED = 10_000
-"""Crops that are degraded before a fit with `--degradation photo`. Those of the fit are cut from them."""
+"""Number of crops that are degraded before a fit with `--degradation photo`; the crops of the fit are cut from them."""
 
 DEGRADED_TOGETHER = 50
-"""Crops that a process degrades before it takes more."""
+"""Number of crops that a process degrades at a time."""
 
 Tree = dict[str, Any]
 """Arrays by name, or dictionaries of them."""
@@ -106,7 +107,7 @@ def convolve(x: jax.Array, kernel: jax.Array, bias: jax.Array) -> jax.Array:
 def fold_transposed(kernel: jax.Array, scale: int) -> jax.Array:
     """Returns the exit, a transposed convolution, as a 3x3 convolution whose channels are the pixels of a block.
 
-    GPUs compute it faster so. A row of the result depends on those rows of the input that lie within half a kernel.
+    This form is faster on GPUs. A row of the result depends on those rows of the input that lie within half a kernel.
 
     Args:
         kernel: (2 * scale, 2 * scale, 3, channels).
@@ -373,7 +374,7 @@ def fit(config: SuperResolutionConfig, arrays: Tree, validation: Validation, run
     """
     keras.utils.set_random_seed(config.seed)
     network = (
-        keras.saving.load_model(Path(config.init) / "model.keras", compile=False)
+        keras.saving.load_model(find_model(config.init), compile=False)
         if config.init
         else build_network(config, "float32")
     )
@@ -441,7 +442,8 @@ def main(settings: Path, run: Path) -> None:
     config = SuperResolutionConfig.from_json(given | {"precision": "bfloat16"})
     if any(stage.last_step % STEPS_PER_CALL for stage in config.stages()):
         raise click.UsageError(
-            f"steps and warmup_steps must be multiples of {STEPS_PER_CALL}. Received: {config.steps}."
+            f"steps and warmup_steps must be multiples of {STEPS_PER_CALL}. "
+            f"Received: {config.steps} and {config.warmup_steps}."
         )
     crop = max(stage.config.crop for stage in config.stages())
     run.mkdir(parents=True)

@@ -1,10 +1,10 @@
-"""Removes residual blocks of a fitted `fast` network that add the same to every picture, and writes a new run folder.
+"""Removes the blocks of a fitted `fast` network that add a constant to every picture, and writes a new run folder.
 
 python tools/remove_dead_blocks.py runs/x4 runs/x4-short --data data/val
 
-In a block whose hidden units never fire, only the bias of the second convolution is left. That bias is added to the one
-of the block before it, so the shorter network computes the same, and is faster. Blocks die in wide networks when the
-first steps of a fit are too large.
+If the hidden units of a block never fire, only the bias of its second convolution is left. It is added to the bias of
+the block before, so the shorter network gives the same pictures and is faster. Blocks were found dead in networks of 64
+filters; too large first steps are the likely cause (docs/recipe.md).
 """
 
 import json
@@ -23,11 +23,11 @@ from keras_psr.inference.upscaler import Upscaler, load_keras
 from keras_psr.networks.super_resolution import build_network
 
 LARGEST_DIFFERENCE = 0.01
-"""Largest accepted mean difference between the pictures of both networks, in grey levels."""
+"""Largest mean difference between the results of both networks that is accepted for any picture, in grey levels."""
 
 
 def remove_block(network: keras.Model, number: int) -> keras.Model:
-    """Returns a `fast` network without its block `number`, at least 2, but with that block's bias."""
+    """Returns a `fast` network without block `number`, which is at least 2, whose bias goes to the block before."""
     names = [layer.name for layer in network.layers if re.fullmatch(r"block\d+_conv1", layer.name)]
     exit_kernel = network.get_layer("exit").get_weights()[0]
     scale, num_filters = exit_kernel.shape[0] // 2, exit_kernel.shape[3]
@@ -43,8 +43,8 @@ def remove_block(network: keras.Model, number: int) -> keras.Model:
     return shorter
 
 
-def mean_difference(first: keras.Model, second: keras.Model, pictures: Sequence[np.ndarray]) -> float:
-    """Returns the mean absolute difference between what two networks make of pictures, in grey levels."""
+def largest_mean_difference(first: keras.Model, second: keras.Model, pictures: Sequence[np.ndarray]) -> float:
+    """Returns the mean absolute difference between two results, in grey levels, of the picture where it is largest."""
     upscalers = Upscaler(first), Upscaler(second)
     images = [[upscaler(picture).astype(float) for upscaler in upscalers] for picture in pictures]
     return max(float(np.abs(one - other).mean()) for one, other in images)
@@ -60,11 +60,14 @@ def main(run: Path, out: Path, data: tuple[str, ...]) -> None:
     originals = [crop_to_multiple(picture.read(), upscaler.scale) for picture in open_sources(data)]
     pictures = [make_low_res(original, upscaler.scale) for original in originals]
     record = json.loads((run / "config.json").read_text(encoding="utf-8"))
+    architecture = record["config"]["architecture"]
+    if architecture != "fast":
+        raise click.UsageError(f"RUN must be a fit of the architecture fast. Received: {architecture}.")
     network, kept = upscaler.network, list(range(1, record["config"]["num_residual_blocks"] + 1))
     removed = []
     for block in kept[:0:-1]:
         shorter = remove_block(network, kept.index(block) + 1)
-        difference = mean_difference(upscaler.network, shorter, pictures)
+        difference = largest_mean_difference(upscaler.network, shorter, pictures)
         click.echo(f"without block {block}: {difference:.4f} grey levels")
         if difference <= LARGEST_DIFFERENCE:
             network = shorter

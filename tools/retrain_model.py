@@ -40,6 +40,7 @@ def main(name: str, options: tuple[str, ...]) -> None:
             before |= {"photograph_size": 0, "chroma_weight": 0.0}
         # A card may name bfloat16, which is fast only on some machines.
         config = before | fit["config"] | {"precision": "auto", "init": str(folders[number - 1]) if number else ""}
+        config["num_residual_blocks"] += len(fit.get("removed_blocks", ()))  # which the fit began with
         with TemporaryDirectory() as temporary:
             file = Path(temporary) / "config.json"
             file.write_text(json.dumps(config), encoding="utf-8")

@@ -54,7 +54,7 @@ def read_compression(path: str | os.PathLike[str]) -> Compression:
     """Returns how the picture in a file was compressed, from the file's header alone.
 
     A JPEG has artefacts if its quality, estimated from its quantisation tables, is below `CLEAN_QUALITY`, or if it has
-    no tables. WebP has them if it is lossy, or any frame of it. AVIF, HEIC and JPEG inside TIFF are assumed to have
+    no tables. A WebP has them if any of its frames is lossy. AVIF, HEIC and JPEG inside TIFF are assumed to have
     them. All other formats keep every pixel; no header says what was lost before a picture was stored in one of them.
 
     Args:
@@ -111,7 +111,7 @@ def _ijg_sum(quality: int) -> int:
 
 
 def _is_lossy_webp(file: IO[bytes]) -> bool:
-    """Returns whether a picture of a WebP is in a `VP8 ` chunk. If all of them are in `VP8L` chunks, none is lossy.
+    """Returns whether any picture of a WebP is in a `VP8 ` chunk, which is lossy; `VP8L` chunks are lossless.
 
     Raises:
         ValueError: There is neither.

@@ -191,6 +191,6 @@ def _upsample(x: keras.KerasTensor, filters: int, size: int, *, name: str) -> ke
 
 
 def _normalize(x: keras.KerasTensor, *, name: str) -> keras.KerasTensor:
-    """Applies batch norm, over all replicas where Keras can: only with TensorFlow."""
+    """Applies batch norm, synchronised over all replicas with TensorFlow, the only backend that can."""
     synchronized = keras.backend.backend() == "tensorflow"
     return layers.BatchNormalization(momentum=MOMENTUM, synchronized=synchronized, name=name)(x)

@@ -34,7 +34,7 @@ export class Live {
     try {
       await this.video.play();
     } catch (error) {
-      if (turn === this.turn) throw error; // else it was stopped, which ends `play` with an error
+      if (turn === this.turn) throw error; // otherwise `stop` interrupted `play`, which then fails
     }
     this.canvas.classList.toggle("mirrored", camera.isFront);
   }

@@ -3,9 +3,9 @@
 /** BT.601 luma of RGB: keras_psr.constants.LUMA_WEIGHTS, divided by their sum. */
 const LUMA = [65.481, 128.553, 24.966].map((weight) => weight / 219);
 
+/** @typedef {Uint8Array|Uint8ClampedArray|Float32Array} Pixels */
+
 /**
- * @typedef {Uint8Array|Uint8ClampedArray|Float32Array} Pixels
- *
  * @param {Pixels} painted RGB without the halo, in [0, 255] but for what clipping takes off
  * @param {Pixels} photo RGB with the halo
  * @param {{width: number, height: number, halo: number}} size of the photo, with the halo on each side

@@ -15,7 +15,7 @@ const STRIP = 64;
  * @param {TileNetwork} network of a style
  * @param {(scale: number) => Promise<TileNetwork>} loadEnlarger gives a network that enlarges a painting 2 or 4 times
  * @param {object} options those of `strips`; `paintSize`, the shorter side of the picture that is painted; and
- *   `onStrip`, awaited when rows are finished, ends the work if it throws
+ *   `onStrip`, which is awaited after each strip and ends the work if it throws
  */
 export async function* paintSmall(picture, network, loadEnlarger, options) {
   const { paintSize, channels, onTile, onStrip, ...adjustment } = options;

@@ -38,7 +38,8 @@ export function mirrored(size, { tile, halo, grid }) {
 }
 
 /**
- * The pixel of a side that is seen at a place outside it, or in it, if the picture is mirrored at its borders.
+ * The pixel that a place along a side shows, inside the picture or outside it, if the picture is mirrored at its
+ * borders.
  * @type {(place: number, size: number) => number}
  */
 export function mirror(place, size) {

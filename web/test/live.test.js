@@ -272,7 +272,7 @@ test("a camera that is stopped before the model is loaded leaves no worker", asy
   await start(page);
 });
 
-/** Models wait for the page's service worker, and that for `letServiceWorker`; runs in the page. */
+/** Holds back the page's service worker, for which models wait, until `letServiceWorker` is called. Runs in the page. */
 function holdServiceWorker() {
   const { register } = ServiceWorkerContainer.prototype;
   ServiceWorkerContainer.prototype.register = async function (...args) {

@@ -1,4 +1,7 @@
-/** Gives what `load` gives, which is called at the first need; if it fails, the next need is a new attempt. */
+/**
+ * Returns a function that calls `load` when it is first needed and keeps the result; after a failure, the next call
+ * tries again.
+ */
 export function loadOnce<Loaded>(load: () => Promise<Loaded>): () => Promise<Loaded> {
   let loaded: Promise<Loaded> | undefined;
   return () => {
