@@ -302,8 +302,8 @@ test("progress comes after each tile, and the page is not blocked", async () => 
   });
   assert.deepEqual(
     progress,
-    Array.from({ length: 25 }, (_, index) => [index + 1, 25]),
-  ); // 400 pixels, 96 for each tile
+    Array.from({ length: 16 }, (_, index) => [index + 1, 16]),
+  ); // 400 pixels, 128 for each tile
   assert.ok(longest < 400, `${longest} ms without an answer`);
 });
 
