@@ -403,7 +403,7 @@ test("a run is cancelled within a tile, and the page goes on with the same model
   page.on("request", (request) => asked.push(basename(request.url())));
   await choose(page, "large.png");
   await page.click("#run");
-  await expectText(page, "#status", /^Tile \d+ of 484$/);
+  await expectText(page, "#status", /^Tile \d+ of \d+$/);
   assert.ok(await page.isDisabled("#model"));
   await page.click("#cancel");
   assert.equal(await page.textContent("#status"), "Cancelled.");
@@ -441,7 +441,7 @@ test("the page answers while a worker works", async () => {
     for (; !document.querySelector("#working").hidden; count++) await new Promise((resolve) => setTimeout(resolve, 5));
     return count;
   });
-  assert.ok(ticks > 45, `answered ${ticks} times during 9 tiles`);
+  assert.ok(ticks > 45, `answered ${ticks} times during its tiles`);
 });
 
 test("the keyboard does all of it, and all controls have names", async () => {
