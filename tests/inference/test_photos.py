@@ -104,9 +104,9 @@ SCREENS = {
 }
 
 
-@pytest.mark.parametrize("name", ["x4", "x4-fast", "x2-fast"])
+@pytest.mark.parametrize("name", ["x4", "x4-fast"])
 def test_screens_keep_their_brightness(name):
-    """With shipped networks, which shift it by 4 to 15 levels where they are left alone."""
+    """With shipped networks, which shift it by 4 to 16 levels where they are left alone."""
     shipped, shifts = load(name), []
     for kind in SCREENS:
         screen = (SCREENS[kind] * 255).astype(np.uint8)
