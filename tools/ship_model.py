@@ -84,18 +84,18 @@ def describe_fit(run: Path) -> dict[str, Any]:
     shown = REPORTS[name_task(record["config"])].validation
     lines = [json.loads(line) for line in (run / "log.jsonl").read_text(encoding="utf-8").splitlines()]
     config = FitConfig.from_json(record["config"])
-    timed = [line for line in lines if "crops_per_second" in line]
     seconds, step = 0.0, 0
-    for line in timed:
-        stage = config.stage_at(step)
-        seconds += (line["step"] - step) * stage.config.batch_size / line["crops_per_second"]
-        step = line["step"]
+    for line in lines:
+        if "crops_per_second" in line:
+            crops = (line["step"] - step) * config.stage_at(step).config.batch_size
+            seconds, step = seconds + crops / line["crops_per_second"], line["step"]
     return {
         "command": " ".join([Path(record["command"][0]).name, *record["command"][1:]]),
         "steps": lines[-1]["step"],
         "seed": record["config"]["seed"],
         "wall_time_hours": round(seconds / 3600, 2),
-        **{name: record[name] for name in ("config", "versions", "machine", "git", "removed_blocks") if name in record},
+        **{name: record[name] for name in ("config", "versions", "machine", "git")},
+        **({"removed_blocks": record["removed_blocks"]} if "removed_blocks" in record else {}),
         "validations": [
             round_numbers({name.removeprefix("val_"): line.get(name) for name in ("step", *shown)})
             for line in lines
