@@ -21,7 +21,7 @@ import jax
 import jax.numpy as jnp
 import keras
 import numpy as np
-from fit_with_jax import Tree, describe_run, draw_batch, pack_pictures
+from fit_with_jax import Tree, describe_run, describe_steps, draw_batch, pack_pictures
 
 from keras_psr.data.samples import SampleStream
 from keras_psr.data.sources import use_pictures
@@ -210,11 +210,7 @@ def fit(config: StyleConfig, arrays: Tree, surround: int, validation: Validation
         for step in range(STEPS_PER_CALL, config.steps + 1, STEPS_PER_CALL):
             began = time.perf_counter()
             state, terms = program(state, arrays, jnp.arange(step - STEPS_PER_CALL, step))
-            numbers = {name: float(term) for name, term in terms.items()}
-            if not np.isfinite(list(numbers.values())).all():
-                raise RuntimeError(f"The loss is not a number after step {step}: {numbers}")
-            rate = STEPS_PER_CALL * config.batch_size / (time.perf_counter() - began)
-            numbers |= {"step": step, "crops_per_second": rate}
+            numbers = describe_steps(terms, step, STEPS_PER_CALL * config.batch_size, began)
             if step % config.save_every == 0 or step == config.steps:
                 copy_average(state, network, optimizer, averaged)
                 numbers |= validation(averaged)

@@ -207,6 +207,16 @@ def degrade_on_all_cores(config: SuperResolutionConfig, crop: int) -> Tree:
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
+def pack_data(config: SuperResolutionConfig) -> Tree:
+    """Returns the training pictures of a fit, packed, or its degraded crops with `--degradation photo`."""
+    crop = max(stage.config.crop for stage in config.stages())
+    if config.degradation != "photo":
+        return pack_pictures(read_pairs(config.data, config.scale, crop), config.scale)
+    crop += crop // 3 // config.scale * config.scale
+    degraded = degrade_on_all_cores(config, crop)
+    return replace_low(pack_pictures(read_pairs(config.data, config.scale, crop), config.scale), degraded, config.scale)
+
+
 def draw_batch(arrays: Tree, key: jax.Array, size: int, crop: int, scale: int) -> tuple[jax.Array, jax.Array]:
     """Returns random crops in random orientations, float32 (low_res, high_res), as a `SampleStream` draws them."""
     keys = jax.random.split(key, 3)
@@ -388,11 +398,8 @@ def fit(config: SuperResolutionConfig, arrays: Tree, validation: Validation, run
             for step in range(stage.first_step + STEPS_PER_CALL, stage.last_step + 1, STEPS_PER_CALL):
                 began = time.perf_counter()
                 state, terms = program(state, arrays, learning_rates[step - STEPS_PER_CALL : step])
-                numbers = {name: float(term) for name, term in terms.items()}
-                if not np.isfinite(list(numbers.values())).all():
-                    raise RuntimeError(f"The loss is not a number after step {step}: {numbers}")
-                rate = STEPS_PER_CALL * stage.config.batch_size / (time.perf_counter() - began)
-                numbers |= {"step": step, "crops_per_second": rate, "learning_rate": float(learning_rates[step - 1])}
+                numbers = describe_steps(terms, step, STEPS_PER_CALL * stage.config.batch_size, began)
+                numbers["learning_rate"] = float(learning_rates[step - 1])
                 if step % config.save_every == 0 or step == config.steps:
                     numbers |= validation(state["average"])
                 log.write(json.dumps(numbers) + "\n")
@@ -400,6 +407,24 @@ def fit(config: SuperResolutionConfig, arrays: Tree, validation: Validation, run
     write_weights(network, state["average"])
     network.save(run / "model.keras")
     return network
+
+
+def describe_steps(terms: Tree, step: int, num_crops: int, began: float) -> dict[str, float]:
+    """Returns what a line of the log says of the steps of one call.
+
+    Args:
+        terms: The mean of each loss term, from the program.
+        step: The last step.
+        num_crops: Number of crops that these steps saw.
+        began: When the call began, by `time.perf_counter`.
+
+    Raises:
+        RuntimeError: A term is not a number.
+    """
+    numbers = {name: float(term) for name, term in terms.items()}  # waits for the device
+    if not np.isfinite(list(numbers.values())).all():
+        raise RuntimeError(f"The loss is not a number after step {step}: {numbers}")
+    return numbers | {"step": step, "crops_per_second": num_crops / (time.perf_counter() - began)}
 
 
 def check_forward(network: keras.Model, weights: Tree, scale: int) -> None:
@@ -445,15 +470,8 @@ def main(settings: Path, run: Path) -> None:
             f"steps and warmup_steps must be multiples of {STEPS_PER_CALL}. "
             f"Received: {config.steps} and {config.warmup_steps}."
         )
-    crop = max(stage.config.crop for stage in config.stages())
     run.mkdir(parents=True)
-    if config.degradation == "photo":
-        crop += crop // 3 // config.scale * config.scale
-        degraded = degrade_on_all_cores(config, crop)
-    arrays = pack_pictures(read_pairs(config.data, config.scale, crop), config.scale)
-    if config.degradation == "photo":
-        arrays = replace_low(arrays, degraded, config.scale)
-    fit(config, arrays, Validation(config), run)
+    fit(config, pack_data(config), Validation(config), run)
 
 
 if __name__ == "__main__":

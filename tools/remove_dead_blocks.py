@@ -43,11 +43,9 @@ def remove_block(network: keras.Model, number: int) -> keras.Model:
     return shorter
 
 
-def largest_mean_difference(first: keras.Model, second: keras.Model, pictures: Sequence[np.ndarray]) -> float:
+def largest_mean_difference(images: Sequence[np.ndarray], expected: Sequence[np.ndarray]) -> float:
     """Returns the mean absolute difference between two results, in grey levels, of the picture where it is largest."""
-    upscalers = Upscaler(first), Upscaler(second)
-    images = [[upscaler(picture).astype(float) for upscaler in upscalers] for picture in pictures]
-    return max(float(np.abs(one - other).mean()) for one, other in images)
+    return max(float(np.abs(one - other.astype(float)).mean()) for one, other in zip(images, expected, strict=True))
 
 
 @click.command()
@@ -63,11 +61,12 @@ def main(run: Path, out: Path, data: tuple[str, ...]) -> None:
     architecture = record["config"]["architecture"]
     if architecture != "fast":
         raise click.UsageError(f"RUN must be a fit of the architecture fast. Received: {architecture}.")
+    expected = [upscaler(picture) for picture in pictures]
     network, kept = upscaler.network, list(range(1, record["config"]["num_residual_blocks"] + 1))
     removed = []
     for block in kept[:0:-1]:
         shorter = remove_block(network, kept.index(block) + 1)
-        difference = largest_mean_difference(upscaler.network, shorter, pictures)
+        difference = largest_mean_difference([Upscaler(shorter)(picture) for picture in pictures], expected)
         click.echo(f"without block {block}: {difference:.4f} grey levels")
         if difference <= LARGEST_DIFFERENCE:
             network = shorter
