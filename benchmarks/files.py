@@ -25,11 +25,9 @@ THREADS = 2
 
 def count_multiplications(interpreter: TileInterpreter) -> int:
     """Returns the number of multiplications of all convolutions for one tile."""
-    tensors = {tensor["index"]: tensor["shape"].tolist() for tensor in interpreter._interpreter.get_tensor_details()}
+    shapes = interpreter.tensor_shapes()
     convolutions = [one for one in interpreter.describe_operators() if one["op_name"] == "CONV_2D"]
-    return sum(
-        math.prod(tensors[one["inputs"][1]]) * math.prod(tensors[one["outputs"][0]][1:3]) for one in convolutions
-    )
+    return sum(math.prod(shapes[one["inputs"][1]]) * math.prod(shapes[one["outputs"][0]][1:3]) for one in convolutions)
 
 
 def measure(path: Path) -> tuple[float, float, float]:

@@ -97,6 +97,10 @@ class TileInterpreter:
         """Returns LiteRT's list of operators: `index`, `op_name`, `inputs`, `outputs`, types, and delegated parts."""
         return self._interpreter._get_ops_details()
 
+    def tensor_shapes(self) -> dict[int, list[int]]:
+        """Returns the shape of each tensor by the number that `describe_operators` gives it."""
+        return {tensor["index"]: tensor["shape"].tolist() for tensor in self._interpreter.get_tensor_details()}
+
 
 class LiteRTNetwork:
     """A `.tflite` exported by keras-psr, as a function of tiles that several threads may call at once.
