@@ -1,4 +1,5 @@
 import ctypes
+import importlib.util
 import json
 import os
 import sys
@@ -32,6 +33,25 @@ def fixed_seed():
 @pytest.fixture
 def runner():
     return CliRunner()
+
+
+@pytest.fixture(scope="session")
+def load_tool():
+    """A function that imports a program of the folder tools, given its name."""
+    loaded = []
+
+    def load(name):
+        path = Path(__file__).parents[1] / "tools" / f"{name}.py"
+        specification = importlib.util.spec_from_file_location(name, path)
+        module = importlib.util.module_from_spec(specification)
+        sys.modules[name] = module  # where dataclasses look their module up
+        loaded.append(name)
+        specification.loader.exec_module(module)
+        return module
+
+    yield load
+    for name in loaded:
+        sys.modules.pop(name, None)
 
 
 TINY = {

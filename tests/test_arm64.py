@@ -1,6 +1,5 @@
 """What tools/arm64.py compares and says; the emulation itself is `make arm64-test`."""
 
-import importlib.util
 import os
 import platform
 import shutil
@@ -17,13 +16,8 @@ SCRIPT = Path(__file__).parents[1] / "tools" / "arm64.py"
 
 
 @pytest.fixture(scope="module")
-def arm64():
-    specification = importlib.util.spec_from_file_location("arm64", SCRIPT)
-    module = importlib.util.module_from_spec(specification)
-    sys.modules["arm64"] = module  # where dataclasses look their module up
-    specification.loader.exec_module(module)
-    yield module
-    del sys.modules["arm64"]
+def arm64(load_tool):
+    return load_tool("arm64")
 
 
 def test_without_an_emulator_one_line_says_how_to_get_it(arm64, monkeypatch):

@@ -1,8 +1,6 @@
 """tools/remove_dead_blocks.py on a network with a block whose units never fire."""
 
-import importlib.util
 import json
-from pathlib import Path
 
 import numpy as np
 from click.testing import CliRunner
@@ -10,14 +8,9 @@ from click.testing import CliRunner
 from keras_psr.inference.upscaler import load_keras
 from keras_psr.networks.super_resolution import build_network
 
-TOOL = Path(__file__).parents[1] / "tools" / "remove_dead_blocks.py"
 
-
-def test_a_dead_block_is_removed_and_pictures_stay(tmp_path):
-    generator = np.random.default_rng(0)
-    spec = importlib.util.spec_from_file_location("remove_dead_blocks", TOOL)
-    tool = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(tool)
+def test_a_dead_block_is_removed_and_pictures_stay(load_tool, tmp_path):
+    generator, tool = np.random.default_rng(0), load_tool("remove_dead_blocks")
     network = build_network("fast", scale=2, num_filters=8, num_residual_blocks=4)
     for layer in network.layers:
         if layer.weights:

@@ -1,20 +1,14 @@
 """What tools/ship_model.py writes into a card."""
 
-import importlib.util
 import json
-from pathlib import Path
 
 import pytest
 
 from keras_psr.tasks.config import SuperResolutionConfig
 
-TOOL = Path(__file__).parents[1] / "tools" / "ship_model.py"
 
-
-def test_the_hours_of_a_fit_count_the_batch_of_each_stage(tmp_path):
-    specification = importlib.util.spec_from_file_location("ship_model", TOOL)
-    tool = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(tool)
+def test_the_hours_of_a_fit_count_the_batch_of_each_stage(load_tool, tmp_path):
+    tool = load_tool("ship_model")
     config = SuperResolutionConfig(steps=300, warmup_steps=200, warmup_batch_size=36, batch_size=9)
     record = {"command": ["keras-psr", "fit"], "config": config.to_json(), "versions": {}, "machine": {}, "git": None}
     # 200 steps of 36 crops and 100 of 9, at one crop a second: 2 hours and a quarter.
