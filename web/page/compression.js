@@ -99,7 +99,7 @@ function sumOfQuality(quality) {
   return steps.reduce((sum, step) => sum + Math.min(Math.max(step, 1), 255), 0);
 }
 
-/** Whether a picture is in a `VP8 ` chunk. If all of them are in `VP8L` chunks, none is lossy (RFC 9649, section 2). */
+/** Whether any picture is in a `VP8 ` chunk, which is lossy; `VP8L` chunks are lossless (RFC 9649, section 2). */
 function isLossyWebp(file) {
   const view = viewOf(file);
   let isLossless = false;
