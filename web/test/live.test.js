@@ -3,15 +3,15 @@
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
-import { after, afterEach, before, test as nodeTest } from "node:test";
+import { after, afterEach, before } from "node:test";
 
 import { whyNot } from "./browsers.js";
-import { makeFolder, readPng, reference, SCREENSHOTS, startChromium, startDemo } from "./support.js";
+import { makeFolder, readPng, reference, SCREENSHOTS, startChromium, startDemo, testUnless } from "./support.js";
 
 const folder = makeFolder();
 const at = (name) => join(folder, name);
 const skip = whyNot("chromium");
-const test = (name, code) => nodeTest(name, { skip }, code);
+const test = testUnless(skip);
 const CAMERAS = [
   "--use-fake-ui-for-media-stream",
   "--use-fake-device-for-media-stream",
@@ -286,18 +286,24 @@ test("the other camera is taken, and the first goes off", async () => {
     "--use-fake-ui-for-media-stream",
     "--use-fake-device-for-media-stream=device-count=2",
   );
-  const page = await open({ from: two });
-  await start(page);
-  await keepTrack(page);
-  const id = () =>
-    page.evaluate(() => document.getElementById("film").srcObject.getVideoTracks()[0].getSettings().deviceId);
-  const first = await id();
-  await page.click("#turn");
-  await page.waitForFunction(() => globalThis.track.readyState === "ended");
-  await page.waitForFunction(() => document.getElementById("film").srcObject);
-  await showsPictures(page);
-  assert.notEqual(await id(), first);
-  await two.close();
+  try {
+    const page = await open({ from: two });
+    await start(page);
+    await keepTrack(page);
+    const id = () =>
+      page.evaluate(() => document.getElementById("film").srcObject.getVideoTracks()[0].getSettings().deviceId);
+    const first = await id();
+    await page.click("#turn");
+    await page.waitForFunction(() => globalThis.track.readyState === "ended");
+    await page.waitForFunction(() => {
+      const [track] = document.getElementById("film").srcObject.getVideoTracks();
+      return track !== globalThis.track && track.readyState === "live";
+    });
+    await showsPictures(page);
+    assert.notEqual(await id(), first);
+  } finally {
+    await two.close();
+  }
 });
 
 test("choosing a photo stops the camera", async () => {

@@ -4,7 +4,7 @@ import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
 import { copyFileSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { after, afterEach, before, test as nodeTest } from "node:test";
+import { after, afterEach, before } from "node:test";
 import { fileURLToPath } from "node:url";
 import { PNG } from "pngjs";
 
@@ -18,11 +18,12 @@ import {
   SCREENSHOTS,
   startChromium,
   startServer,
+  testUnless,
   withFiles,
 } from "./support.js";
 
 const skip = whyNot("chromium");
-const test = (name, code) => nodeTest(name, { skip }, code);
+const test = testUnless(skip);
 
 const PACKAGE = fileURLToPath(new URL("..", import.meta.url));
 const MODELS = fileURLToPath(new URL("../../saved_models", import.meta.url));

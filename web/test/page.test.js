@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import { basename, join } from "node:path";
-import { after, afterEach, before, test as nodeTest } from "node:test";
+import { after, afterEach, before } from "node:test";
 import { setTimeout } from "node:timers/promises";
 
 import { whyNot } from "./browsers.js";
@@ -17,6 +17,7 @@ import {
   SCREENSHOTS,
   startChromium,
   startDemo,
+  testUnless,
   withFiles,
   writeSite,
 } from "./support.js";
@@ -26,7 +27,7 @@ const shipped = (variant) => new URL(`../../saved_models/x4/x4_${variant}.tflite
 const at = (name) => join(folder, name);
 
 const skip = whyNot("chromium");
-const test = (name, code) => nodeTest(name, { skip }, code);
+const test = testUnless(skip);
 
 let browser, demo, tiny;
 let watched = []; // pages of the running test, each with its address and what went wrong

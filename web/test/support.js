@@ -5,6 +5,7 @@ import { mkdirSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { createServer } from "node:http";
 import { tmpdir } from "node:os";
 import { extname, join } from "node:path";
+import { test } from "node:test";
 import { fileURLToPath } from "node:url";
 import { stripVTControlCharacters } from "node:util";
 import { chromium } from "playwright-core";
@@ -16,6 +17,9 @@ const PYTHON = process.env.PYTHON ?? "python3";
 
 export const SCREENSHOTS = fileURLToPath(new URL("../screenshots", import.meta.url));
 mkdirSync(SCREENSHOTS, { recursive: true });
+
+/** Declares tests; one fails after some minutes, because `page.evaluate` waits without limit for a page that hangs. */
+export const testUnless = (skip) => (name, code) => test(name, { skip, timeout: 300_000 }, code);
 
 /** A folder that is gone after the tests. */
 export function makeFolder() {
@@ -32,6 +36,7 @@ export const reference = (...args) => runPython(fileURLToPath(new URL("reference
 /** Starts a server and resolves, when it prints its address, to that and a function that ends it. */
 export async function startServer(program, args, options) {
   const server = spawn(program, args, options);
+  process.on("exit", () => server.kill()); // if a test failed before it was stopped
   let text = "";
   const address = await new Promise((resolve, reject) => {
     const read = (data) => {
