@@ -22,6 +22,15 @@ DEGRADATIONS = ("bicubic", "photo")
 STYLE_GRID = 4
 """Pixels per cell of the coarsest grid of style networks: two strides of 2 (Johnson et al. 2016, table 1)."""
 
+MOST_MOTION = 4
+"""Most pixels by which the second of the two frames that a fit compares is moved (`training.second_frame`).
+
+It is one cell of the grid, so that all positions in a cell occur.
+"""
+
+FRAME_NOISE = 5.0
+"""Standard deviation of the second frame's noise, in grey levels, about that of a phone's film indoors."""
+
 STYLE_NORMALIZATIONS = ("energy", "paper", "mean")
 """Ways to normalise the difference of two Gram matrices (`functional.gram_error`)."""
 

@@ -23,6 +23,7 @@ import keras
 import numpy as np
 from fit_with_jax import Tree, describe_run, describe_steps, draw_batch, pack_pictures
 
+from keras_psr.constants import FRAME_NOISE, MOST_MOTION
 from keras_psr.data.samples import SampleStream
 from keras_psr.data.sources import use_pictures
 from keras_psr.images.pixels import to_uint8
@@ -94,6 +95,13 @@ def copy_average(state: Tree, network: keras.Model, optimizer: keras.Optimizer, 
     target.set_weights(network.get_weights())
 
 
+def second_frame(pictures: jax.Array, key: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Returns what `training.second_frame` returns, with JAX's random numbers."""
+    motion = jax.random.randint(key, (2,), -MOST_MOTION, MOST_MOTION + 1)
+    noise = FRAME_NOISE * jax.random.normal(key, pictures.shape)
+    return jnp.roll(pictures, motion, axis=(1, 2)) + noise, motion
+
+
 def build_error(network: keras.Model, loss: PerceptualLoss, surround: int) -> Callable[..., tuple[jax.Array, Any]]:
     """Returns what a step differentiates: it paints crops with their surroundings and compares the crops.
 
@@ -104,14 +112,22 @@ def build_error(network: keras.Model, loss: PerceptualLoss, surround: int) -> Ca
 
     Returns:
         A function of the network's trainable variables, its other variables (the moving statistics of batch norm) and
-        crops with their surroundings, (batch, side, side, 3) float32. It returns the loss, and a pair of the moving
-        statistics after the step and the loss with its unweighted terms by name.
+        crops with their surroundings, (batch, side, side, 3) float32, and a random key. It returns the loss, and a pair
+        of the moving statistics after the step and the loss with its unweighted terms by name.
     """
 
-    def error(trainable: list[jax.Array], moving: list[jax.Array], pictures: jax.Array) -> tuple[jax.Array, Any]:
-        output, moving = network.stateless_call(trainable, moving, pictures, training=True)
+    def error(
+        trainable: list[jax.Array], moving: list[jax.Array], pictures: jax.Array, key: jax.Array
+    ) -> tuple[jax.Array, Any]:
         middle = slice(surround, pictures.shape[1] - surround)
-        terms = loss.compute(output[:, middle, middle], pictures[:, middle, middle])
+        target = pictures[:, middle, middle]
+        output, moving = network.stateless_call(trainable, moving, pictures, training=True)
+        twin = None
+        if loss.needs_twin:
+            frame, motion = second_frame(pictures, key)
+            twin, moving = network.stateless_call(trainable, moving, frame, training=True)
+            twin = jax.lax.dynamic_slice(twin, (0, surround + motion[0], surround + motion[1], 0), target.shape)
+        terms = loss.compute(output[:, middle, middle], target, twin=twin)
         total = loss.total(terms)
         return total, (moving, {"loss": total, **terms})
 
@@ -136,9 +152,10 @@ def build_program(
     def run(state: Tree, arrays: Tree, steps: jax.Array) -> tuple[Tree, Tree]:
         def step_once(state: Tree, step: jax.Array) -> tuple[Tree, Tree]:
             key = jax.random.fold_in(jax.random.key(config.seed), step)
-            _, pictures = draw_batch(arrays, key, config.batch_size, config.crop + 2 * surround, 1)
+            draw, move = jax.random.split(key)
+            _, pictures = draw_batch(arrays, draw, config.batch_size, config.crop + 2 * surround, 1)
             (_, (moving, terms)), gradients = jax.value_and_grad(error, has_aux=True)(
-                state["trainable"], state["moving"], pictures
+                state["trainable"], state["moving"], pictures, move
             )
             trainable, slots = optimizer.stateless_apply(state["optimizer"], gradients, state["trainable"])
             return {"trainable": trainable, "moving": moving, "optimizer": slots}, terms

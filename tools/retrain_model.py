@@ -37,7 +37,7 @@ def main(name: str, options: tuple[str, ...]) -> None:
         # Settings that a card does not name are newer than its fit.
         before = {"optimizer": "adam", "phase_weight": 0.0}
         if name_task(fit["config"]) == STYLE_TRANSFER:
-            before |= {"photograph_size": 0, "chroma_weight": 0.0}
+            before |= {"photograph_size": 0, "chroma_weight": 0.0, "stability_weight": 0.0}
         # A card may name bfloat16, which is fast only on some machines.
         config = before | fit["config"] | {"precision": "auto", "init": str(folders[number - 1]) if number else ""}
         config["num_residual_blocks"] += len(fit.get("removed_blocks", ()))  # which the fit began with

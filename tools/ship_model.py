@@ -72,6 +72,8 @@ STYLE_PROTOCOL = {
     "chroma_ratio": "power of Cb and Cr above a quarter cycle per pixel, on the same squares, divided by the "
     "painting's, at the size at which the network was fitted to it",
     "lattice_ratio": "spectral power on the grid of 4 pixels over its surroundings, on the same squares; median",
+    "flicker": "difference between frames of the same squares as a film with sensor noise, over the input's; mean",
+    "flicker_moving": "the same, the film moving by a pixel a frame down and to the right",
 }
 
 SIGNIFICANT_BITS = 16
@@ -178,7 +180,7 @@ def measure_style(upscaler: Upscaler, config: FitConfig, benchmarks: Sequence[st
         "objective": measured["model"]["loss"],
         "photograph": measured["photograph"]["loss"],
         "chroma_ratio": measured["model"]["chroma_noise"] / measured["painting"]["chroma_noise"],
-        "lattice_ratio": measured["model"]["lattice_ratio"],
+        **{name: measured["model"][name] for name in ("lattice_ratio", "flicker", "flicker_moving")},
     }
     return {"limits": STYLE_LIMITS, "protocol": STYLE_PROTOCOL, "scores": round_numbers(scores)}
 

@@ -18,6 +18,7 @@ class PerceptualLoss:
     Attributes:
         terms: The terms whose weight is not zero.
         encoder: The VGG16 whose responses the terms compare; None if no term compares responses.
+        needs_twin: Whether a term compares the outputs for two frames of a film.
 
     Example:
         loss = PerceptualLoss([pixel_loss(0.1), feature_loss(1.0, "relu2_2")])
@@ -48,6 +49,7 @@ class PerceptualLoss:
             ModelError: VGG16's weights are missing or damaged.
         """
         self.terms = [term for term in terms if term.weight > 0]
+        self.needs_twin = any(term.needs_twin for term in self.terms)
         self.shift_period = shift_period
         layers = sorted({layer for term in self.terms for layer in term.layers})
         self.encoder: keras.Model | None = None
@@ -60,7 +62,12 @@ class PerceptualLoss:
         return {term.name: term.weight for term in self.terms}
 
     def compute(
-        self, output: KerasTensor, target: KerasTensor, step: KerasTensor | int = 0, wanted: Responses | None = None
+        self,
+        output: KerasTensor,
+        target: KerasTensor,
+        step: KerasTensor | int = 0,
+        wanted: Responses | None = None,
+        twin: KerasTensor | None = None,
     ) -> dict[str, KerasTensor]:
         """Returns the unweighted terms, by name.
 
@@ -69,13 +76,15 @@ class PerceptualLoss:
             target: The originals, the same shape and range.
             step: Number of gradient steps so far, which decides how the pooling grid is shifted.
             wanted: `responses(target)`, if already known.
+            twin: As in `terms.Comparison`. Without it, terms that need it are left out.
         """
         found: Responses = {}
         if self.encoder is not None:
             found = self.responses(self._shifted(output, step))
             wanted = self.responses(self._shifted(target, step)) if wanted is None else wanted
-        comparison = Comparison(output, target, found, wanted or {})
-        return {term.name: term.error(comparison) for term in self.terms}
+        comparison = Comparison(output, target, found, wanted or {}, twin)
+        terms = [term for term in self.terms if twin is not None or not term.needs_twin]
+        return {term.name: term.error(comparison) for term in terms}
 
     def total(self, terms: dict[str, KerasTensor]) -> KerasTensor:
         """Returns the weighted sum of what `compute` returns, a scalar."""

@@ -45,12 +45,15 @@ class Comparison:
         target: The originals, the same shape and range.
         found: VGG16's responses to the output, at every layer that a term compares.
         wanted: VGG16's responses to the target, at the same layers.
+        twin: The network's output for the same crops in another frame of a film, the same shape and range; None unless
+            a term asks for it.
     """
 
     output: KerasTensor
     target: KerasTensor
     found: Responses = field(default_factory=dict)
     wanted: Responses = field(default_factory=dict)
+    twin: KerasTensor | None = None
 
 
 @dataclass(frozen=True)
@@ -62,6 +65,7 @@ class Term:
         weight: Its factor in the weighted sum; a term of weight 0 is not computed.
         error: A function that returns the unweighted term, a float32 scalar.
         layers: The VGG16 layers whose responses it compares (`vgg.TAPS`).
+        needs_twin: Whether it compares `Comparison.twin`.
 
     Example:
         brightness = Term("brightness", 0.1, lambda pictures: ops.abs(ops.mean(pictures.output - pictures.target)))
@@ -71,6 +75,7 @@ class Term:
     weight: float
     error: Callable[[Comparison], KerasTensor]
     layers: tuple[str, ...] = ()
+    needs_twin: bool = False
 
 
 def pixel_loss(weight: float, norm: str = "l1") -> Term:
@@ -183,6 +188,25 @@ def chroma_loss(weight: float, painting: np.ndarray) -> Term:
         return total_variation(chroma(pictures.output)) / max(own, LEAST_CHROMA_VARIATION)
 
     return Term("chroma_loss", weight, error)
+
+
+def stability_loss(weight: float) -> Term:
+    """Returns the term that compares the outputs for two frames of a film: the mean of their squared differences.
+
+    The second frame shows the same crop, moved by a few pixels and with other noise, and the motion is undone in its
+    output (`training.second_frame`). Without this term, strokes of a film flicker. The paper has no such term; Gupta
+    et al. 2017, "Characterizing and Improving Stability in Neural Style Transfer", compare frames of real films with
+    the help of their optical flow, which known motion makes unnecessary.
+
+    Args:
+        weight: Its weight.
+
+    Example:
+        loss = PerceptualLoss([style_loss(2.0, layers, grams=grams), stability_loss(1e-3)])
+    """
+    return Term(
+        "stability_loss", weight, lambda pictures: mean_squared_error(pictures.output, pictures.twin), needs_twin=True
+    )
 
 
 def painting_grams(painting: np.ndarray, layers: Sequence[str], *, weights: str, pooling: str) -> Grams:

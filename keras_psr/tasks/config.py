@@ -329,6 +329,9 @@ class StyleConfig(FitConfig):
     chroma_weight: float = setting(
         "Weight of the total variation of the output's chroma, relative to the painting's; not in the paper.", 0.2
     )
+    stability_weight: float = setting(
+        "Weight of the squared difference between two frames of a film, against flicker; not in the paper.", 0.001
+    )
     content_weight: float = setting("Weight of the feature loss against the photograph.", 1.0)
     content_layer: str = setting(
         "VGG16 layer that this loss compares (the paper: relu3_3; its first version: relu2_2).", "relu3_3"

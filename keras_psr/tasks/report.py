@@ -132,6 +132,8 @@ REPORTS = {
             "total_variation": Measure("TV", ".0f"),
             "chroma_noise": Measure("chroma", ".1f"),
             "lattice_ratio": Measure("lattice", ".2f"),
+            "flicker": Measure("flicker", ".2f"),
+            "flicker_moving": Measure("flicker\nmoving", ".2f"),
             "seconds": Measure("seconds", ".3f"),
         },
         export_title="style",

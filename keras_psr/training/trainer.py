@@ -1,5 +1,7 @@
 """The Keras model whose `train_step` fits a network to a `PerceptualLoss`."""
 
+from collections.abc import Sequence
+
 import keras
 import numpy as np
 import tensorflow as tf
@@ -8,6 +10,7 @@ from keras import ops
 from keras_psr.losses.perceptual import PerceptualLoss
 from keras_psr.training.devices import is_multiworker
 from keras_psr.training.precision import PrecisionChoice
+from keras_psr.training.second_frame import second_frame
 
 
 class Trainer(keras.Model):
@@ -51,11 +54,14 @@ class Trainer(keras.Model):
             The loss and each unweighted term, which Keras averages over replicas.
         """
         pictures, targets = (ops.cast(images, "float32") for images in data)
+        step = ops.convert_to_tensor(self.optimizer.iterations)
         with tf.GradientTape() as tape:
-            output = self.network(pictures, training=True)
-            margin = (output.shape[1] - targets.shape[1]) // 2  # where the input shows more than the target
-            output = output[:, margin : margin + targets.shape[1], margin : margin + targets.shape[2]]
-            terms = self.perceptual_loss.compute(output, targets, ops.convert_to_tensor(self.optimizer.iterations))
+            output = self._output(pictures, targets.shape)
+            twin = None
+            if self.perceptual_loss.needs_twin:
+                frame, motion = second_frame(pictures, step)
+                twin = self._output(frame, targets.shape, motion)
+            terms = self.perceptual_loss.compute(output, targets, step, twin=twin)
             loss = self.perceptual_loss.total(terms)
             num_replicas = tf.distribute.get_strategy().num_replicas_in_sync
             scaled_loss = self.optimizer.scale_loss(loss / num_replicas)
@@ -65,6 +71,12 @@ class Trainer(keras.Model):
         # issue 20585; a test in tests/training/test_devices.py fails when Keras is mended).
         several = is_multiworker(tf.distribute.get_strategy())
         return {name: value[None] if several else value for name, value in {"loss": loss, **terms}.items()}
+
+    def _output(self, pictures: tf.Tensor, shape: tf.TensorShape, motion: Sequence[int] = (0, 0)) -> tf.Tensor:
+        """Returns the middle of the network's output, which may show more than the target, moved by some pixels."""
+        output = self.network(pictures, training=True)
+        margin = (output.shape[1] - shape[1]) // 2
+        return tf.slice(output, (0, margin + motion[0], margin + motion[1], 0), shape)
 
     def use_loss(self, perceptual_loss: PerceptualLoss) -> None:
         """Replaces the loss, for the next stage of a fit."""

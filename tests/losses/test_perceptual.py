@@ -19,6 +19,7 @@ from keras_psr.losses.terms import (
     painting_grams,
     phase_loss,
     pixel_loss,
+    stability_loss,
     style_loss,
     total_variation_loss,
 )
@@ -210,6 +211,19 @@ def test_chroma_is_relative_to_the_paintings(pictures):
     weights = np.array(CHROMA_WEIGHTS).T
     steps = [np.diff(image.astype(np.float64) @ weights, axis=axis) for axis in (1, 2)]
     assert variation == pytest.approx(sum((step**2).mean() for step in steps) / LEAST_CHROMA_VARIATION, rel=1e-4)
+
+
+def test_two_frames_are_compared_only_if_there_are_two(pictures):
+    image, other = pictures
+    loss = PerceptualLoss([pixel_loss(1.0), stability_loss(0.5)])
+    terms = loss.compute(image, image, twin=other)
+    assert numbers(terms) == {
+        "pixel_loss": 0,
+        "stability_loss": pytest.approx(np.square(image.astype(np.float64) - other).mean(), rel=1e-5),
+    }
+    assert float(loss.total(terms)) == pytest.approx(0.5 * float(terms["stability_loss"]), rel=1e-6)
+    assert set(loss.compute(image, image)) == {"pixel_loss"}
+    assert loss.needs_twin and not PerceptualLoss([pixel_loss(1.0), stability_loss(0.0)]).needs_twin
 
 
 def test_relative_features_are_divided_by_the_originals(pictures):

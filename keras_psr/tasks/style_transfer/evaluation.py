@@ -11,6 +11,7 @@ from keras_psr.data.sources import OnPicture, Picture, open_sources, use_picture
 from keras_psr.errors import ConfigError
 from keras_psr.images.metrics import chroma_noise, lattice_ratio, mean_scores
 from keras_psr.images.pixels import crop_center, resize_bicubic, to_uint8
+from keras_psr.inference.flicker import flicker_ratio
 from keras_psr.inference.upscaler import Upscaler
 from keras_psr.losses.perceptual import PerceptualLoss
 from keras_psr.tasks.style_transfer.optimization import optimize, white_noise
@@ -44,10 +45,11 @@ def evaluate_style(
         A dictionary for JSON: `task`; `weights` of the terms; `size`; `skipped`; `pictures`, a list of {`name`,
         `scores`, `objectives`}; `summary`; and `iterations_to_match`. `scores` maps `photograph`, `model` and names
         such as `L-BFGS 50` to scores: `loss`, the weighted sum; each term; `chroma_noise`; `lattice_ratio` with a
-        period of `STYLE_GRID` (NaN below 56 pixels); and, except for the photograph, `seconds`. `summary` has their
-        means, for `lattice_ratio` the median, and `chroma_noise` and `lattice_ratio` of the `painting`. `objectives`
-        has the loss after each iteration of L-BFGS, and `iterations_to_match` the number of iterations after which
-        their mean is no larger than the network's; None if it stays larger.
+        period of `STYLE_GRID` (NaN below 56 pixels); except for the photograph, `seconds`; and for the network,
+        `flicker` and `flicker_moving` (`flicker.flicker_ratio` with a speed of 0 and 1). `summary` has their means, for
+        `lattice_ratio` the median, and `chroma_noise` and `lattice_ratio` of the `painting`. `objectives` has the loss
+        after each iteration of L-BFGS, and `iterations_to_match` the number of iterations after which their mean is no
+        larger than the network's; None if it stays larger.
 
     Raises:
         DataError: No picture can be used.
@@ -66,7 +68,12 @@ def evaluate_style(
         seconds = time.perf_counter() - start
         scores = {
             "photograph": _score(photograph, photograph, loss),
-            "model": {**_score(painted, photograph, loss), "seconds": seconds},
+            "model": {
+                **_score(painted, photograph, loss),
+                "flicker": flicker_ratio(stylizer, photograph),
+                "flicker_moving": flicker_ratio(stylizer, photograph, speed=1),
+                "seconds": seconds,
+            },
         }
         objectives: list[float] = []
         if iterations:

@@ -10,7 +10,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_psr.constants import STYLE_GRID
+from keras_psr.constants import MOST_MOTION, STYLE_GRID
 from keras_psr.data.samples import SampleStream
 from keras_psr.data.sources import OnPicture, Picture, open_sources, use_pictures
 from keras_psr.errors import ConfigError
@@ -25,6 +25,7 @@ from keras_psr.losses.terms import (
     feature_loss,
     painting_grams,
     phase_loss,
+    stability_loss,
     style_loss,
     total_variation_loss,
 )
@@ -95,6 +96,7 @@ def build_loss(config: StyleConfig, painting: np.ndarray | None = None) -> Perce
             phase_loss(config.phase_weight, period=STYLE_GRID),
             total_variation_loss(config.total_variation_weight),
             chroma_loss(config.chroma_weight, painting),
+            stability_loss(config.stability_weight),
         ],
         vgg_weights=config.vgg_weights,
         vgg_pooling=config.vgg_pooling,
@@ -103,12 +105,13 @@ def build_loss(config: StyleConfig, painting: np.ndarray | None = None) -> Perce
 
 
 def build_objective(config: StyleConfig, painting: np.ndarray | None = None) -> PerceptualLoss:
-    """Returns the loss by which painted pictures are compared: `build_loss` in float32, without phase and chroma loss.
+    """Returns the loss by which painted pictures are compared: `build_loss` in float32, without what we added to it.
 
     This is the paper's loss. It works for pictures of any size, and is as fair to optimised pictures, which have no
     lattice, as to those of a network.
     """
-    return build_loss(replace(config, phase_weight=0.0, chroma_weight=0.0, precision="float32"), painting)
+    added = {"phase_weight": 0.0, "chroma_weight": 0.0, "stability_weight": 0.0}
+    return build_loss(replace(config, **added, precision="float32"), painting)
 
 
 def build_stream(config: StyleConfig) -> SampleStream:
@@ -123,7 +126,7 @@ def build_stream(config: StyleConfig) -> SampleStream:
     photographs = open_sources(config.data)
     if config.photograph_size:
         photographs = [reduce_photograph(photograph, config.photograph_size) for photograph in photographs]
-    looks_at = config.crop + 2 * measure_geometry(build_network(config, "float32")).halo
+    looks_at = config.crop + 2 * (measure_geometry(build_network(config, "float32")).halo + MOST_MOTION)
     surround = (math.ceil(looks_at / INPUT_MULTIPLE) * INPUT_MULTIPLE - config.crop) // 2
     return SampleStream(photographs, scale=1, crop=config.crop, seed=config.seed, surround=surround)
 
