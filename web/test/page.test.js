@@ -70,7 +70,7 @@ const choose = (page, name) => page.setInputFiles("#photo", at(name));
 
 /** Waits until an element's text matches. */
 const expectText = (page, id, pattern) =>
-  page.locator(id).filter({ hasText: pattern }).waitFor({ state: "attached", timeout: 20_000 });
+  page.locator(id).filter({ hasText: pattern }).waitFor({ state: "attached", timeout: 60_000 });
 
 async function run(page) {
   await page.click("#run");
@@ -101,20 +101,19 @@ async function save(page) {
   return { name: download.suggestedFilename(), image: readPng(path) };
 }
 
-test("it can be used within 2 seconds, and loads neither a model nor LiteRT before it is needed", async () => {
-  const asked = [];
-  const begin = performance.now();
-  const page = await open({ serviceWorkers: "block" });
-  const milliseconds = performance.now() - begin;
-  assert.ok(milliseconds < 2000, `${milliseconds} ms`);
-  page.on("request", (request) => asked.push(basename(request.url())));
-  await page.reload();
-  await page.waitForSelector("#model option", { state: "attached" });
-  assert.ok(asked.includes("models.json"));
+test("it can be used with 100 kB, and loads neither a model nor LiteRT before it is needed", async () => {
+  const responses = [];
+  const prepare = (page) => page.on("response", (response) => responses.push(response));
+  const page = await open({ serviceWorkers: "block", prepare });
+  const names = responses.map((response) => basename(response.url()));
+  assert.ok(names.includes("models.json"));
   assert.deepEqual(
-    asked.filter((name) => /wasm|tflite|worker/.test(name)),
+    names.filter((name) => /wasm|tflite|worker/.test(name)),
     [],
   );
+  const sizes = await Promise.all(responses.map(async (response) => (await response.body()).length));
+  const bytes = sizes.reduce((sum, size) => sum + size);
+  assert.ok(bytes < 100_000, `${bytes} bytes`);
   assert.equal(await page.evaluate(() => crossOriginIsolated), true);
 });
 
@@ -409,6 +408,7 @@ test("a run is cancelled within a tile, and the page goes on with the same model
   await page.click("#cancel");
   assert.equal(await page.textContent("#status"), "Cancelled.");
   assert.ok(await page.isHidden("#download"));
+  await page.evaluate(() => new Promise((resolve) => setTimeout(resolve))); // tiles that were computed already arrive
   const tiles = () => page.evaluate(() => globalThis.tiles);
   const before = await tiles();
   await choose(page, "one pixel.png");
@@ -419,8 +419,10 @@ test("a run is cancelled within a tile, and the page goes on with the same model
 
 test("a run is cancelled while the model is being loaded, and the page goes on", async () => {
   const page = await open({ address: tiny.address });
+  let answer;
+  const isCancelled = new Promise((resolve) => (answer = resolve));
   const answerLate = async (route) => {
-    await setTimeout(1000);
+    await isCancelled;
     await route.continue().catch(() => {}); // it was given up
   };
   await page.context().route("**/*.tflite", answerLate, { times: 1 });
@@ -429,17 +431,20 @@ test("a run is cancelled while the model is being loaded, and the page goes on",
   await expectText(page, "#status", /^Loading the model…$/);
   await page.click("#cancel");
   assert.equal(await page.textContent("#status"), "Cancelled.");
+  answer();
   assert.match(await run(page), /^260 × 202 in /);
 });
 
 test("the page answers while a worker works", async () => {
-  const page = await open();
+  const page = await open({ prepare: (page) => page.addInitScript(countTiles) });
   await choose(page, "photo.png");
-  await page.click("#run");
-  await expectText(page, "#status", /^Tile /);
+  await page.waitForSelector("#run:enabled");
   const ticks = await page.evaluate(async () => {
+    document.querySelector("#run").click();
+    const tick = () => new Promise((resolve) => setTimeout(resolve, 5));
+    while (!globalThis.tiles) await tick(); // LiteRT and the model are loaded
     let count = 0;
-    for (; !document.querySelector("#working").hidden; count++) await new Promise((resolve) => setTimeout(resolve, 5));
+    for (; !document.querySelector("#working").hidden; count++) await tick();
     return count;
   });
   assert.ok(ticks > 45, `answered ${ticks} times during its tiles`);
@@ -493,11 +498,12 @@ test("zoom keeps the point under the pointer, and the slider its place", async (
       [x, y],
     );
   const start = await under();
+  const most = Math.min(800, 3 * parseInt(await page.textContent("#zoom"))); // after three turns, of 1.5 each
   await page.mouse.move(x, y);
   await page.keyboard.down("Control");
   for (let turn = 0; turn < 3; turn++) await page.mouse.wheel(0, -100);
   await page.keyboard.up("Control");
-  await page.waitForFunction(() => document.getElementById("scroller").scrollLeft > 0);
+  await page.waitForFunction((most) => parseInt(document.getElementById("zoom").value) >= most, most);
   const end = await under();
   assert.ok(Math.abs(end[0] - start[0]) < 0.01 && Math.abs(end[1] - start[1]) < 0.01, `${start} to ${end}`);
   await page.mouse.down();
@@ -519,6 +525,7 @@ test("without a GPU it says so, and does not offer it", async () => {
 test("a GPU that the page has and its worker has not is said, and the CPU taken", async () => {
   const page = await open({ address: tiny.address });
   await choose(page, "odd.png");
+  await expectText(page, "#limits", /^No GPU/); // from then on the page leaves the option alone
   await page.evaluate(() => (document.querySelector("#accelerator option[value=gpu]").disabled = false));
   await page.selectOption("#accelerator", "gpu");
   assert.match(await run(page), /on the CPU with \d+ threads\. This browser offers no GPU\./);
@@ -615,6 +622,8 @@ test("over plain HTTP, as from a phone with --lan, it runs on one core", async (
 
 test("requests to elsewhere are forbidden", async () => {
   const page = await open();
+  const { errors } = watched.at(-1);
+  const isSaid = page.waitForEvent("console", (message) => message.text().includes("Content Security Policy"));
   const answer = await page.evaluate(
     (address) =>
       fetch(address).then(
@@ -624,11 +633,7 @@ test("requests to elsewhere are forbidden", async () => {
     tiny.address,
   );
   assert.equal(answer, "TypeError");
-  const { errors } = watched.at(-1);
-  assert.ok(
-    errors.some((text) => text.includes("Content Security Policy")),
-    `${errors}`,
-  );
+  await isSaid;
   errors.length = 0;
 });
 
