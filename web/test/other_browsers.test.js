@@ -183,6 +183,22 @@ for (const [id, start] of [
       assert.match(await run(), /^260 × 202 in /);
     });
 
+    test("the benchmark measures each file", async () => {
+      await page.go(`${tiny.address}/?benchmark`);
+      await page.until(() => document.querySelector("#measure:enabled"));
+      await page.click("#measure");
+      await page.until(() => document.getElementById("measured").textContent === "Done.", 240_000);
+      const rows = await page.evaluate(() =>
+        Array.from(document.querySelectorAll("#rows tr"), ({ cells }) => Array.from(cells, (cell) => cell.textContent)),
+      );
+      const measured = rows.filter(([, , place]) => place.startsWith("CPU"));
+      assert.deepEqual(
+        measured.map(([name, variant]) => `${name} ${variant}`),
+        ["x2-tiny int8", "x2-tiny float32", "soft-lines float32"],
+      );
+      for (const [, , , milliseconds, speed] of measured) assert.ok(milliseconds > 0 && speed > 0, milliseconds);
+    });
+
     const testCamera = testUnless(id === "webkit" && "its cameras cannot be feigned");
     testCamera("it shows a camera live, and switches it off", async () => {
       await page.go(demo.address);

@@ -6,6 +6,7 @@ import { basename, join } from "node:path";
 import { after, afterEach, before } from "node:test";
 import { setTimeout } from "node:timers/promises";
 
+import { readMetadata } from "../src/metadata.js";
 import { whyNot } from "./browsers.js";
 import {
   countTiles,
@@ -49,7 +50,7 @@ afterEach(async () => {
 });
 
 /** Opens the page; afterwards there must have been no console error, and no request to another origin. */
-async function open({ address = demo.address, from = browser, prepare = () => {}, ...options } = {}) {
+async function open({ address = demo.address, query = "", from = browser, prepare = () => {}, ...options } = {}) {
   const context = await from.newContext({ viewport: { width: 1280, height: 800 }, ...options });
   const errors = [];
   context.on("request", (request) => {
@@ -61,7 +62,7 @@ async function open({ address = demo.address, from = browser, prepare = () => {}
   const page = await context.newPage();
   watched.push({ page, errors });
   await prepare(page);
-  await page.goto(address);
+  await page.goto(`${address}/${query}`);
   await page.waitForSelector("#model option", { state: "attached" });
   return page;
 }
@@ -661,3 +662,150 @@ for (const colorScheme of ["light", "dark"]) {
     }
   });
 }
+
+// The benchmark
+
+const openBenchmark = (options) => open({ address: tiny.address, query: "?benchmark", ...options });
+
+const rowsOf = (page) =>
+  page
+    .locator("#rows tr")
+    .evaluateAll((rows) => rows.map(({ cells }) => Array.from(cells, (cell) => cell.textContent)));
+
+async function measure(page) {
+  await page.click("#measure");
+  await page.locator("#measured").filter({ hasText: "Done." }).waitFor({ timeout: 240_000 });
+  return rowsOf(page);
+}
+
+/** The rows below the head of a table in Markdown, without the empty cells at their ends. */
+function parseTable(text) {
+  const rows = text.split("\n").filter((line) => line.startsWith("|"));
+  const [head, separator, ...others] = rows.map((row) => row.match(/^\| (.*) \|$/)[1].split(/ ?(?<!\\)\| ?/));
+  assert.deepEqual(head, ["Model", "Precision", "Runs on", "ms per tile", "MP/s"]);
+  assert.deepEqual(separator, Array(5).fill("---"));
+  for (const row of others) assert.equal(row.length, 5);
+  return others.map((row) => row.filter(Boolean));
+}
+
+/** Checks the numbers of a row: a tile's pixels take the time that is said. */
+function assertMeasured([name, variant, , milliseconds, speed]) {
+  const { tile, halo, scale } = readMetadata(readFileSync(at(`${name}_${variant}.tflite`)));
+  const megapixels = ((tile - 2 * halo) * scale) ** 2 / 1e6;
+  assert.ok(milliseconds > 0 && milliseconds < 60_000, milliseconds);
+  assert.ok(Math.abs((speed * milliseconds) / 1000 / megapixels - 1) < 0.02, `${milliseconds} ms, ${speed} MP/s`);
+}
+
+test("the benchmark measures each file on CPU and GPU, and its table can be copied", async () => {
+  const emulated = await startChromium("--enable-unsafe-webgpu", "--use-webgpu-adapter=swiftshader");
+  try {
+    const page = await openBenchmark({ from: emulated, permissions: ["clipboard-read", "clipboard-write"] });
+    assert.ok(await page.isHidden("#run"));
+    assert.ok(await page.isDisabled("#copy"));
+    const rows = await measure(page);
+    assert.deepEqual(
+      rows.map(([name, variant, place]) => [name, variant, place.replace(/\d+/, "2")]),
+      [
+        ["x2-tiny", "int8", "CPU, 2 threads"],
+        ["x2-tiny", "float32", "CPU, 2 threads"],
+        ["x2-tiny", "float32", "GPU"],
+        ["soft-lines", "float32", "CPU, 2 threads"],
+        ["soft-lines", "float32", "GPU"],
+      ],
+    );
+    rows.forEach(assertMeasured);
+    await page.click("#copy");
+    await expectText(page, "#measured", /^Copied\.$/);
+    const text = await page.evaluate(() => navigator.clipboard.readText());
+    assert.deepEqual(parseTable(text), rows);
+    const [machine] = text.split("\n\n");
+    assert.equal(machine, await page.textContent("#machine"));
+    assert.match(machine, /^\S*Chrom\S* \d[\d.]+ on Linux.*; \d+ cores; GPU: .*SwiftShader.*; keras-psr \d+\.\d+\.\d+; /i);
+    assert.ok(machine.endsWith(new Date().toISOString().slice(0, 10)));
+    const { errors } = watched.pop();
+    assert.deepEqual(errors, []);
+  } finally {
+    await emulated.close();
+  }
+});
+
+test("over plain HTTP the table is shown as text, with the reason of a file that cannot be measured", async () => {
+  const phone = await startChromium("--host-resolver-rules=MAP computer.test 127.0.0.1");
+  try {
+    const address = tiny.address.replace("localhost", "computer.test");
+    const page = await openBenchmark({ address, from: phone });
+    await page.route("**/x2-tiny_int8.tflite", (route) => route.fulfill({ body: "Dear reader," }));
+    const [broken, ...others] = await measure(page);
+    assert.deepEqual(broken, ["x2-tiny", "int8", "CPU", "The model is not a TFLite file."]);
+    assert.deepEqual(
+      others.map((row) => row.slice(0, 3)),
+      [
+        ["x2-tiny", "float32", "CPU, 1 thread"],
+        ["soft-lines", "float32", "CPU, 1 thread"],
+      ],
+    );
+    others.forEach(assertMeasured);
+    await page.click("#copy");
+    await page.waitForSelector("#plain", { state: "visible" });
+    assert.deepEqual(parseTable(await page.inputValue("#plain")), [broken, ...others]);
+    const { errors } = watched.pop();
+    assert.deepEqual(
+      errors.filter((text) => !text.includes("header has been ignored")),
+      [],
+    ); // why there are no threads
+  } finally {
+    await phone.close();
+  }
+});
+
+test("a GPU that the page has and its worker has not is measured on no other device", async () => {
+  const pretend = (page) =>
+    page.addInitScript(() => {
+      const requestAdapter = async () => ({ info: { vendor: "maker", architecture: "of GPUs", description: "" } });
+      Object.defineProperty(Navigator.prototype, "gpu", { get: () => ({ requestAdapter }) });
+    });
+  const page = await openBenchmark({ prepare: pretend });
+  const rows = await measure(page);
+  assert.match(await page.textContent("#machine"), /; GPU: maker of GPUs; /);
+  assert.deepEqual(
+    rows.filter(([, , place]) => place === "GPU"),
+    ["x2-tiny", "soft-lines"].map((name) => [name, "float32", "GPU", "This browser offers no GPU."]),
+  );
+  const others = rows.filter(([, , place]) => place !== "GPU");
+  assert.equal(others.length, 3);
+  others.forEach(assertMeasured);
+});
+
+test("the benchmark is stopped, keeps what it has, and begins anew", async () => {
+  const page = await openBenchmark();
+  let answer;
+  const isStopped = new Promise((resolve) => (answer = resolve));
+  const answerLate = async (route) => {
+    await isStopped;
+    await route.continue().catch(() => {}); // it was given up
+  };
+  await page.context().route("**/x2-tiny_float32.tflite", answerLate, { times: 1 });
+  await page.click("#measure");
+  await expectText(page, "#measured", /^x2-tiny, float32, CPU: 2 of 3$/);
+  assert.equal(await page.textContent("#measure"), "Stop");
+  await page.click("#measure");
+  await expectText(page, "#measured", /^Stopped\.$/);
+  answer();
+  assert.deepEqual((await rowsOf(page)).map(([name, variant]) => [name, variant]), [["x2-tiny", "int8"]]);
+  assert.ok(await page.isEnabled("#copy"));
+  assert.equal((await measure(page)).length, 3);
+});
+
+test("the benchmark fits a phone of 360 pixels", async () => {
+  const page = await openBenchmark({
+    ...{ address: demo.address, viewport: { width: 360, height: 800 } },
+    ...{ isMobile: true, hasTouch: true, deviceScaleFactor: 2 },
+  });
+  const isBroken = ({ pathname }) => pathname.endsWith(".tflite") && !pathname.endsWith("starry-night_int8.tflite");
+  await page.context().route(isBroken, (route) => route.fulfill({ body: "Dear reader," })); // to be quick
+  const rows = await measure(page);
+  assert.equal(rows.length, 18, "two files of each of the shipped models, each on the CPU");
+  assert.equal(rows.filter((row) => row.length === 5).length, 1);
+  await page.screenshot({ path: `${SCREENSHOTS}/benchmark-phone.png`, fullPage: true });
+  assert.equal(await page.evaluate(() => document.documentElement.scrollWidth), 360);
+});
