@@ -8,7 +8,6 @@ const TILES = 12;
 const names = "benchmark machine measure share-done measured rows copy plain";
 const page = Object.fromEntries(names.split(" ").map((name) => [name, document.getElementById(name)]));
 
-let machine; // one line about it
 let running = null; // what stops the measuring
 
 /**
@@ -20,15 +19,14 @@ export async function showBenchmark(models, isControlled) {
   document.querySelector("main").hidden = true;
   page.benchmark.hidden = false;
   const adapter = await navigator.gpu?.requestAdapter().catch(() => null);
-  machine = await describeMachine(adapter);
-  page.machine.textContent = machine;
+  page.machine.textContent = await describeMachine(adapter);
   const jobs = listJobs(models, Boolean(adapter));
   page.measure.addEventListener("click", () => (running ? running.abort() : measure(jobs, isControlled)));
   page.copy.addEventListener("click", copy);
   page.measure.disabled = false;
 }
 
-/** Each file on each device. 16-bit files take the time of 32 bits here; integers are for CPUs only, says LiteRT.js. */
+/** Each file on each device. 16 bits take the time of 32 here, and LiteRT.js computes integers on CPUs only. */
 const listJobs = (models, hasGpu) =>
   models.flatMap(({ name, files }) =>
     files
@@ -42,7 +40,8 @@ const listJobs = (models, hasGpu) =>
 
 async function describeMachine(adapter) {
   const { vendor, architecture, description } = adapter?.info ?? {};
-  const gpu = adapter ? description || [vendor, architecture].filter(Boolean).join(" ") || "not named" : "none for pages";
+  const name = description || [vendor, architecture].filter(Boolean).join(" ") || "not named";
+  const gpu = adapter ? name : "none for pages";
   const [browser, date] = [await describeBrowser(), new Date().toISOString().slice(0, 10)];
   return `${browser}; ${navigator.hardwareConcurrency} cores; GPU: ${gpu}; keras-psr ${version}; ${date}`;
 }
@@ -70,7 +69,8 @@ async function measure(jobs, isControlled) {
   await isControlled;
   for (const [index, job] of jobs.entries()) {
     if (signal.aborted) break;
-    page.measured.textContent = `${job.name}, ${job.variant}, ${job.device.toUpperCase()}: ${index + 1} of ${jobs.length}`;
+    const { name, variant, device } = job;
+    page.measured.textContent = `${name}, ${variant}, ${device.toUpperCase()}: ${index + 1} of ${jobs.length}`;
     page["share-done"].value = index / jobs.length;
     const onProgress = (share) => (page["share-done"].value = (index + share) / jobs.length);
     try {
@@ -142,7 +142,7 @@ function toMarkdown() {
   const [head, ...rows] = [...page.rows.parentElement.rows].map(({ cells }) => [...cells].map(textOf));
   const table = [head, head.map(() => "---"), ...rows.map((cells) => head.map((_, index) => cells[index] ?? ""))];
   const lines = table.map((cells) => `| ${cells.join(" | ")} |`);
-  return `${machine}\n\n${lines.join("\n")}\n`;
+  return `${page.machine.textContent}\n\n${lines.join("\n")}\n`;
 }
 
 const textOf = (cell) => cell.textContent.replace(/\s+/g, " ").replaceAll("|", "\\|");

@@ -218,7 +218,7 @@ test("a clip that begins while a larger picture is computed keeps the size that 
   assert.match((await save(page, "#record")).name, /^camera_x4-fast\./);
 });
 
-/** Begins a clip when the first larger picture was sent to the worker. Pictures grow, because time is slow. Runs in the page. */
+/** Begins a clip when the first larger picture was sent; pictures grow, because time is slow. Runs in the page. */
 function recordWhenItGrows() {
   const now = performance.now.bind(performance);
   performance.now = () => now() / 1000;

@@ -301,7 +301,7 @@ test("progress comes after each tile, and the page is not blocked", async () => 
     progress,
     Array.from({ length: 16 }, (_, index) => [index + 1, 16]),
   ); // 400 pixels, 128 for each tile
-  assert.ok(ticks > 2 * 16, `answered ${ticks} times`); // between tiles that the page computes it could once
+  assert.ok(ticks > 2 * 16, `answered ${ticks} times`); // once a tile, at most, if the page computed them itself
 });
 
 test("cancelling ends it within one tile, and the upscaler goes on", async () => {
