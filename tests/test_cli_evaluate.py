@@ -46,6 +46,32 @@ def test_a_score_that_is_not_defined_is_null_and_a_dash(evaluate, tmp_path):
     assert " - " in row
 
 
+def test_too_few_patches_are_said_and_the_rest_goes_on(evaluate, photograph):
+    result = evaluate("--data", photograph, "--json", "-")
+    assert result.exit_code == 0, result.stderr
+    document = json.loads(result.stdout)
+    assert "texture" not in next(line for line in result.stderr.splitlines() if "PSNR" in line)
+    assert "texture_distance" not in document["summary"]["model"] and document["summary"]["model"]["psnr_y"] > 10
+    reason = document["missing"]["texture_distance"]
+    # 64x96 pixels
+    assert reason.startswith("The texture distance needs 2,000 patches") and "Received: 6." in reason
+    assert reason in " ".join(result.stderr.split())
+
+
+@pytest.mark.usefixtures("few_patches")
+def test_the_texture_distance_is_shown_and_in_the_json(evaluate, tmp_path):
+    import skimage.data
+
+    Image.fromarray(skimage.data.astronaut()[:128, 160:288]).save(tmp_path / "astronaut.png")
+    result = evaluate("--data", tmp_path, "--json", "-")
+    assert result.exit_code == 0, result.stderr
+    document = json.loads(result.stdout)
+    assert document["missing"] == {} and "texture_distance" in document["protocol"]
+    assert "texture" in next(line for line in result.stderr.splitlines() if "PSNR" in line)
+    (row,) = (line for line in result.stderr.splitlines() if "│ bicubic" in line)
+    assert f" {document['summary']['bicubic']['texture_distance']:.1f} " in row
+
+
 def test_a_picture_that_is_too_small_is_left_out_by_name(evaluate, photograph, tmp_path):
     Image.new("RGB", (1, 1)).save(tmp_path / "dot.png")
     result = evaluate("--data", photograph, "--data", tmp_path, "--json", "-")

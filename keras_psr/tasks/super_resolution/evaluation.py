@@ -38,9 +38,9 @@ PROTOCOL = {
     "psnr_rgb": "over all three channels, `scale` pixels shaved; mean over pictures",
     "feature_distance": "mean squared difference of VGG16 relu2_2; mean over pictures; ratio to the mean for bicubic",
     "lpips_vgg": "relu1_2, 2_2, 3_3, 4_3 of unit length along channels, squared difference, spatial mean, summed",
-    "texture_distance": "Fréchet distance between all patches of the results and all of the originals, without a border "
-    "shaved; a patch is 8x8 responses of VGG16 relu3_3 (32x32 pixels), described by the mean and standard deviation of "
-    "each channel over their standard deviation among the originals' patches; only for sets of 2,000 patches and more",
+    "texture_distance": "Fréchet distance of all patches of the results from all of the originals, nothing shaved; a "
+    "patch is 8x8 responses of VGG16 relu3_3 (32x32 pixels), of which mean and standard deviation of each channel are "
+    "divided by their standard deviation over the originals' patches; for sets of at least 2,000 patches",
     "lattice_ratio": "spectral power on the upsampling lattice over its surroundings; median over pictures",
 }
 
