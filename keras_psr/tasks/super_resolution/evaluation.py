@@ -108,6 +108,7 @@ def evaluate(
             found = vgg_responses(image, vgg)
             scores[name] = score_picture(image, original, scale, vgg, expected, found)
             patches[name] = find_patches(found)
+            del found  # half a kilobyte a pixel, which should not stay while VGG16 runs again
             if degradation != "bicubic":
                 scores[name] |= score_blocks(image, scale)
         for name, described in patches.items():  # comes last, because a picture that cannot be scored has no part in it
