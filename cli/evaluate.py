@@ -128,10 +128,11 @@ def build_table(model: str, result: dict[str, Any]) -> Table:
     """Builds a table of the summary, with a row per method."""
     report = REPORTS[result["task"]]
     title = f"{report.evaluation_title.format(**result)}, number of pictures: {len(result['pictures'])}"
-    table = Table(title=title, title_justify="left", collapse_padding=True)
-    table.add_column("")
     present = {metric for scores in result["summary"].values() for metric in scores}
     columns = {metric: measure for metric, measure in report.evaluation.items() if metric in present}
+    padding = (0, 1 if len(columns) < 9 else 0)  # a terminal of 80 characters then has room for nine whole headings
+    table = Table(title=title, title_justify="left", collapse_padding=True, padding=padding)
+    table.add_column("")
     for measure in columns.values():
         table.add_column(measure.heading, justify="right")
     for method, scores in result["summary"].items():

@@ -115,6 +115,23 @@ def test_degraded_pictures_have_columns_of_their_own(evaluate, photograph):
     assert "x4, jpeg:60" in degraded.stderr and "blocks" in degraded.stderr
 
 
+def test_all_columns_fit_a_terminal_of_80_characters():
+    from rich.console import Console
+
+    from keras_psr.cli.evaluate import build_table
+    from keras_psr.constants import SUPER_RESOLUTION
+    from keras_psr.tasks.report import REPORTS
+
+    scores = dict.fromkeys(REPORTS[SUPER_RESOLUTION].evaluation, 1.0) | {"psnr_y": 31.64, "texture_distance": 240.87}
+    summary = {"bicubic": scores, "lanczos": scores, "model": scores}
+    result = {"task": SUPER_RESOLUTION, "scale": 4, "degradation": "jpeg:75", "pictures": [], "summary": summary}
+    console = Console(width=80)
+    with console.capture() as shown:
+        console.print(build_table("x4-photo", result))
+    text = shown.get()
+    assert "…" not in text and all(word in text for word in ("features", "texture", "x4-photo", "240.9"))
+
+
 def test_an_unknown_degradation_is_one_line(evaluate, photograph):
     result = evaluate("--data", photograph, "--degradation", "rain")
     assert result.exit_code == 1
