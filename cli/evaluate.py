@@ -69,9 +69,11 @@ def evaluate(
 
     Each picture is reduced by the scale, enlarged again, and compared with the original. PSNR (dB) and SSIM are those
     of luma, without a border as wide as the scale; more is better. "Features" is the distance in VGG16's relu2_2,
-    divided by bicubic's; LPIPS uses VGG16 without learned weights; less is better. A lattice ratio far above 1 means
-    that there is a visible grid. --degradation reduces pictures like those from phones and web sites; a block ratio
-    above 1.5 means that JPEG's blocks are visible.
+    divided by bicubic's; LPIPS uses VGG16 without learned weights; less is better. "Texture" is the
+    distance between the textures of all results and those of all originals, wherever they lie, in VGG16's relu3_3; 0
+    is best. It needs 2,000 patches of 32x32 pixels. A lattice ratio far above 1 means that there is a visible grid.
+    --degradation reduces pictures like those from phones and web sites; a block ratio above 1.5 means that JPEG's
+    blocks are visible.
 
     For a style network, the score is the loss that it was fitted to, without the phase loss and the chroma loss, in
     squares of 256 pixels. It is compared with the loss of the photographs themselves and, with --iterations, of
@@ -103,6 +105,8 @@ def evaluate(
             on_picture=on_picture,
         )
     Console(stderr=True).print(build_table(name, result))
+    for reason in result.get("missing", {}).values():
+        say(reason)
     if result.get("iterations_to_match"):
         say(f"{name} is as good as {result['iterations_to_match']} iterations of L-BFGS.")
     if json_file:
@@ -124,10 +128,11 @@ def build_table(model: str, result: dict[str, Any]) -> Table:
     """Builds a table of the summary, with a row per method."""
     report = REPORTS[result["task"]]
     title = f"{report.evaluation_title.format(**result)}, number of pictures: {len(result['pictures'])}"
-    table = Table(title=title, title_justify="left", collapse_padding=True)
-    table.add_column("")
     present = {metric for scores in result["summary"].values() for metric in scores}
     columns = {metric: measure for metric, measure in report.evaluation.items() if metric in present}
+    padding = (0, 1 if len(columns) < 9 else 0)  # a terminal of 80 characters then has room for nine whole headings
+    table = Table(title=title, title_justify="left", collapse_padding=True, padding=padding)
+    table.add_column("")
     for measure in columns.values():
         table.add_column(measure.heading, justify="right")
     for method, scores in result["summary"].items():

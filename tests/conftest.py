@@ -93,6 +93,17 @@ def tiny_run(tmp_path_factory, photograph):
     return folder
 
 
+@pytest.fixture
+def few_patches(monkeypatch):
+    """Lets `evaluate` take the texture distance of sets with only two patches, which VGG16 reads in a second."""
+    from functools import partial
+
+    from keras_psr.tasks.super_resolution import evaluation
+    from keras_psr.tasks.super_resolution.texture import texture_distance
+
+    monkeypatch.setattr(evaluation, "texture_distance", partial(texture_distance, at_least=2))
+
+
 @pytest.fixture(scope="session")
 def random_network():
     """An x4 network with random weights, whose output covers the range of a picture."""

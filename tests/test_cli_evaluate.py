@@ -46,6 +46,32 @@ def test_a_score_that_is_not_defined_is_null_and_a_dash(evaluate, tmp_path):
     assert " - " in row
 
 
+def test_too_few_patches_are_said_and_the_rest_goes_on(evaluate, photograph):
+    result = evaluate("--data", photograph, "--json", "-")
+    assert result.exit_code == 0, result.stderr
+    document = json.loads(result.stdout)
+    assert "texture" not in next(line for line in result.stderr.splitlines() if "PSNR" in line)
+    assert "texture_distance" not in document["summary"]["model"] and document["summary"]["model"]["psnr_y"] > 10
+    reason = document["missing"]["texture_distance"]
+    # 64x96 pixels
+    assert reason.startswith("The texture distance needs 2,000 patches") and "Received: 6." in reason
+    assert reason in " ".join(result.stderr.split())
+
+
+@pytest.mark.usefixtures("few_patches")
+def test_the_texture_distance_is_shown_and_in_the_json(evaluate, tmp_path):
+    import skimage.data
+
+    Image.fromarray(skimage.data.astronaut()[:128, 160:288]).save(tmp_path / "astronaut.png")
+    result = evaluate("--data", tmp_path, "--json", "-")
+    assert result.exit_code == 0, result.stderr
+    document = json.loads(result.stdout)
+    assert document["missing"] == {} and "texture_distance" in document["protocol"]
+    assert "texture" in next(line for line in result.stderr.splitlines() if "PSNR" in line)
+    (row,) = (line for line in result.stderr.splitlines() if "│ bicubic" in line)
+    assert f" {document['summary']['bicubic']['texture_distance']:.1f} " in row
+
+
 def test_a_picture_that_is_too_small_is_left_out_by_name(evaluate, photograph, tmp_path):
     Image.new("RGB", (1, 1)).save(tmp_path / "dot.png")
     result = evaluate("--data", photograph, "--data", tmp_path, "--json", "-")
@@ -87,6 +113,23 @@ def test_degraded_pictures_have_columns_of_their_own(evaluate, photograph):
     assert degraded.exit_code == 0, degraded.stderr
     assert "x4, bicubic" in plain.stderr and "blocks" not in plain.stderr
     assert "x4, jpeg:60" in degraded.stderr and "blocks" in degraded.stderr
+
+
+def test_all_columns_fit_a_terminal_of_80_characters():
+    from rich.console import Console
+
+    from keras_psr.cli.evaluate import build_table
+    from keras_psr.constants import SUPER_RESOLUTION
+    from keras_psr.tasks.report import REPORTS
+
+    scores = dict.fromkeys(REPORTS[SUPER_RESOLUTION].evaluation, 1.0) | {"psnr_y": 31.64, "texture_distance": 240.87}
+    summary = {"bicubic": scores, "lanczos": scores, "model": scores}
+    result = {"task": SUPER_RESOLUTION, "scale": 4, "degradation": "jpeg:75", "pictures": [], "summary": summary}
+    console = Console(width=80)
+    with console.capture() as shown:
+        console.print(build_table("x4-photo", result))
+    text = shown.get()
+    assert "…" not in text and all(word in text for word in ("features", "texture", "x4-photo", "240.9"))
 
 
 def test_an_unknown_degradation_is_one_line(evaluate, photograph):

@@ -2,8 +2,12 @@
 
 import json
 
+import numpy as np
 import pytest
+import skimage.data
+from PIL import Image
 
+from keras_psr.inference.upscaler import Upscaler
 from keras_psr.tasks.config import SuperResolutionConfig
 
 
@@ -23,3 +27,23 @@ def test_the_hours_of_a_fit_count_the_batch_of_each_stage(load_tool, tmp_path):
     assert "removed_blocks" not in fit
     (tmp_path / "config.json").write_text(json.dumps(record | {"removed_blocks": [2]}), encoding="utf-8")
     assert tool.describe_fit(tmp_path)["removed_blocks"] == [2]
+
+
+@pytest.mark.usefixtures("few_patches")
+def test_a_card_has_the_texture_distance_of_sets_with_enough_patches(load_tool, random_network, tmp_path):
+    tool = load_tool("ship_model")
+    for name, side in (("large", 96), ("small", 40)):
+        (tmp_path / name).mkdir()
+        Image.fromarray(skimage.data.astronaut()[:side, 180 : 180 + side]).save(tmp_path / name / "astronaut.png")
+
+    upscaler = Upscaler(random_network)
+    facts = tool.measure_super_resolution(
+        upscaler, SuperResolutionConfig(), [str(tmp_path / "large"), str(tmp_path / "small")]
+    )
+
+    scores = facts["scores"]
+    expected = tool.evaluate(upscaler, str(tmp_path / "large"))["summary"]
+    for method in ("bicubic", "lanczos", "model"):
+        assert scores["large"][method]["texture_distance"] == np.round(expected[method]["texture_distance"], 4) > 0
+        assert "texture_distance" not in scores["small"][method]  # it has one patch, and the least is two here
+    assert "texture_distance" in facts["protocol"]

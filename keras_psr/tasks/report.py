@@ -100,6 +100,7 @@ REPORTS = {
             "psnr_rgb": Measure("PSNR RGB", ".2f"),
             "feature_distance_ratio": Measure("features", ".3f"),
             "lpips_vgg": Measure("LPIPS", ".3f"),
+            "texture_distance": Measure("texture", ".1f"),
             "lattice_ratio": Measure("lattice", ".2f"),
             "block_ratio": Measure("blocks", ".2f"),
             "color_block_ratio": Measure("colour blocks", ".2f"),

@@ -53,12 +53,18 @@ export class Live {
     const { videoWidth, videoHeight } = this.video;
     const pace = new Pace(liveSizes(videoWidth / videoHeight, videoWidth, upscaler.metadata));
     const times = [];
+    let shown = -1; // the size that is shown
     for (let seen; turn === this.turn; seen = this.video.currentTime) {
       while (this.video.currentTime === seen && turn === this.turn) await new Promise(requestAnimationFrame);
       const begin = performance.now();
       const picture = await upscaler.upscalePixels(this.#grab(pace.size), adjustment());
       if (turn !== this.turn) return;
+      if (this.recorder && shown >= 0 && shown !== pace.index) {
+        pace.index = shown; // the clip began while this picture was computed, and has one size
+        continue;
+      }
       this.#draw(picture);
+      shown = pace.index;
       pace.isFixed = Boolean(this.recorder);
       pace.notice((performance.now() - begin) / 1000);
       times.push(performance.now());

@@ -488,9 +488,17 @@ function coreLimit() {
   return hasThreads() ? "" : "One core only: several times slower than in Chrome or Firefox.";
 }
 
+/** With `?benchmark` in its address the page measures its models, and does nothing else. */
+async function openBenchmark() {
+  if (!models.length || !new URLSearchParams(location.search).has("benchmark")) return;
+  const benchmark = await import("./benchmark.js").catch(() => null);
+  if (!benchmark) return showError("The benchmark could not be loaded. Go online once, and reload the page.");
+  await benchmark.showBenchmark(models, isControlled);
+}
+
 const loaded =
   "OffscreenCanvas" in window
-    ? loadModels()
+    ? loadModels().then(openBenchmark)
     : showError("This browser is too old: it needs Chrome 92, Firefox 105, Safari 16.4 or newer.");
 
 Promise.resolve(loaded).then(showLimits); // the models first: asking for a GPU takes some browsers a while

@@ -6,6 +6,7 @@ import { basename, join } from "node:path";
 import { after, afterEach, before } from "node:test";
 import { setTimeout } from "node:timers/promises";
 
+import { readMetadata } from "../src/metadata.js";
 import { whyNot } from "./browsers.js";
 import {
   countTiles,
@@ -49,7 +50,7 @@ afterEach(async () => {
 });
 
 /** Opens the page; afterwards there must have been no console error, and no request to another origin. */
-async function open({ address = demo.address, from = browser, prepare = () => {}, ...options } = {}) {
+async function open({ address = demo.address, query = "", from = browser, prepare = () => {}, ...options } = {}) {
   const context = await from.newContext({ viewport: { width: 1280, height: 800 }, ...options });
   const errors = [];
   context.on("request", (request) => {
@@ -61,7 +62,7 @@ async function open({ address = demo.address, from = browser, prepare = () => {}
   const page = await context.newPage();
   watched.push({ page, errors });
   await prepare(page);
-  await page.goto(address);
+  await page.goto(`${address}/${query}`);
   await page.waitForSelector("#model option", { state: "attached" });
   return page;
 }
@@ -70,7 +71,7 @@ const choose = (page, name) => page.setInputFiles("#photo", at(name));
 
 /** Waits until an element's text matches. */
 const expectText = (page, id, pattern) =>
-  page.locator(id).filter({ hasText: pattern }).waitFor({ state: "attached", timeout: 20_000 });
+  page.locator(id).filter({ hasText: pattern }).waitFor({ state: "attached", timeout: 60_000 });
 
 async function run(page) {
   await page.click("#run");
@@ -101,20 +102,19 @@ async function save(page) {
   return { name: download.suggestedFilename(), image: readPng(path) };
 }
 
-test("it can be used within 2 seconds, and loads neither a model nor LiteRT before it is needed", async () => {
-  const asked = [];
-  const begin = performance.now();
-  const page = await open({ serviceWorkers: "block" });
-  const milliseconds = performance.now() - begin;
-  assert.ok(milliseconds < 2000, `${milliseconds} ms`);
-  page.on("request", (request) => asked.push(basename(request.url())));
-  await page.reload();
-  await page.waitForSelector("#model option", { state: "attached" });
-  assert.ok(asked.includes("models.json"));
+test("it can be used with 100 kB, and loads neither a model nor LiteRT before it is needed", async () => {
+  const responses = [];
+  const prepare = (page) => page.on("response", (response) => responses.push(response));
+  const page = await open({ serviceWorkers: "block", prepare });
+  const names = responses.map((response) => basename(response.url()));
+  assert.ok(names.includes("models.json"));
   assert.deepEqual(
-    asked.filter((name) => /wasm|tflite|worker/.test(name)),
+    names.filter((name) => /wasm|tflite|worker/.test(name)),
     [],
   );
+  const sizes = await Promise.all(responses.map(async (response) => (await response.body()).length));
+  const bytes = sizes.reduce((sum, size) => sum + size);
+  assert.ok(bytes < 100_000, `${bytes} bytes`);
   assert.equal(await page.evaluate(() => crossOriginIsolated), true);
 });
 
@@ -409,6 +409,7 @@ test("a run is cancelled within a tile, and the page goes on with the same model
   await page.click("#cancel");
   assert.equal(await page.textContent("#status"), "Cancelled.");
   assert.ok(await page.isHidden("#download"));
+  await page.evaluate(() => new Promise((resolve) => setTimeout(resolve))); // tiles that were computed already arrive
   const tiles = () => page.evaluate(() => globalThis.tiles);
   const before = await tiles();
   await choose(page, "one pixel.png");
@@ -419,8 +420,10 @@ test("a run is cancelled within a tile, and the page goes on with the same model
 
 test("a run is cancelled while the model is being loaded, and the page goes on", async () => {
   const page = await open({ address: tiny.address });
+  let answer;
+  const isCancelled = new Promise((resolve) => (answer = resolve));
   const answerLate = async (route) => {
-    await setTimeout(1000);
+    await isCancelled;
     await route.continue().catch(() => {}); // it was given up
   };
   await page.context().route("**/*.tflite", answerLate, { times: 1 });
@@ -429,17 +432,20 @@ test("a run is cancelled while the model is being loaded, and the page goes on",
   await expectText(page, "#status", /^Loading the model…$/);
   await page.click("#cancel");
   assert.equal(await page.textContent("#status"), "Cancelled.");
+  answer();
   assert.match(await run(page), /^260 × 202 in /);
 });
 
 test("the page answers while a worker works", async () => {
-  const page = await open();
+  const page = await open({ prepare: (page) => page.addInitScript(countTiles) });
   await choose(page, "photo.png");
-  await page.click("#run");
-  await expectText(page, "#status", /^Tile /);
+  await page.waitForSelector("#run:enabled");
   const ticks = await page.evaluate(async () => {
+    document.querySelector("#run").click();
+    const tick = () => new Promise((resolve) => setTimeout(resolve, 5));
+    while (!globalThis.tiles) await tick(); // LiteRT and the model are loaded
     let count = 0;
-    for (; !document.querySelector("#working").hidden; count++) await new Promise((resolve) => setTimeout(resolve, 5));
+    for (; !document.querySelector("#working").hidden; count++) await tick();
     return count;
   });
   assert.ok(ticks > 45, `answered ${ticks} times during its tiles`);
@@ -493,11 +499,12 @@ test("zoom keeps the point under the pointer, and the slider its place", async (
       [x, y],
     );
   const start = await under();
+  const most = Math.min(800, 3 * parseInt(await page.textContent("#zoom"))); // after three turns, of 1.5 each
   await page.mouse.move(x, y);
   await page.keyboard.down("Control");
   for (let turn = 0; turn < 3; turn++) await page.mouse.wheel(0, -100);
   await page.keyboard.up("Control");
-  await page.waitForFunction(() => document.getElementById("scroller").scrollLeft > 0);
+  await page.waitForFunction((most) => parseInt(document.getElementById("zoom").value) >= most, most);
   const end = await under();
   assert.ok(Math.abs(end[0] - start[0]) < 0.01 && Math.abs(end[1] - start[1]) < 0.01, `${start} to ${end}`);
   await page.mouse.down();
@@ -519,6 +526,7 @@ test("without a GPU it says so, and does not offer it", async () => {
 test("a GPU that the page has and its worker has not is said, and the CPU taken", async () => {
   const page = await open({ address: tiny.address });
   await choose(page, "odd.png");
+  await expectText(page, "#limits", /^No GPU/); // from then on the page leaves the option alone
   await page.evaluate(() => (document.querySelector("#accelerator option[value=gpu]").disabled = false));
   await page.selectOption("#accelerator", "gpu");
   assert.match(await run(page), /on the CPU with \d+ threads\. This browser offers no GPU\./);
@@ -615,6 +623,8 @@ test("over plain HTTP, as from a phone with --lan, it runs on one core", async (
 
 test("requests to elsewhere are forbidden", async () => {
   const page = await open();
+  const { errors } = watched.at(-1);
+  const isSaid = page.waitForEvent("console", (message) => message.text().includes("Content Security Policy"));
   const answer = await page.evaluate(
     (address) =>
       fetch(address).then(
@@ -624,11 +634,7 @@ test("requests to elsewhere are forbidden", async () => {
     tiny.address,
   );
   assert.equal(answer, "TypeError");
-  const { errors } = watched.at(-1);
-  assert.ok(
-    errors.some((text) => text.includes("Content Security Policy")),
-    `${errors}`,
-  );
+  await isSaid;
   errors.length = 0;
 });
 
@@ -656,3 +662,152 @@ for (const colorScheme of ["light", "dark"]) {
     }
   });
 }
+
+// The benchmark
+
+const openBenchmark = (options) => open({ address: tiny.address, query: "?benchmark", ...options });
+
+const rowsOf = (page) =>
+  page
+    .locator("#rows tr")
+    .evaluateAll((rows) => rows.map(({ cells }) => Array.from(cells, (cell) => cell.textContent)));
+
+async function measure(page) {
+  await page.click("#measure");
+  await page.locator("#measured").filter({ hasText: "Done." }).waitFor({ timeout: 240_000 });
+  return rowsOf(page);
+}
+
+/** The rows below the head of a table in Markdown, without the empty cells at their ends. */
+function parseTable(text) {
+  const rows = text.split("\n").filter((line) => line.startsWith("|"));
+  const [head, separator, ...others] = rows.map((row) => row.match(/^\| (.*) \|$/)[1].split(/ ?(?<!\\)\| ?/));
+  assert.deepEqual(head, ["Model", "Precision", "Runs on", "ms per tile", "MP/s"]);
+  assert.deepEqual(separator, Array(5).fill("---"));
+  for (const row of others) assert.equal(row.length, 5);
+  return others.map((row) => row.filter(Boolean));
+}
+
+/** Checks the numbers of a row: a tile's pixels take the time that is said. */
+function assertMeasured([name, variant, , milliseconds, speed]) {
+  const { tile, halo, scale } = readMetadata(readFileSync(at(`${name}_${variant}.tflite`)));
+  const megapixels = ((tile - 2 * halo) * scale) ** 2 / 1e6;
+  assert.ok(milliseconds > 0 && milliseconds < 60_000, milliseconds);
+  assert.ok(Math.abs((speed * milliseconds) / 1000 / megapixels - 1) < 0.02, `${milliseconds} ms, ${speed} MP/s`);
+}
+
+test("the benchmark measures each file on CPU and GPU, and its table can be copied", async () => {
+  const emulated = await startChromium("--enable-unsafe-webgpu", "--use-webgpu-adapter=swiftshader");
+  try {
+    const page = await openBenchmark({ from: emulated, permissions: ["clipboard-read", "clipboard-write"] });
+    assert.ok(await page.isHidden("#run"));
+    assert.ok(await page.isDisabled("#copy"));
+    const rows = await measure(page);
+    assert.deepEqual(
+      rows.map(([name, variant, place]) => [name, variant, place.replace(/\d+/, "2")]),
+      [
+        ["x2-tiny", "int8", "CPU, 2 threads"],
+        ["x2-tiny", "float32", "CPU, 2 threads"],
+        ["x2-tiny", "float32", "GPU"],
+        ["soft-lines", "float32", "CPU, 2 threads"],
+        ["soft-lines", "float32", "GPU"],
+      ],
+    );
+    rows.forEach(assertMeasured);
+    await page.click("#copy");
+    await expectText(page, "#measured", /^Copied\.$/);
+    const text = await page.evaluate(() => navigator.clipboard.readText());
+    assert.deepEqual(parseTable(text), rows);
+    const [machine] = text.split("\n\n");
+    assert.equal(machine, await page.textContent("#machine"));
+    const pattern = /^\S*Chrom\S* \d[\d.]+ on Linux.*; \d+ cores; GPU: .*swiftshader.*; keras-psr \d+\.\d+\.\d+; /i;
+    assert.match(machine, pattern);
+    assert.ok(machine.endsWith(new Date().toISOString().slice(0, 10)));
+    const { errors } = watched.pop();
+    assert.deepEqual(errors, []);
+  } finally {
+    await emulated.close();
+  }
+});
+
+test("over plain HTTP the table is shown as text, with the reason of a file that cannot be measured", async () => {
+  const phone = await startChromium("--host-resolver-rules=MAP computer.test 127.0.0.1");
+  try {
+    const address = tiny.address.replace("localhost", "computer.test");
+    const page = await openBenchmark({ address, from: phone });
+    await page.route("**/x2-tiny_int8.tflite", (route) => route.fulfill({ body: "Dear reader," }));
+    const [broken, ...others] = await measure(page);
+    assert.deepEqual(broken, ["x2-tiny", "int8", "CPU", "The model is not a TFLite file."]);
+    assert.deepEqual(
+      others.map((row) => row.slice(0, 3)),
+      [
+        ["x2-tiny", "float32", "CPU, 1 thread"],
+        ["soft-lines", "float32", "CPU, 1 thread"],
+      ],
+    );
+    others.forEach(assertMeasured);
+    await page.click("#copy");
+    await page.waitForSelector("#plain", { state: "visible" });
+    assert.deepEqual(parseTable(await page.inputValue("#plain")), [broken, ...others]);
+    const { errors } = watched.pop();
+    assert.deepEqual(
+      errors.filter((text) => !text.includes("header has been ignored")),
+      [],
+    ); // why there are no threads
+  } finally {
+    await phone.close();
+  }
+});
+
+test("a GPU that the page has and its worker has not is measured on no other device", async () => {
+  const pretend = (page) =>
+    page.addInitScript(() => {
+      const requestAdapter = async () => ({ info: { vendor: "maker", architecture: "of GPUs", description: "" } });
+      Object.defineProperty(Navigator.prototype, "gpu", { get: () => ({ requestAdapter }) });
+    });
+  const page = await openBenchmark({ prepare: pretend });
+  const rows = await measure(page);
+  assert.match(await page.textContent("#machine"), /; GPU: maker of GPUs; /);
+  assert.deepEqual(
+    rows.filter(([, , place]) => place === "GPU"),
+    ["x2-tiny", "soft-lines"].map((name) => [name, "float32", "GPU", "This browser offers no GPU."]),
+  );
+  const others = rows.filter(([, , place]) => place !== "GPU");
+  assert.equal(others.length, 3);
+  others.forEach(assertMeasured);
+});
+
+test("the benchmark is stopped, keeps what it has, and begins anew", async () => {
+  const page = await openBenchmark();
+  let answer;
+  const isStopped = new Promise((resolve) => (answer = resolve));
+  const answerLate = async (route) => {
+    await isStopped;
+    await route.continue().catch(() => {}); // it was given up
+  };
+  await page.context().route("**/x2-tiny_float32.tflite", answerLate, { times: 1 });
+  await page.click("#measure");
+  await expectText(page, "#measured", /^x2-tiny, float32, CPU: 2 of 3$/);
+  assert.equal(await page.textContent("#measure"), "Stop");
+  await page.click("#measure");
+  await expectText(page, "#measured", /^Stopped\.$/);
+  answer();
+  assert.deepEqual((await rowsOf(page)).map(([name, variant]) => [name, variant]), [["x2-tiny", "int8"]]);
+  assert.ok(await page.isEnabled("#copy"));
+  assert.equal((await measure(page)).length, 3);
+});
+
+test("the benchmark fits a phone of 360 pixels", async () => {
+  const page = await openBenchmark({
+    ...{ address: demo.address, viewport: { width: 360, height: 800 } },
+    ...{ isMobile: true, hasTouch: true, deviceScaleFactor: 2 },
+  });
+  const isBroken = ({ pathname }) => pathname.endsWith(".tflite") && !pathname.endsWith("starry-night_int8.tflite");
+  const answerPage = (route) => route.fulfill({ contentType: "text/html", body: "Not found" });
+  await page.context().route(isBroken, answerPage); // to be quick, and for long reasons
+  const rows = await measure(page);
+  assert.equal(rows.length, 18, "two files of each of the shipped models, each on the CPU");
+  assert.equal(rows.filter((row) => row.length === 5).length, 1);
+  await page.screenshot({ path: `${SCREENSHOTS}/benchmark-phone.png`, fullPage: true });
+  assert.equal(await page.evaluate(() => document.documentElement.scrollWidth), 360);
+});

@@ -49,8 +49,13 @@ export async function startServer(program, args, options) {
     server.on("error", reject);
     server.on("exit", () => reject(new Error(`${program} ended: ${text}`)));
   });
-  const stop = () => new Promise((resolve) => server.once("exit", resolve) && server.kill("SIGINT"));
-  return { address, stop };
+  return { address, stop: () => end(server, "SIGINT") };
+}
+
+/** Ends a process, unless it has ended by itself. */
+export async function end(process, signal = "SIGTERM") {
+  if (process.exitCode !== null || process.signalCode !== null) return;
+  await new Promise((resolve) => process.once("exit", resolve) && process.kill(signal));
 }
 
 export const startDemo = (...args) => startServer(PYTHON, ["-m", "keras_psr", "demo", "--port", "0", ...args]);

@@ -10,6 +10,7 @@ import { join } from "node:path";
 import { setTimeout } from "node:timers/promises";
 
 import { BROWSERS, findPrograms } from "./browsers.js";
+import { end } from "./support.js";
 
 const PATIENCE = 60_000; // milliseconds until a browser must have started
 
@@ -72,7 +73,7 @@ class Session {
   }
 
   /** Waits until a function in the page gives something true, and returns it. */
-  async until(code, milliseconds = 20_000) {
+  async until(code, milliseconds = 60_000) {
     for (const end = performance.now() + milliseconds; performance.now() < end; await setTimeout(100)) {
       const value = await this.evaluate(code);
       if (value) return value;
@@ -96,7 +97,7 @@ export async function startFirefox(folder) {
   const lines = preferences.map(([name, value]) => `user_pref("${name}", ${JSON.stringify(value)});\n`);
   writeFileSync(join(profile, "user.js"), lines.join(""));
   const args = ["--headless", "--marionette", "--no-remote", "--profile", profile];
-  const firefox = spawn(findPrograms(BROWSERS.firefox)[0], args, { stdio: "ignore" });
+  const firefox = spawnHere(findPrograms(BROWSERS.firefox)[0], args, { stdio: "ignore" });
   const port = join(profile, "MarionetteActivePort");
   await eventually(() => existsSync(port) && readFileSync(port, "utf8"));
   const send = await openMarionette(Number(readFileSync(port, "utf8")));
@@ -156,7 +157,7 @@ const ROUTES = {
 export async function startWebKit(folder) {
   mkdirSync(folder, { recursive: true });
   const [driverPath, screenPath] = findPrograms(BROWSERS.webkit);
-  const screen = spawn(screenPath, ["-displayfd", "3", "-nolisten", "tcp", "-screen", "0", "1600x1200x24"], {
+  const screen = spawnHere(screenPath, ["-displayfd", "3", "-nolisten", "tcp", "-screen", "0", "1600x1200x24"], {
     stdio: ["ignore", "ignore", "ignore", "pipe"],
   });
   const display = await new Promise((resolve) => screen.stdio[3].once("data", (data) => resolve(`:${data}`.trim())));
@@ -164,7 +165,7 @@ export async function startWebKit(folder) {
   // Downloads, caches and settings go to a home of its own.
   const env = { ...process.env, DISPLAY: display, GDK_BACKEND: "x11", HOME: folder };
   for (const name of Object.keys(env)) if (name.startsWith("XDG_") && name.endsWith("_HOME")) delete env[name];
-  const driver = spawn(driverPath, [`--port=${port}`], { stdio: "ignore", env });
+  const driver = spawnHere(driverPath, [`--port=${port}`], { stdio: "ignore", env });
   const address = `http://127.0.0.1:${port}`;
   await eventually(() => fetch(`${address}/status`).catch(() => null));
   const { sessionId } = await ask("POST", `${address}/session`, { capabilities: {} });
@@ -197,11 +198,16 @@ async function freePort() {
 
 // Processes
 
+/** Starts a process that does not outlive this one, whatever fails. */
+function spawnHere(...args) {
+  const child = spawn(...args);
+  process.on("exit", () => child.kill());
+  return child;
+}
+
 async function eventually(condition) {
   for (const end = performance.now() + PATIENCE; performance.now() < end; await setTimeout(100)) {
     if (await condition()) return;
   }
   throw new Error("The browser did not start.");
 }
-
-const end = (process) => new Promise((resolve) => process.once("exit", resolve) && process.kill());

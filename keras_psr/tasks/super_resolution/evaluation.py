@@ -12,6 +12,7 @@ from PIL import Image
 from keras_psr.constants import SUPER_RESOLUTION
 from keras_psr.data.degradation import named_degradation
 from keras_psr.data.sources import OnPicture, Picture, open_sources, use_pictures
+from keras_psr.errors import DataError
 from keras_psr.images.metrics import (
     block_ratio,
     color_block_ratio,
@@ -24,6 +25,7 @@ from keras_psr.images.metrics import (
 from keras_psr.images.pixels import crop_to_multiple, resize_bicubic
 from keras_psr.inference.upscaler import Upscaler, load
 from keras_psr.losses.vgg import build_vgg
+from keras_psr.tasks.super_resolution.texture import TEXTURE_TAP, PatchStatistics, describe_patches, texture_distance
 from keras_psr.tasks.task import Scores
 
 FEATURE_TAP = "relu2_2"
@@ -36,6 +38,9 @@ PROTOCOL = {
     "psnr_rgb": "over all three channels, `scale` pixels shaved; mean over pictures",
     "feature_distance": "mean squared difference of VGG16 relu2_2; mean over pictures; ratio to the mean for bicubic",
     "lpips_vgg": "relu1_2, 2_2, 3_3, 4_3 of unit length along channels, squared difference, spatial mean, summed",
+    "texture_distance": "Fréchet distance of all patches of the results from all of the originals, nothing shaved; a "
+    "patch is 8x8 responses of VGG16 relu3_3 (32x32 pixels), of which mean and standard deviation of each channel are "
+    "divided by their standard deviation over the originals' patches; for sets of at least 2,000 patches",
     "lattice_ratio": "spectral power on the upsampling lattice over its surroundings; median over pictures",
 }
 
@@ -45,6 +50,9 @@ DEGRADED_PROTOCOL = {
     "color_block_ratio": "the same of Cb and Cr, with blocks of 16 pixels; median",
 }
 """Entries of the protocol that differ or are added if low-resolution pictures are degraded."""
+
+ORIGINALS = "originals"
+"""Name of the originals beside the methods, where textures are gathered."""
 
 Responses = dict[str, keras.KerasTensor]
 UpscaleFunction = Callable[[np.ndarray], np.ndarray]
@@ -71,8 +79,9 @@ def evaluate(
 
     Returns:
         A dictionary for JSON: `task`; `scale`; `degradation`; `protocol`; `skipped`; `pictures`, a list of {`name`,
-        `height`, `width`, `scores`}; and `summary`. `scores` and `summary` map `bicubic`, `lanczos` and `model` to
-        scores by metric.
+        `height`, `width`, `scores`}; `summary`; and `missing`. `scores` and `summary` map `bicubic`, `lanczos` and
+        `model` to scores by metric. `texture_distance` is a score of the set, so it is only in `summary`; for a set
+        with fewer than 2,000 patches of 32x32 pixels it is in `missing`, which maps such scores to the reason.
 
     Raises:
         ConfigError: No degradation has this name.
@@ -88,20 +97,29 @@ def evaluate(
     scale = upscaler.scale
     methods: dict[str, UpscaleFunction] = {**interpolations(scale), "model": upscaler}
     vgg = build_vgg(LPIPS_TAPS, weights=vgg_weights)
+    textures = {name: PatchStatistics() for name in (ORIGINALS, *methods)}
 
     def score(picture: Picture) -> dict[str, Any]:
         original = crop_to_multiple(picture.read(), scale)
         low_res, expected, scores = degrade(original, scale), vgg_responses(original, vgg), {}
+        patches = {ORIGINALS: find_patches(expected)}
         for name, upscale in methods.items():
             image = upscale(low_res)
-            scores[name] = score_picture(image, original, scale, vgg, expected)
+            found = vgg_responses(image, vgg)
+            scores[name] = score_picture(image, original, scale, vgg, expected, found)
+            patches[name] = find_patches(found)
+            del found  # half a kilobyte a pixel, which should not stay while VGG16 runs again
             if degradation != "bicubic":
                 scores[name] |= score_blocks(image, scale)
+        for name, described in patches.items():  # comes last, because a picture that cannot be scored has no part in it
+            textures[name].add(described)
         return {"name": picture.name, "height": original.shape[0], "width": original.shape[1], "scores": scores}
 
     pictures = open_sources([data] if isinstance(data, str) else data)
     refusal = "None of the {number} pictures can be scored."
     rows, skipped = use_pictures(pictures, score, refusal=refusal, on_picture=on_picture)
+    summary = summarize([row["scores"] for row in rows])
+    missing = add_texture_distances(summary, textures)
     return {
         "task": SUPER_RESOLUTION,
         "scale": scale,
@@ -109,7 +127,8 @@ def evaluate(
         "protocol": PROTOCOL if degradation == "bicubic" else PROTOCOL | DEGRADED_PROTOCOL,
         "skipped": [{"name": name, "reason": reason} for name, reason in skipped],
         "pictures": rows,
-        "summary": summarize([row["scores"] for row in rows]),
+        "summary": summary,
+        "missing": missing,
     }
 
 
@@ -132,7 +151,12 @@ def vgg_responses(image: np.ndarray, vgg: keras.Model) -> Responses:
 
 
 def score_picture(
-    image: np.ndarray, original: np.ndarray, scale: int, vgg: keras.Model, expected: Responses | None = None
+    image: np.ndarray,
+    original: np.ndarray,
+    scale: int,
+    vgg: keras.Model,
+    expected: Responses | None = None,
+    found: Responses | None = None,
 ) -> Scores:
     """Returns all scores of an enlarged picture.
 
@@ -142,6 +166,7 @@ def score_picture(
         scale: The upscaling factor, which is also the width of the shaved border and the period of the lattice.
         vgg: A model from `build_vgg` with `FEATURE_TAP`. With all of `LPIPS_TAPS`, the scores include `lpips_vgg`.
         expected: The responses to the original (`vgg_responses`), if they are known; else they are computed.
+        found: The same of the enlarged picture.
 
     Returns:
         Scores by metric (`PROTOCOL`).
@@ -154,12 +179,12 @@ def score_picture(
         "ssim_y": ssim_y(image, original, scale),
         "psnr_rgb": psnr_rgb(image, original, scale),
     }
-    responses = vgg_responses(image, vgg)
+    found = found or vgg_responses(image, vgg)
     expected = expected or vgg_responses(original, vgg)
-    difference = ops.square(responses[FEATURE_TAP] - expected[FEATURE_TAP])
+    difference = ops.square(found[FEATURE_TAP] - expected[FEATURE_TAP])
     scores["feature_distance"] = float(ops.mean(difference))
-    if set(responses) >= set(LPIPS_TAPS):
-        scores["lpips_vgg"] = sum(_unit_distance(responses[tap], expected[tap]) for tap in LPIPS_TAPS)
+    if set(found) >= set(LPIPS_TAPS):
+        scores["lpips_vgg"] = sum(_unit_distance(found[tap], expected[tap]) for tap in LPIPS_TAPS)
     scores["lattice_ratio"] = lattice_ratio(image, scale)
     return scores
 
@@ -185,6 +210,33 @@ def summarize(pictures: Iterable[dict[str, Scores]]) -> dict[str, Scores]:
     for scores in summary.values():
         scores["feature_distance_ratio"] = scores["feature_distance"] / reference
     return summary
+
+
+def find_patches(responses: Responses) -> np.ndarray:
+    """Returns the numbers that describe each patch of a picture (`texture.describe_patches`).
+
+    VGG16 has run for LPIPS already, over the whole picture and with max pooling, so this costs next to nothing.
+    """
+    return describe_patches(np.asarray(responses[TEXTURE_TAP][0]))
+
+
+def add_texture_distances(summary: dict[str, Scores], textures: dict[str, PatchStatistics]) -> dict[str, str]:
+    """Adds the `texture_distance` of each method to the scores of a set, if it is defined.
+
+    Args:
+        summary: Scores by method, to which the distance is added.
+        textures: Statistics of all patches by method, and of `ORIGINALS`.
+
+    Returns:
+        The reason why the distance is missing, by its name; empty if it is not.
+    """
+    try:
+        distances = {method: texture_distance(textures[method], textures[ORIGINALS]) for method in summary}
+    except DataError as error:
+        return {"texture_distance": str(error)}
+    for method, distance in distances.items():
+        summary[method]["texture_distance"] = distance
+    return {}
 
 
 def _unit_distance(first: keras.KerasTensor, second: keras.KerasTensor) -> float:

@@ -24,6 +24,7 @@ from keras_psr.tasks.super_resolution.evaluation import (
     score_picture,
     summarize,
 )
+from keras_psr.tasks.super_resolution.texture import PatchStatistics, describe_patches, texture_distance
 
 SCORES = {"psnr_y", "ssim_y", "psnr_rgb", "feature_distance", "lpips_vgg", "lattice_ratio"}
 
@@ -77,7 +78,7 @@ def lpips_by_numpy(first, second):
 
 def test_equal_pictures_have_no_distance(vgg, pair):
     scores = score_picture(pair[1], pair[1], 4, vgg)
-    assert set(scores) == SCORES == set(PROTOCOL) - {"low_res"}
+    assert set(scores) == SCORES == set(PROTOCOL) - {"low_res", "texture_distance"}
     assert scores["psnr_y"] == scores["psnr_rgb"] == math.inf and scores["ssim_y"] == pytest.approx(1)
     assert scores["feature_distance"] == scores["lpips_vgg"] == 0
 
@@ -164,9 +165,32 @@ def test_degraded_pictures_are_scored_against_the_same_originals(bilinear, tmp_p
     expected = score_picture(image, original, 4, vgg)
     expected |= {"block_ratio": block_ratio(image, 4), "color_block_ratio": color_block_ratio(image, 4)}
     assert degraded["pictures"][0]["scores"]["model"] == pytest.approx(expected, nan_ok=True)
-    assert set(expected) == set(degraded["protocol"]) - {"low_res"}
+    assert set(expected) == set(degraded["protocol"]) - {"low_res", "texture_distance"}
     with pytest.raises(ConfigError, match="Received: 'rain'"):
         evaluate(bilinear, str(tmp_path), degradation="rain")
+
+
+def test_too_few_patches_leave_out_only_the_texture_distance(result):
+    assert all("texture_distance" not in scores and "psnr_y" in scores for scores in result["summary"].values())
+    (reason,) = result["missing"].values()
+    # 64x72 and 64x64 pixels have 2x2 patches of 32x32 each, and the rest is left out.
+    assert list(result["missing"]) == ["texture_distance"] and "2,000 patches" in reason and "Received: 8." in reason
+
+
+def test_the_texture_distance_is_of_whole_pictures_and_all_methods(folder, bilinear, vgg, few_patches):
+    result = evaluate(bilinear, str(folder))
+    methods = {**interpolations(4), "model": bilinear}
+    gathered = {name: PatchStatistics() for name in ("original", *methods)}
+    for row in result["pictures"]:
+        original = np.asarray(Image.open(row["name"]))[: row["height"], : row["width"]]
+        images = {"original": original, **{name: method(make_low_res(original, 4)) for name, method in methods.items()}}
+        for name, image in images.items():
+            gathered[name].add(describe_patches(responses(vgg, image)["relu3_3"]))
+    for name in methods:
+        expected = texture_distance(gathered[name], gathered["original"], at_least=2)
+        assert result["summary"][name]["texture_distance"] == pytest.approx(expected, rel=1e-4) and expected > 1
+        assert all("texture_distance" not in row["scores"][name] for row in result["pictures"])
+    assert result["missing"] == {}
 
 
 def test_the_result_is_json(result):
