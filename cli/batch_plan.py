@@ -168,10 +168,10 @@ class Inputs:
 
 def find_inputs(inputs: Sequence[str]) -> Inputs:
     """Finds the pictures of all inputs except stdin."""
-    from keras_psr.films.formats import FOUND, can_read_films
+    from keras_psr.films.formats import LISTED_SUFFIXES, can_read_films
     from keras_psr.images.finding import find_images_and_others
 
-    found, films = Inputs(), FOUND if can_read_films() else ()
+    found, films = Inputs(), LISTED_SUFFIXES if can_read_films() else ()
     for text in inputs:
         path = Path(text).expanduser()
         root = path if path.is_dir() else path.parent if path.is_file() else plain_part(path)

@@ -25,7 +25,7 @@ from fsspec.implementations.local import LocalFileSystem
 from keras_psr.cli.batch_plan import Inputs, Job, check_plan, choose, make_plan
 from keras_psr.cli.batch_run import find_suffix, run
 from keras_psr.errors import ConfigError, DataError, ImageFileError
-from keras_psr.films.formats import FOUND
+from keras_psr.films.formats import LISTED_SUFFIXES
 from keras_psr.images.decoding import image_size
 from keras_psr.images.finding import IMAGE_SUFFIXES, describe_endings, find_images_and_others
 
@@ -229,7 +229,7 @@ class _Folder:
             others = Counter(path.suffix.lower() for path in visible)
         if not names:
             raise DataError(f"no pictures in {self.url}; looked for files ending in {', '.join(IMAGE_SUFFIXES)}.")
-        if films := Counter({suffix: others[suffix] for suffix in FOUND if others[suffix]}):
+        if films := Counter({suffix: others[suffix] for suffix in LISTED_SUFFIXES if others[suffix]}):
             remedy = "Process them with keras-psr upscale or stylize."
             log.warning("Films in %s are left out: %s. %s", self.url, describe_endings(films), remedy)
         return names

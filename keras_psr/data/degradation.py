@@ -118,7 +118,9 @@ def degrade(high_res: np.ndarray, scale: int, generator: np.random.Generator) ->
         low_res = degrade(high_res, 4, np.random.default_rng(0))
     """
     kernel = draw_kernel(generator)
-    return make_low_res(high_res, scale) if kernel is None else wear(reduce(high_res, scale, kernel), generator)
+    return (
+        make_low_res(high_res, scale) if kernel is None else degrade_reduced(reduce(high_res, scale, kernel), generator)
+    )
 
 
 def draw_kernel(generator: np.random.Generator) -> Image.Resampling | None:
@@ -156,8 +158,8 @@ def reduce(high_res: np.ndarray, scale: int, kernel: Image.Resampling) -> np.nda
     return reduced[KERNEL_REACH:-KERNEL_REACH, KERNEL_REACH:-KERNEL_REACH]
 
 
-def wear(image: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-    """Gives a reduced picture the traces that pictures from phones and the web show: all steps after the reduction.
+def degrade_reduced(image: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+    """Applies all steps of `degrade` after the reduction.
 
     Args:
         image: uint8, (height, width, 3).
@@ -240,7 +242,7 @@ Degradation = Callable[[np.ndarray, int], np.ndarray]
 
 
 def named_degradation(name: str) -> Degradation:
-    """Returns the degradation that a name stands for, with which networks are scored.
+    """Returns the degradation that a name stands for. Networks are scored with these.
 
     The result depends on nothing but the original: its pixels are the seed of what is random.
 

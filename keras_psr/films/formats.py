@@ -16,7 +16,7 @@ SUFFIXES = (
 """Endings, in lower case, of the files that are taken for films."""
 
 
-FOUND = tuple(suffix for suffix in SUFFIXES if suffix != ".ts")
+LISTED_SUFFIXES = tuple(suffix for suffix in SUFFIXES if suffix != ".ts")
 """Endings of films that are found in folders: .ts is left out, because most such files are programs in TypeScript."""
 
 
