@@ -58,7 +58,7 @@ class FilmPlan:
 def find_kind(path: Path, batch: Batch) -> tuple[str, str]:
     """Returns what a file is, `picture`, `animation` or `film`, and the ending of its result's name.
 
-    Of an animation whose result is a file without frames, only the first frame is processed, as a picture.
+    If the result's format cannot hold an animation, only its first frame is processed, as a picture.
     """
     from keras_psr.films.formats import choose_ending, is_film
     from keras_psr.images.animation import ANIMATED, find_ending
@@ -74,10 +74,10 @@ def find_kind(path: Path, batch: Batch) -> tuple[str, str]:
 
 
 def check_options(jobs: Sequence["Job"], batch: Batch) -> None:
-    """Checks that `--format` and the options for films are of use for any job.
+    """Checks that `--format` and the options for films apply to at least one job.
 
     Raises:
-        click.UsageError: An option is for something that is not there.
+        click.UsageError: An option applies to no job.
     """
     fitting = ("film",) if batch.file_format in FILM_FORMATS else ("picture", "animation")
     purposes: dict[str, tuple[Any, tuple[str, ...]]] = {
@@ -153,7 +153,7 @@ def choose_film_model(job: "Job", scale: int) -> tuple[str, "Compression"]:
 
 
 def plan_film(job: "Job", work: "Work", batch: Batch) -> tuple[int, int]:
-    """Records in the job how its film will be written, and tries whether it can be.
+    """Records in the job how its film will be written, and checks that it can be.
 
     Args:
         job: The job; `moving`, `frames` and `size` are set.

@@ -101,7 +101,7 @@ def plan_files(found: Inputs, batch: Batch, work: Work) -> list[Job]:
     """Returns the jobs for the pictures that were found, and prints a line about those left out.
 
     Raises:
-        click.UsageError: There are several pictures, but the output is a single file; or an option is of no use.
+        click.UsageError: There are several pictures, but the output is a single file; or an option applies to none.
         KerasPSRError: All pictures were left out.
     """
     suffix = find_suffix(batch, work)
@@ -269,7 +269,7 @@ class Counter:
         self._bar.show_frames(self._job, frames)
 
     def finish(self) -> None:
-        """Counts what the plan has not foreseen."""
+        """Counts what the plan did not foresee."""
         self._advance(self._planned - self._done)
 
 

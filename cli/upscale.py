@@ -45,8 +45,8 @@ def upscale(**options: Any) -> None:
     shipped for the scale, and all others by the plain model. A line says what was chosen.
 
     Transparency, grey, 16 bits, colour profile, EXIF data and resolution are kept if the format can store them.
-    Pictures are turned upright. An interrupted run leaves no incomplete files: continue it with --skip-existing. It
-    leaves what is done of a film, which --resume continues.
+    Pictures are turned upright. An interrupted run leaves no incomplete files: continue it with --skip-existing. What
+    is done of a film is kept, and --resume continues it.
 
     \b
     Examples:

@@ -127,7 +127,7 @@ def _decode(image: Image.Image, first: int) -> Iterator[tuple[np.ndarray, Fracti
         try:
             image.seek(number)
             levels = np.asarray(image.convert("RGBA"))
-        except Exception:  # of a file that was cut off, what came before is shown
+        except Exception:  # if the file was cut off, the frames before that are shown
             return
         yield levels, Fraction(image.info.get("duration") or 0).limit_denominator(1000)
 

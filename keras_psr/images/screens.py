@@ -1,4 +1,4 @@
-"""Keeps the local brightness of enlarged screens: pictures with only two levels, such as dithered photographs."""
+"""Keeps the local brightness of enlarged screens: pictures of only two levels, as dithering and printing make them."""
 
 import numpy as np
 

@@ -48,7 +48,7 @@ def model_names(*, task: str | None = None, variants: bool = True) -> list[str]:
 
 
 def default_model(scale: int, *, for_artefacts: bool = False) -> str:
-    """Returns the name of the shipped model that is taken for a scale when no model is named.
+    """Returns the name of the shipped model that is used for a scale when no model is named.
 
     Args:
         scale: The upscaling factor.
@@ -181,7 +181,7 @@ def fit_settings(model: str | Path) -> dict[str, Any]:
 
 
 def named_task(path: Path) -> str | None:
-    """Returns the name of the task that the card or the run folder beside a `.keras` file states; None if none does."""
+    """Returns the task that the card or run folder next to a `.keras` file states; None if neither states one."""
     for name in (CARD_FILE, RUN_FILE):
         try:
             record = json.loads((path.parent / name).read_text(encoding="utf-8"))

@@ -118,7 +118,7 @@ def pack(model: schema.ModelT) -> bytes:
 
 
 class _AlignedBuilder(flatbuffers.Builder):
-    """Puts bytes at multiples of 16, as the schema asks for weights, which the generated code does not heed."""
+    """Puts bytes at multiples of 16, as the schema asks for weights, which the generated code ignores."""
 
     def StartVector(self, elemSize: int, numElems: int, alignment: int) -> int:  # noqa: N802, N803
         """Begins a vector."""

@@ -208,7 +208,7 @@ class KerasNetwork:
 
 
 def guess_task(scale: int) -> str:
-    """Returns the task of a network that does not name it, as files that are older than tasks' names."""
+    """Returns the task of a network whose file is older than the names of tasks, and does not state it."""
     return SUPER_RESOLUTION if scale > 1 else STYLE_TRANSFER
 
 

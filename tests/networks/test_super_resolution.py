@@ -15,7 +15,7 @@ def tiny(architecture, scale=4, **options):
 
 
 def shaken(network):
-    """The network with random weights, so that no part of it is zero or one any more."""
+    """The network with random weights, so that no part of it is zero or one."""
     generator = np.random.default_rng(1)
     network.set_weights([w + generator.uniform(0, 0.05, w.shape).astype(w.dtype) for w in network.get_weights()])
     return network
