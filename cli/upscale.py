@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from keras_psr.cli.batch_jobs import OnPixels, Process, Work
 from keras_psr.cli.batch_options import Batch, batch_options
-from keras_psr.cli.batch_plan import OnPixels, Process, Work
 from keras_psr.cli.batch_run import work_through
 from keras_psr.cli.model_options import (
     DEFAULT_SCALE,
