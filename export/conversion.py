@@ -117,6 +117,9 @@ def export_function(
     Raises:
         ConfigError: The tile is not larger than its halo, or not a multiple of the grid.
         ModelError: The network has a layer of an unknown kind.
+
+    Example:
+        concrete = export_function(network, tile=128, clip=True).get_concrete_function()
     """
     tile_graph = TileGraph(network, measure_geometry(network), tile) if tile else None
 

@@ -131,6 +131,9 @@ def draw_kernel(generator: np.random.Generator) -> Image.Resampling | None:
 
     Returns:
         One of `REDUCTIONS`; None for a picture that stays clean, which `pixels.make_low_res` reduces.
+
+    Example:
+        kernel = draw_kernel(np.random.default_rng(0))
     """
     if generator.random() < CLEAN_PROBABILITY:
         return None
@@ -150,6 +153,9 @@ def reduce(high_res: np.ndarray, scale: int, kernel: Image.Resampling) -> np.nda
 
     Raises:
         ConfigError: The picture is smaller than `scale`.
+
+    Example:
+        low_res = reduce(high_res, 4, Image.Resampling.LANCZOS)
     """
     border = KERNEL_REACH * scale
     image = np.pad(crop_to_multiple(high_res, scale), [(border, border), (border, border), (0, 0)], mode="symmetric")
@@ -167,6 +173,9 @@ def degrade_reduced(image: np.ndarray, generator: np.random.Generator) -> np.nda
 
     Returns:
         uint8, of the same shape.
+
+    Example:
+        low_res = degrade_reduced(make_low_res(high_res, 4), np.random.default_rng(0))
     """
     if generator.random() < BLUR_PROBABILITY:
         image = _blur(image, generator)

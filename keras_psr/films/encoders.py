@@ -74,6 +74,9 @@ def choose_encoding(film: Film, ending: str, codec: str | None = None, crf: int 
 
     Raises:
         ConfigError: There is no such encoder, or it has no constant rate factor.
+
+    Example:
+        encoding = choose_encoding(read_film(Path("clip.mp4")), ".mkv", codec="hevc")
     """
     name = codec or _choose_codec(film, ending)
     encoder = _find_encoder(name)

@@ -283,6 +283,9 @@ def read_signature(path: Path) -> str:
 
     Raises:
         ImageFileError: The file is not a film.
+
+    Example:
+        maker = read_signature(Path("clip_x2.mp4"))
     """
     with opened(path) as container:
         stream = container.streams.best("video")

@@ -101,6 +101,10 @@ def estimate_quality(table_sum: int) -> int:
 
     Reference:
         libjpeg's `jpeg_quality_scaling` and `jpeg_add_quant_table`.
+
+    Example:
+        >>> estimate_quality(64)
+        100
     """
     return min(range(100, 0, -1), key=lambda quality: abs(_ijg_sum(quality) - table_sum))
 

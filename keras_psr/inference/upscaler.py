@@ -288,6 +288,9 @@ def load_network(path: Path) -> "keras.Model":
     Raises:
         ModelError: The file is not a Keras model file.
         InstallationError: Keras is not installed.
+
+    Example:
+        network = load_network(Path("runs/x4/model.keras"))
     """
     if path.suffix != ".keras" or not zipfile.is_zipfile(path):  # Keras would also open .h5, without `safe_mode`
         raise ModelError(f"{path} is not a .keras file. Give a run folder of `keras-psr fit` or its model.keras.")
