@@ -46,6 +46,22 @@ def to_uint16(image: np.ndarray) -> np.ndarray:
     return np.rint(np.clip(image, 0, 255) * 257).astype(np.uint16)
 
 
+def from_uint16(image: np.ndarray) -> np.ndarray:
+    """Converts 16-bit levels to 8-bit grey levels with fractions: 65535 becomes 255.
+
+    Args:
+        image: A uint16 array of any shape.
+
+    Returns:
+        A float32 array of the same shape.
+
+    Example:
+        >>> from_uint16(np.array([0, 257, 65535], np.uint16))
+        array([  0.,   1., 255.], dtype=float32)
+    """
+    return image.astype(np.float32) / 257
+
+
 def round_to(image: np.ndarray, dtype: DTypeLike) -> np.ndarray:
     """Clips to the range of an integer dtype, rounds half to even and converts.
 
