@@ -79,7 +79,7 @@ def _weights(path: Path) -> list[np.ndarray]:
 
 @click.command(help=__doc__)
 @click.option("--trials", default=20, show_default=True, help="Runs to kill.")
-@click.option("--seed", default=0, show_default=True, help="Of the moments.")
+@click.option("--seed", default=0, show_default=True, help="Seed of the moments at which fits are killed.")
 def main(trials: int, seed: int) -> None:
     """Runs the trials and prints what each came to."""
     multiprocessing.set_forkserver_preload(["keras_psr.training.fit"])
@@ -91,7 +91,7 @@ def main(trials: int, seed: int) -> None:
         seconds = run(Path(folder) / "again")  # the first one waits for imports
         expected = describe(straight)
         if describe(Path(folder) / "again") != expected:
-            raise click.ClickException("two fits that were let be differ")
+            raise click.ClickException("two fits that were not killed differ")
         for trial in range(trials):
             out, moment = Path(folder) / f"trial{trial}", moments.uniform(0, seconds)
             run(out, kill_after=moment)

@@ -1,4 +1,4 @@
-"""How much of a mesh models draw on textures, as a bump in the spectrum of their pictures.
+"""Measures how much of a mesh models draw on textures, as a bump in the spectrum of their pictures.
 
 python benchmarks/mesh.py --data Set14/ x4 runs/x4-fast
 

@@ -3,7 +3,7 @@
 python benchmarks/peers.py --data Set5/ --data "Set14/[cf]*.png"
 
 It installs nothing. It runs the peers that it finds, and says how to get the others. Each picture goes through all of
-them in turns, and quick ones several times, of which the fastest counts. Pictures are shrunk by the protocol of
+them in turns; quick ones process it several times, and the fastest time counts. Pictures are shrunk by the protocol of
 `evaluate`, so they are clean: a network for damaged photographs, as Real-ESRGAN is, is better than its numbers here.
 """
 
@@ -115,7 +115,7 @@ def find_ncnn(scale: int) -> Iterator[Upscaler]:
 
 @contextmanager
 def silent() -> Iterator[None]:
-    """Keeps native code from writing to stderr, where ncnn tells its progress."""
+    """Keeps native code from writing to stderr, where ncnn reports its progress."""
     console = os.dup(2)
     with open(os.devnull, "wb") as nothing:
         os.dup2(nothing.fileno(), 2)

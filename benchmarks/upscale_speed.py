@@ -58,7 +58,7 @@ def run_network_alone(interpreters: list[TileInterpreter], tiles: int) -> None:
 
 
 def measure_parts(model: Path, source: Path, target: Path) -> dict[str, float]:
-    """Seconds of `upscale`'s parts for one photograph, medians of `CALLS` rounds.
+    """Returns the seconds of `upscale`'s parts for one photograph, medians of `CALLS` rounds.
 
     Returns:
         By name: `network`, the tiles and nothing else; `reading`; `enlarging`, which is the network with cutting and

@@ -3,13 +3,14 @@
 import hashlib
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from keras_psr.cli.batch_jobs import FilmPlan, Job, Process, Work
 from keras_psr.cli.batch_options import FILM_FORMATS, FORMATS, Batch
 from keras_psr.cli.claims import is_shared
 from keras_psr.cli.own_results import SIGNATURE, sign
@@ -17,8 +18,6 @@ from keras_psr.cli.terminal import say
 from keras_psr.errors import ConfigError
 
 if TYPE_CHECKING:
-    from keras_psr.cli.batch_plan import Job, Process, Work
-    from keras_psr.films.encoders import Encoding
     from keras_psr.films.reading import Film
     from keras_psr.images.animation import Animation
     from keras_psr.images.compression import Compression
@@ -37,28 +36,13 @@ _WITHOUT_EFFECT = (
 """Options that do not change the frames of a film."""
 
 
-@dataclass(frozen=True)
-class FilmPlan:
-    """How a film of a batch will be written.
-
-    Attributes:
-        encoding: How to encode.
-        size: Height and width of the network's results, resized if requested, in pixels.
-        signature: Who makes the film, with a digest of the options that change its frames.
-    """
-
-    encoding: "Encoding"
-    size: tuple[int, int]
-    signature: str
-
-
 # === Planning ===
 
 
 def find_kind(path: Path, batch: Batch) -> tuple[str, str]:
     """Returns what a file is, `picture`, `animation` or `film`, and the ending of its result's name.
 
-    Of an animation whose result is a file without frames, only the first frame is processed, as a picture.
+    If the result's format cannot hold an animation, only its first frame is processed, as a picture.
     """
     from keras_psr.films.formats import choose_ending, is_film
     from keras_psr.images.animation import ANIMATED, find_ending
@@ -73,11 +57,11 @@ def find_kind(path: Path, batch: Batch) -> tuple[str, str]:
     return "picture", f".{wanted}" if wanted in FORMATS and wanted != "gif" else ".png"
 
 
-def check_options(jobs: Sequence["Job"], batch: Batch) -> None:
-    """Checks that `--format` and the options for films are of use for any job.
+def check_options(jobs: Sequence[Job], batch: Batch) -> None:
+    """Checks that `--format` and the options for films apply to at least one job.
 
     Raises:
-        click.UsageError: An option is for something that is not there.
+        click.UsageError: An option applies to no job.
     """
     fitting = ("film",) if batch.file_format in FILM_FORMATS else ("picture", "animation")
     purposes: dict[str, tuple[Any, tuple[str, ...]]] = {
@@ -123,22 +107,7 @@ def select_frames(animation: "Animation", batch: Batch) -> list[tuple[Fraction, 
     return selected
 
 
-def read_source(job: "Job") -> "Film":
-    """Reads what the film of a job is (`Job.film`).
-
-    Raises:
-        ImageFileError: The film cannot be read.
-        InstallationError: PyAV is not installed.
-    """
-    from keras_psr.films.formats import require_video
-
-    require_video(job.source)
-    from keras_psr.films.reading import read_film
-
-    return read_film(job.file)
-
-
-def choose_film_model(job: "Job", scale: int) -> tuple[str, "Compression"]:
+def choose_film_model(job: Job, scale: int) -> tuple[str, "Compression"]:
     """Returns the shipped model that suits a film, and how the film is compressed.
 
     Raises:
@@ -152,8 +121,8 @@ def choose_film_model(job: "Job", scale: int) -> tuple[str, "Compression"]:
     return default_model(scale, for_artefacts=is_lossy), Compression(f"{job.film.codec} film", is_lossy)
 
 
-def plan_film(job: "Job", work: "Work", batch: Batch) -> tuple[int, int]:
-    """Records in the job how its film will be written, and tries whether it can be.
+def plan_film(job: Job, work: Work, batch: Batch) -> tuple[int, int]:
+    """Records in the job how its film will be written, and checks that it can be.
 
     Args:
         job: The job; `moving`, `frames` and `size` are set.
@@ -211,7 +180,7 @@ def make_signature(film: "Film", size: tuple[int, int], model: str) -> str:
     return f"{SIGNATURE} {model} #{hashlib.sha256(chr(10).join(parts).encode()).hexdigest()[:8]}"
 
 
-def check_unfinished(job: "Job", batch: Batch) -> None:
+def check_unfinished(job: Job, batch: Batch) -> None:
     """Checks that an unfinished film, if there is one, is continued or may be replaced.
 
     Raises:
@@ -248,7 +217,7 @@ def find_unfinished(target: Path) -> Path | None:
 
 
 def write_film(
-    job: "Job", process: "Process", batch: Batch, count: Callable[[float], None], on_frame: Callable[[int], None]
+    job: Job, process: Process, batch: Batch, count: Callable[[float], None], on_frame: Callable[[int], None]
 ) -> None:
     """Processes a film, and gives the file its final name.
 
@@ -327,7 +296,7 @@ def show_time(seconds: Fraction) -> str:
     return f"{hours}:{minutes:02}:{rest:04.1f}" if hours else f"{minutes}:{rest:04.1f}"
 
 
-def write_animation(job: "Job", process: "Process", batch: Batch, part: Path, count: Callable[[float], None]) -> None:
+def write_animation(job: Job, process: Process, batch: Batch, part: Path, count: Callable[[float], None]) -> None:
     """Processes an animation frame by frame, and writes it to `part`.
 
     Args:

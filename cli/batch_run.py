@@ -16,16 +16,13 @@ from tempfile import TemporaryDirectory
 import click
 
 from keras_psr.cli.batch_films import check_options, write_animation, write_film
+from keras_psr.cli.batch_jobs import STDOUT, Job, Process, Work
 from keras_psr.cli.batch_options import STREAM, Batch
 from keras_psr.cli.batch_plan import (
-    STDOUT,
     Inputs,
-    Job,
-    Process,
-    Work,
     check_plan,
-    choose,
     find_inputs,
+    leave_out_results,
     make_plan,
     plan_stdin,
     trusted_headers,
@@ -65,7 +62,7 @@ def work_through(batch: Batch, load: Callable[[], Work]) -> None:
         else:
             found = find_inputs(batch.all_inputs)
             if not found.roots:
-                end(found.failures, [], batch)
+                report_outcome(found.failures, [], batch)
             work = load()
             plan = plan_files(found, batch, work)
         try:
@@ -75,11 +72,11 @@ def work_through(batch: Batch, load: Callable[[], Work]) -> None:
             if batch.dry_run:
                 say("\n".join(["Would write:", *(f"  {job.describe()}" for job in plan if job.status == "planned")]))
             else:
-                run(plan, work, batch, scratch)
+                run_plan(plan, work, batch, scratch)
         except KeyboardInterrupt:
             write_report(found.failures, plan, batch)
             raise
-        end(found.failures, plan, batch, f"{work.verb}d")
+        report_outcome(found.failures, plan, batch, f"{work.verb}d")
 
 
 @contextmanager
@@ -101,13 +98,13 @@ def plan_files(found: Inputs, batch: Batch, work: Work) -> list[Job]:
     """Returns the jobs for the pictures that were found, and prints a line about those left out.
 
     Raises:
-        click.UsageError: There are several pictures, but the output is a single file; or an option is of no use.
+        click.UsageError: There are several pictures, but the output is a single file; or an option applies to none.
         KerasPSRError: All pictures were left out.
     """
     suffix = find_suffix(batch, work)
-    chosen, left_out = choose(found, batch, suffix)
+    chosen, left_out = leave_out_results(found, batch, suffix)
     if not chosen:
-        end([*found.failures, f"Nothing to {work.verb}. Left out: {'; '.join(left_out)}."], [], batch)
+        report_outcome([*found.failures, f"Nothing to {work.verb}. Left out: {'; '.join(left_out)}."], [], batch)
     if left_out:
         say(f"Left out: {'; '.join(left_out)}.")
     plan = make_plan(chosen, found, batch, suffix)
@@ -115,7 +112,7 @@ def plan_files(found: Inputs, batch: Batch, work: Work) -> list[Job]:
     return plan
 
 
-def run(plan: Sequence[Job], work: Work, batch: Batch, scratch: Path) -> None:
+def run_plan(plan: Sequence[Job], work: Work, batch: Batch, scratch: Path) -> None:
     """Processes the planned jobs, several at once. Ctrl-C ends it after the current tiles and files."""
     waiting: queue.SimpleQueue[Job] = queue.SimpleQueue()
     finished: queue.SimpleQueue[Job] = queue.SimpleQueue()
@@ -269,7 +266,7 @@ class Counter:
         self._bar.show_frames(self._job, frames)
 
     def finish(self) -> None:
-        """Counts what the plan has not foreseen."""
+        """Counts what the plan did not foresee."""
         self._advance(self._planned - self._done)
 
 
@@ -412,7 +409,7 @@ def write_report(failures: Sequence[str], plan: Sequence[Job], batch: Batch) -> 
     return failures
 
 
-def end(failures: Sequence[str], plan: Sequence[Job], batch: Batch, done: str = "done") -> None:
+def report_outcome(failures: Sequence[str], plan: Sequence[Job], batch: Batch, done: str = "done") -> None:
     """Writes the report, prints a summary, and exits with code 1 if anything failed.
 
     Raises:

@@ -248,11 +248,11 @@ def describe_delegates(report: dict[str, Any]) -> list[str]:
 
 
 def describe_gpu(check: dict[str, Any]) -> str:
-    """Returns how a file ran on a GPU, or, without one, which of its operators GPUs refuse."""
+    """Returns how a file ran on a GPU, and which of its operators GPUs refuse, as text."""
     rules = "; ".join(check["refusals"]) or "takes every operator"
     if check["adapter"] is None:
         return f"{rules}, according to the rules for operators; not run ({check['reason']})"
     return (
-        f"{rules}; run on {check['adapter']}{'' if check['is_hardware'] else ', no real GPU'}: "
+        f"{rules}; run on {check['adapter']}{'' if check['is_hardware'] else ', not a real GPU'}: "
         f"{check['milliseconds']:.1f} ms for a tile, within {check['max_difference']:.2g} grey levels of the CPU"
     )

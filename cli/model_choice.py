@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from keras_psr.cli.batch_plan import Job
+    from keras_psr.cli.batch_jobs import Job
     from keras_psr.images.compression import Compression
 
 

@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from keras_psr.images.photo import Photo
 
 SIGNATURE = "keras-psr"
-"""First word of the entry in the metadata of whatever keras-psr made."""
+"""First word of the metadata entry that marks a file as made by keras-psr."""
 
 UNSIGNED = (".bmp",)
 """Endings of formats without EXIF data."""

@@ -1,12 +1,12 @@
-"""`keras-psr stylize`: photographs in, paintings out."""
+"""The `keras-psr stylize` command, which paints pictures."""
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from keras_psr.cli.batch_jobs import OnPixels, Work
 from keras_psr.cli.batch_options import Batch, batch_options
-from keras_psr.cli.batch_plan import OnPixels, Work
 from keras_psr.cli.batch_run import work_through
 from keras_psr.cli.model_options import (
     complete_models,
@@ -75,9 +75,9 @@ def stylize(**options: Any) -> None:
     """Paint pictures, animations and films in a style, with a fitted network or by optimisation.
 
     INPUT is a picture, an animation, a film (pip install 'keras-psr[video]'), a folder, which is searched recursively,
-    or a quoted glob. photo.jpg becomes photo_starry-night.png beside it, and clip.mp4 becomes clip_starry-night.mp4. In
-    folders and globs, results of keras-psr are left out, and names that end in the suffix. - is stdin, whose result
-    goes to stdout unless -o says else.
+    or a quoted glob. photo.jpg becomes photo_starry-night.png next to it, and clip.mp4 becomes clip_starry-night.mp4.
+    In folders and globs, results of keras-psr and names that end in the suffix are left out. - is stdin, whose result
+    goes to stdout unless -o says otherwise.
 
     With --style there is no network: the pixels themselves are changed until they look like the painting. That is how
     to try a painting before fitting a network to it.
@@ -85,9 +85,9 @@ def stylize(**options: Any) -> None:
     Strokes have a fixed size in pixels. Therefore larger pictures are reduced to --paint-size, painted, and enlarged to
     their own size by another network.
 
-    Transparency, grey, 16 bits, colour profile, EXIF data and resolution are kept where the format holds them; pictures
-    are turned upright. An interrupted run leaves no half files: go on with --skip-existing. It leaves what is done of a
-    film, and --resume goes on with that.
+    Transparency, grey, 16 bits, colour profile, EXIF data and resolution are kept if the format can store them.
+    Pictures are turned upright. An interrupted run leaves no incomplete files: continue it with --skip-existing. What
+    is done of a film is kept, and --resume continues it.
 
     \b
     Examples:
@@ -139,7 +139,7 @@ def prepare(
             network: Upscaler | PixelOptimizer = load_model(model, threads=threads, device=device, task=STYLE_TRANSFER)
         else:
             settings = {"style": style, "style_size": style_size, "style_weight": style_weight}
-            network = build_optimizer(settings, passes, from_noise)
+            network = build_pixel_optimizer(settings, passes, from_noise)
         painter = Painter(network, paint_size, passes=passes, load_enlarger=load_enlarger)
         size, name = size_at(1), name_model(model or style or "")
 
@@ -152,8 +152,8 @@ def prepare(
     return Batch(**options), load_work
 
 
-def build_optimizer(settings: dict[str, Any], iterations: int, from_noise: bool) -> "PixelOptimizer":
-    """Optimisation towards a painting, with the loss of a default fit but for the lattice; iterations write a line."""
+def build_pixel_optimizer(settings: dict[str, Any], iterations: int, from_noise: bool) -> "PixelOptimizer":
+    """Returns the optimisation towards a painting by a fit's loss without the phase loss. It prints each iteration."""
     require_everything("keras-psr stylize --style")
     from keras_psr.tasks.style_transfer.optimization import PixelOptimizer
     from keras_psr.tasks.style_transfer.task import build_loss

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from keras_psr.cli.batch_jobs import OnPixels, Process, Work
 from keras_psr.cli.batch_options import Batch, batch_options
-from keras_psr.cli.batch_plan import OnPixels, Process, Work
 from keras_psr.cli.batch_run import work_through
 from keras_psr.cli.model_options import (
     DEFAULT_SCALE,
@@ -45,8 +45,8 @@ def upscale(**options: Any) -> None:
     shipped for the scale, and all others by the plain model. A line says what was chosen.
 
     Transparency, grey, 16 bits, colour profile, EXIF data and resolution are kept if the format can store them.
-    Pictures are turned upright. An interrupted run leaves no incomplete files: continue it with --skip-existing. It
-    leaves what is done of a film, which --resume continues.
+    Pictures are turned upright. An interrupted run leaves no incomplete files: continue it with --skip-existing. What
+    is done of a film is kept, and --resume continues it.
 
     \b
     Examples:

@@ -56,8 +56,8 @@ def calibration_tiles(
         return make_low_res(pixels, min(scale, shorter // tile))
 
     refusal = (
-        f"--calibration: no picture of {{number}} is as large as a tile, {tile}x{tile}. Use a smaller --tile or other "
-        "pictures."
+        f"--calibration: none of {{number}} pictures is as large as a tile, {tile}x{tile}. Use a smaller --tile "
+        "or other pictures."
     )
     reduced, _ = use_pictures(pictures, reduce, refusal=refusal)
     generator = np.random.default_rng(0)

@@ -65,7 +65,7 @@ def convert(
     if variant in CALIBRATED and tile is not None and calibration[0].shape[0] != tile:
         ramp = np.resize(calibration[-1], (tile, tile, 3))
         content = with_quantization_of(_convert(network, variant, tile, [ramp], lambda done: None), content)
-    refuse_others_than_builtins(content)
+    refuse_custom_operators(content)
     return with_raw_bytes(content) if variant == "int8" else content
 
 
@@ -117,6 +117,9 @@ def export_function(
     Raises:
         ConfigError: The tile is not larger than its halo, or not a multiple of the grid.
         ModelError: The network has a layer of an unknown kind.
+
+    Example:
+        concrete = export_function(network, tile=128, clip=True).get_concrete_function()
     """
     tile_graph = TileGraph(network, measure_geometry(network), tile) if tile else None
 
@@ -156,7 +159,7 @@ def with_quantization_of(content: bytes, measured: bytes) -> bytes:
     return pack(target)
 
 
-def refuse_others_than_builtins(content: bytes) -> None:
+def refuse_custom_operators(content: bytes) -> None:
     """Checks that a model has only builtin operators, because phones may lack others.
 
     Raises:

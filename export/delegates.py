@@ -45,6 +45,9 @@ def list_operators(content: bytes) -> list[tuple[str, bool]]:
 
     Raises:
         ModelError: `content` is not a TFLite model.
+
+    Example:
+        names = [name for name, is_builtin in list_operators(content) if not is_builtin]
     """
     model = read_flatbuffer(content)
     codes = [model.OperatorCodes(index) for index in range(model.OperatorCodesLength())]
@@ -168,6 +171,9 @@ def find_gpu_refusals(content: bytes) -> list[str]:
 
     Returns:
         One line per refusal, such as "2 GATHER: not supported"; empty if the whole model can run on a GPU.
+
+    Example:
+        refusals = find_gpu_refusals(Path("x4_int8.tflite").read_bytes())
     """
     import tensorflow as tf
 

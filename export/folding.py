@@ -66,7 +66,11 @@ def folded_weights(
     followers: list[keras.Layer],
     rescaling: layers.Rescaling | None = None,
 ) -> Weights:
-    """Returns a convolution's kernel and bias with the linear layers after it and the rescaling before it folded in."""
+    """Returns a convolution's kernel and bias with the linear layers after it and the rescaling before it folded in.
+
+    Example:
+        kernel, bias = folded_weights(convolution, [batch_norm])
+    """
     if layer.data_format != "channels_last" or getattr(layer, "groups", 1) != 1:
         raise unknown_layer(layer)
     with tf.init_scope():  # reads the values now, so that they become constants

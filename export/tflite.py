@@ -95,24 +95,9 @@ def export_tflite(
     if set(variants) & set(CALIBRATED):
         side = min(middle, CALIBRATION_MIDDLE) + 2 * geometry.halo
         tiles = calibration_tiles(open_sources(calibration), scale=geometry.scale, tile=side)
-    models = {}
-    for variant in variants:
-
-        def on_tile(done: int, variant: str = variant) -> None:
-            on_step(f"converting to {variant}", done, max(1, len(tiles)))
-
-        on_tile(0)
-        models[variant] = convert(network, variant, None if dynamic_shape else tile, tiles, on_tile)
+    models = _convert_all(network, variants, None if dynamic_shape else tile, tiles, on_step)
     rules = TASKS[task].build_verification(geometry.scale, max_drop)
-    measured = verify(
-        network,
-        models,
-        held_out,
-        geometry,
-        rules,
-        tile=tile,
-        on_step=on_step,
-    )
+    measured = verify(network, models, held_out, geometry, rules, tile=tile, on_step=on_step)
     facts = {
         "task": task,
         "name": name,
@@ -129,13 +114,9 @@ def export_tflite(
     }
     files: dict[str, dict[str, Any]] = {}
     for variant, content in models.items():
-        row = measured[variant]
-        accepted = rules.accepts(row)
+        accepted = rules.accepts(measured[variant])
         content = with_metadata(content, {**facts, "variant": variant, "measured": measured[variant]})
-        target = targets[variant] if accepted else targets[variant].with_suffix(".tflite.rejected")
-        write_file(target, content)
-        if not accepted:
-            targets[variant].unlink(missing_ok=True)
+        target = _write_or_reject(targets[variant], content, accepted=accepted)
         files[variant] = measured[variant] | {"bytes": len(content), "file": target.name, "accepted": accepted}
         if check_gpu:
             on_step(f"checking {target.name} on the GPU", 0, 1)
@@ -144,6 +125,34 @@ def export_tflite(
     report = {**facts, **sources, **rules.limit, "files": files}
     write_file(out / REPORT_FILE, (json.dumps(report, indent=2) + "\n").encode())
     return report
+
+
+def _convert_all(
+    network: keras.Model, variants: Sequence[str], tile: int | None, calibration: Sequence[np.ndarray], on_step: OnStep
+) -> dict[str, bytes]:
+    """Returns a flatbuffer for each variant."""
+    models = {}
+    for variant in variants:
+
+        def on_tile(done: int, variant: str = variant) -> None:
+            on_step(f"converting to {variant}", done, max(1, len(calibration)))
+
+        on_tile(0)
+        models[variant] = convert(network, variant, tile, calibration, on_tile)
+    return models
+
+
+def _write_or_reject(target: Path, content: bytes, *, accepted: bool) -> Path:
+    """Writes a file, or a rejected one under another name in place of it, and returns its path.
+
+    Raises:
+        ModelError: The file cannot be written.
+    """
+    path = target if accepted else target.with_suffix(".tflite.rejected")
+    write_file(path, content)
+    if not accepted:
+        target.unlink(missing_ok=True)
+    return path
 
 
 def refuse_existing(paths: Sequence[Path], *, overwrite: bool) -> None:

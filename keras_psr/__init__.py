@@ -1,4 +1,4 @@
-"""Feed-forward super-resolution with perceptual losses (Johnson, Alahi, Fei-Fei 2016) in Keras.
+"""Super-resolution and style transfer with perceptual losses (Johnson, Alahi, Fei-Fei 2016) in Keras.
 
 Public names are resolved on first use, so that `import keras_psr` stays free of TensorFlow.
 """

@@ -22,10 +22,11 @@ import pyarrow
 import pyarrow.dataset
 from fsspec.implementations.local import LocalFileSystem
 
-from keras_psr.cli.batch_plan import Inputs, Job, check_plan, choose, make_plan
-from keras_psr.cli.batch_run import find_suffix, run
+from keras_psr.cli.batch_jobs import Job
+from keras_psr.cli.batch_plan import Inputs, check_plan, leave_out_results, make_plan
+from keras_psr.cli.batch_run import find_suffix, run_plan
 from keras_psr.errors import ConfigError, DataError, ImageFileError
-from keras_psr.films.formats import FOUND
+from keras_psr.films.formats import LISTED_SUFFIXES
 from keras_psr.images.decoding import image_size
 from keras_psr.images.finding import IMAGE_SUFFIXES, describe_endings, find_images_and_others
 
@@ -158,14 +159,14 @@ class PictureWorker:
         present = [path for path, job in jobs.items() if job.status != "failed"]
         found = Inputs(roots=dict.fromkeys([*namesakes, *present], source.local))
         suffix = find_suffix(batch, self._work)
-        plan = make_plan(choose(found, batch, suffix)[0], found, batch, suffix)
+        plan = make_plan(leave_out_results(found, batch, suffix)[0], found, batch, suffix)
         for job in plan:
             with _recorded(job):
                 output.fetch(job.target, missing_ok=True)
         with self._context, contextlib.redirect_stderr(io.StringIO()):  # what it says is in the manifest
             check_plan(plan, self._work, batch)
             plan = [job for job in plan if job.source in jobs]
-            run(plan, self._work, batch, Path())
+            run_plan(plan, self._work, batch, Path())
         for job in plan:
             if job.status == "written":
                 with _recorded(job):
@@ -229,7 +230,7 @@ class _Folder:
             others = Counter(path.suffix.lower() for path in visible)
         if not names:
             raise DataError(f"no pictures in {self.url}; looked for files ending in {', '.join(IMAGE_SUFFIXES)}.")
-        if films := Counter({suffix: others[suffix] for suffix in FOUND if others[suffix]}):
+        if films := Counter({suffix: others[suffix] for suffix in LISTED_SUFFIXES if others[suffix]}):
             remedy = "Process them with keras-psr upscale or stylize."
             log.warning("Films in %s are left out: %s. %s", self.url, describe_endings(films), remedy)
         return names

@@ -1,4 +1,5 @@
 import ctypes
+import gc
 import importlib.util
 import json
 import os
@@ -21,6 +22,11 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if item.get_closest_marker("sixteen_bits"):
             item.add_marker(refused)
+
+
+def pytest_collection_finish():
+    """Spares what is imported by now, mostly TensorFlow, from being searched for garbage again and again."""
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)
@@ -178,6 +184,19 @@ def software_gpu(tmp_path_factory):
         patch.setenv("VK_DRIVER_FILES", str(folder / "swiftshader.json"))
         patch.setenv("XDG_RUNTIME_DIR", str(folder))
         yield
+
+
+@pytest.fixture(autouse=True)
+def no_gpu(request, monkeypatch):
+    """Hides GPUs from all tests but those of `software_gpu`: LiteRT looks for them once in each process."""
+    if "software_gpu" in request.fixturenames:
+        return
+    from keras_psr.inference import gpu
+
+    def load(self, exact):
+        raise gpu.GpuError("there is no GPU")
+
+    monkeypatch.setattr(gpu._CompiledFile, "_load", load)
 
 
 @pytest.fixture(scope="session")

@@ -16,7 +16,7 @@ from PIL import Image
 from keras_psr.cli.film_options import Time
 from keras_psr.cli.main import main
 from keras_psr.films import formats
-from keras_psr.films.formats import CONTAINERS, FOUND, choose_ending, is_film
+from keras_psr.films.formats import CONTAINERS, LISTED_SUFFIXES, choose_ending, is_film
 from keras_psr.images.animation import read_animation
 from keras_psr.images.compression import read_compression
 
@@ -134,7 +134,7 @@ def test_odd_sides_are_told(upscale, clip):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--codec", "h266"), "clip.mp4: --codec h266 is no encoder of films. Did you mean h265?"),
+        (("--codec", "h266"), "clip.mp4: --codec h266 is not a video encoder. Did you mean h265?"),
         (("--codec", "mpeg4", "--crf", "20"), "clip.mp4: --crf does not go with --codec mpeg4"),
         (("--start", "90"), "Error: clip.mp4: --start 90 is after its end, 0.8 s."),
         (("-o", "-"), "clip.mp4: a film cannot go to stdout. Give -o FILE."),
@@ -320,5 +320,5 @@ def test_other_times_are_refused(upscale, text):
 def test_endings_of_films():
     assert is_film(Path("CLIP.MP4")) and not is_film(Path("photo.png"))
     assert choose_ending(Path("clip.MOV")) == ".mov" and choose_ending(Path("clip.avi")) == ".mkv"
-    assert set(CONTAINERS) <= set(FOUND)
-    assert is_film(Path("recording.ts")) and ".ts" not in FOUND  # in folders, it is mostly TypeScript
+    assert set(CONTAINERS) <= set(LISTED_SUFFIXES)
+    assert is_film(Path("recording.ts")) and ".ts" not in LISTED_SUFFIXES  # in folders, it is mostly TypeScript

@@ -12,7 +12,7 @@ from keras_psr.images.compression import Compression
 from keras_psr.inference.registry import file_sha256
 
 CLEAN, LOSSY = "float32", "int8"
-"""The files behind x4 and x4-photo, whose pixels differ."""
+"""The files of x4 and x4-photo, whose pixels differ."""
 
 
 @pytest.fixture

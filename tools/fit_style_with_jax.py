@@ -171,7 +171,7 @@ def build_program(
     return run
 
 
-class Validation:
+class HeldOutScores:
     """Scores networks by the loss terms of painted photographs, as `task.StyleValidation` does, but without a sheet."""
 
     def __init__(self, config: StyleConfig) -> None:
@@ -203,7 +203,7 @@ class Validation:
         )
 
 
-def fit(config: StyleConfig, arrays: Tree, surround: int, validation: Validation, run: Path) -> keras.Model:
+def fit(config: StyleConfig, arrays: Tree, surround: int, validation: HeldOutScores, run: Path) -> keras.Model:
     """Fits a network to packed photographs, and writes the run folder.
 
     Args:
@@ -254,7 +254,7 @@ def main(settings: Path, run: Path) -> None:
             f"steps and save_every must be multiples of {STEPS_PER_CALL}. Received: {config.steps} and "
             f"{config.save_every}."
         )
-    validation, stream = Validation(config), build_stream(config)
+    validation, stream = HeldOutScores(config), build_stream(config)
     run.mkdir(parents=True)
     arrays = pack_photographs(read_photographs(stream), stream.surround)
     fit(config, arrays, stream.surround, validation, run)

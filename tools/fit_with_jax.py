@@ -82,7 +82,7 @@ def apply_fast(weights: Tree, low_res: jax.Array, scale: int, dtype: Any = jnp.b
         weights: As from `read_weights`.
         low_res: (batch, height, width, 3) float32 in [0, 255].
         scale: The upscaling factor.
-        dtype: Of the hidden layers.
+        dtype: Dtype of the hidden layers.
     """
     weights = jax.tree.map(lambda weight: weight.astype(dtype), weights)
     x = (low_res / 127.5 - 1).astype(dtype)
@@ -318,7 +318,7 @@ def build_program(config: SuperResolutionConfig, stage: Stage) -> Callable[[Tree
     return run
 
 
-class Validation:
+class HeldOutScores:
     """Scores weights on whole held-out pictures: PSNR on Y, and the feature distance over bicubic's."""
 
     def __init__(self, config: SuperResolutionConfig) -> None:
@@ -367,7 +367,7 @@ def read_pairs(sources: tuple[str, ...], scale: int, at_least: int = 0) -> list[
     return use_pictures(pictures, reduce, refusal="None of {number} pictures can be read.")[0]
 
 
-def fit(config: SuperResolutionConfig, arrays: Tree, validation: Validation, run: Path) -> keras.Model:
+def fit(config: SuperResolutionConfig, arrays: Tree, validation: HeldOutScores, run: Path) -> keras.Model:
     """Fits a network to packed pictures, and writes the run folder.
 
     Args:
@@ -410,7 +410,7 @@ def fit(config: SuperResolutionConfig, arrays: Tree, validation: Validation, run
 
 
 def describe_steps(terms: Tree, step: int, num_crops: int, began: float) -> dict[str, float]:
-    """Returns what a line of the log says of the steps of one call.
+    """Returns the line of the log for the steps of one call.
 
     Args:
         terms: The mean of each loss term, from the program.
@@ -471,7 +471,7 @@ def main(settings: Path, run: Path) -> None:
             f"Received: {config.steps} and {config.warmup_steps}."
         )
     run.mkdir(parents=True)
-    fit(config, pack_data(config), Validation(config), run)
+    fit(config, pack_data(config), HeldOutScores(config), run)
 
 
 if __name__ == "__main__":

@@ -40,13 +40,13 @@ def replace_metadata(path: Path, checksum: str) -> None:
     """Writes the metadata of a `.tflite` file again, with the author and the checksum of the `.keras` file.
 
     Raises:
-        ClickException: The new file gives other pixels.
+        ClickException: The new file gives different pixels.
     """
     old, metadata = path.read_bytes(), read_metadata(path)
     new = with_metadata(old, metadata | {"author": AUTHOR, "model_sha256": checksum})
     tile = np.random.default_rng(0).integers(0, 256, (metadata["tile"], metadata["tile"], 3), np.uint8)
     if not np.array_equal(TileInterpreter(old)(tile), TileInterpreter(new)(tile)):
-        raise click.ClickException(f"The new {path.name} gives other pixels. It was not replaced.")
+        raise click.ClickException(f"The new {path.name} gives different pixels. It was not replaced.")
     with write_whole(path) as unfinished:
         unfinished.write_bytes(new)
 

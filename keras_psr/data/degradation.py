@@ -118,7 +118,9 @@ def degrade(high_res: np.ndarray, scale: int, generator: np.random.Generator) ->
         low_res = degrade(high_res, 4, np.random.default_rng(0))
     """
     kernel = draw_kernel(generator)
-    return make_low_res(high_res, scale) if kernel is None else wear(reduce(high_res, scale, kernel), generator)
+    return (
+        make_low_res(high_res, scale) if kernel is None else degrade_reduced(reduce(high_res, scale, kernel), generator)
+    )
 
 
 def draw_kernel(generator: np.random.Generator) -> Image.Resampling | None:
@@ -129,6 +131,9 @@ def draw_kernel(generator: np.random.Generator) -> Image.Resampling | None:
 
     Returns:
         One of `REDUCTIONS`; None for a picture that stays clean, which `pixels.make_low_res` reduces.
+
+    Example:
+        kernel = draw_kernel(np.random.default_rng(0))
     """
     if generator.random() < CLEAN_PROBABILITY:
         return None
@@ -148,6 +153,9 @@ def reduce(high_res: np.ndarray, scale: int, kernel: Image.Resampling) -> np.nda
 
     Raises:
         ConfigError: The picture is smaller than `scale`.
+
+    Example:
+        low_res = reduce(high_res, 4, Image.Resampling.LANCZOS)
     """
     border = KERNEL_REACH * scale
     image = np.pad(crop_to_multiple(high_res, scale), [(border, border), (border, border), (0, 0)], mode="symmetric")
@@ -156,8 +164,8 @@ def reduce(high_res: np.ndarray, scale: int, kernel: Image.Resampling) -> np.nda
     return reduced[KERNEL_REACH:-KERNEL_REACH, KERNEL_REACH:-KERNEL_REACH]
 
 
-def wear(image: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-    """Gives a reduced picture the traces that pictures from phones and the web show: all steps after the reduction.
+def degrade_reduced(image: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+    """Applies all steps of `degrade` after the reduction.
 
     Args:
         image: uint8, (height, width, 3).
@@ -165,6 +173,9 @@ def wear(image: np.ndarray, generator: np.random.Generator) -> np.ndarray:
 
     Returns:
         uint8, of the same shape.
+
+    Example:
+        low_res = degrade_reduced(make_low_res(high_res, 4), np.random.default_rng(0))
     """
     if generator.random() < BLUR_PROBABILITY:
         image = _blur(image, generator)
@@ -240,7 +251,7 @@ Degradation = Callable[[np.ndarray, int], np.ndarray]
 
 
 def named_degradation(name: str) -> Degradation:
-    """Returns the degradation that a name stands for, with which networks are scored.
+    """Returns the degradation that a name stands for. Networks are scored with these.
 
     The result depends on nothing but the original: its pixels are the seed of what is random.
 

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from keras_psr.constants import DEGRADATIONS
-from keras_psr.data.degradation import KERNEL_REACH, MARGIN, REDUCTIONS, draw_kernel, reduce, wear
+from keras_psr.data.degradation import KERNEL_REACH, MARGIN, REDUCTIONS, degrade_reduced, draw_kernel, reduce
 from keras_psr.data.sources import Picture, report_skipped
 from keras_psr.errors import ConfigError, DataError, ImageFileError
 from keras_psr.images.pixels import crop_to_multiple, make_low_res
@@ -101,7 +101,9 @@ class SampleStream:
             if not fit
         )
         if not self.pictures:
-            raise DataError(f"No picture of {len(fits)} is as large as the crop, {crop}x{crop}. Use a smaller --crop.")
+            raise DataError(
+                f"None of {len(fits)} pictures is as large as the crop, {crop}x{crop}. Use a smaller --crop."
+            )
         self.scale, self.crop, self.seed, self.blur_sigma = scale, crop, seed, blur_sigma
         self.degradation, self.surround = degradation, surround
         areas = np.array([picture.height * picture.width for picture in self.pictures], np.float64)
@@ -181,7 +183,7 @@ class SampleStream:
         if kernel is None:
             return self._reduce_crop(pixels, sample)
         surrounded = self._reduce_crop(pixels, sample, kernel, margin=MARGIN)
-        return wear(surrounded, generator)[MARGIN:-MARGIN, MARGIN:-MARGIN]
+        return degrade_reduced(surrounded, generator)[MARGIN:-MARGIN, MARGIN:-MARGIN]
 
     def _reduce_crop(self, pixels: np.ndarray, sample: Sample, kernel: Kernel = None, margin: int = 0) -> np.ndarray:
         """Cuts a sample from the picture's low-resolution version; if none is kept, reduces a crop to the same pixels.

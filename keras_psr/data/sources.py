@@ -72,7 +72,11 @@ def open_sources(sources: Sequence[str]) -> list[Picture]:
 
 
 def open_source(source: str) -> list[Picture]:
-    """Lists the pictures of one source, as `open_sources` does."""
+    """Lists the pictures of one source, as `open_sources` does.
+
+    Example:
+        pictures = open_source("photos/**/*.jpg")
+    """
     if source == "sample":
         return _open_sample(SAMPLE_TRAINING)
     if source == "sample:val":
@@ -133,6 +137,9 @@ def report_skipped(skipped: Iterable[tuple[str, str]]) -> None:
 
     Args:
         skipped: Pairs (name, reason).
+
+    Example:
+        report_skipped([("photo.jpg", "it is truncated")])
     """
     skipped = list(skipped)
     if skipped:

@@ -25,7 +25,7 @@ _FLAGS = "flags=bicubic+accurate_rnd+full_chroma_int+full_chroma_inp"
 """Without these, swscale is off by up to two levels."""
 
 KEEPING_RANGE = ("ffv1", "libsvtav1", "libvpx-vp9", "libx264", "libx265")
-"""Encoders whose films tell whether they have full range. Players take others for limited."""
+"""Encoders that store whether a film has full range. Players assume limited range for all others."""
 
 CENTRED = ("mjpeg", "mpeg1video")
 """Codecs whose chroma lies between pixels, and not above every second pixel."""
@@ -54,7 +54,7 @@ class Colour:
         """Returns the colours of a film made from this one.
 
         They are the same, as far as possible: what was RGB becomes BT.709 in limited range if the format has luma and
-        chroma, everything becomes RGB if the format is RGB, and encoders that cannot tell their range have only one.
+        chroma, everything becomes RGB if the format is RGB, and encoders that cannot store their range have only one.
 
         Args:
             encoder: FFmpeg's name of the encoder.
@@ -75,7 +75,7 @@ def find_colour(frame: av.VideoFrame, primaries: int = UNSPECIFIED, transfer: in
         transfer: Code of the transfer function, from the decoder.
 
     Raises:
-        ImageFileError: The matrix is none of `LUMA`.
+        ImageFileError: The matrix is not in `LUMA`.
     """
     is_rgb, name = frame.format.is_rgb or frame.format.has_palette, frame.format.name
     matrix = int(frame.colorspace)
@@ -175,7 +175,7 @@ class FrameWriter:
         """Creates a converter.
 
         Args:
-            colour: Colours that the frames shall have.
+            colour: Colours of the frames.
             frame_format: FFmpeg's name of the pixel format, such as `yuv420p10le`.
             height: Height of the frames; a photo that is smaller by one is extended at the bottom.
             width: Width of the frames; a photo that is smaller by one is extended at the right.
@@ -223,7 +223,7 @@ class FrameWriter:
 def _place_chroma(side: str, frame_format: av.VideoFormat, *, is_centred: bool = False) -> list[str]:
     """Returns options of the scale filter that say where the chroma of a subsampled format lies.
 
-    Without them it assumes the middle between pixels for input, but not for output.
+    Without them, the filter assumes the middle between pixels for input, but not for output.
     """
     across, down = chroma_of(frame_format)
     horizontal = [f"{side}_h_chr_pos={128 if is_centred else 0}"] if across > 1 else []

@@ -17,7 +17,7 @@ ENCODERS = {
     "vp9": "libvpx-vp9",
     "prores": "prores_ks",
 }
-"""Maps names of codecs to the encoders that are used for them. Other encoders are taken by FFmpeg's own names."""
+"""Maps names of codecs to the encoders that are used for them. Other encoders go by FFmpeg's own names."""
 
 _BY_QUALITY = {"flags": "+qscale", "global_quality": str(2 * 118)}
 SETTINGS: dict[str, dict[str, str]] = {
@@ -31,7 +31,7 @@ SETTINGS: dict[str, dict[str, str]] = {
 """Options of encoders. Their own defaults are for small files, and would blur what a network has drawn."""
 
 NO_ALPHA = ("libx265",)
-"""Encoders whose transparency nearly no player shows."""
+"""Encoders whose transparency hardly any player shows."""
 
 LARGEST_DEPTH = 10
 """Bits per channel that players show; more are kept only by codecs that were asked for."""
@@ -67,13 +67,16 @@ def choose_encoding(film: Film, ending: str, codec: str | None = None, crf: int 
         film: The film.
         ending: Ending of the result's name, one of `formats.CONTAINERS`.
         codec: A codec or encoder; None for one that most players know, and that holds the film's depth.
-        crf: The encoder's constant rate factor, less is better; None for a good one.
+        crf: The encoder's constant rate factor, where lower means better quality; None for a good one.
 
     Returns:
         The encoding: with the film's depth, chroma sampling and transparency, as far as the encoder has them.
 
     Raises:
         ConfigError: There is no such encoder, or it has no constant rate factor.
+
+    Example:
+        encoding = choose_encoding(read_film(Path("clip.mp4")), ".mkv", codec="hevc")
     """
     name = codec or _choose_codec(film, ending)
     encoder = _find_encoder(name)
@@ -112,7 +115,7 @@ def _choose_codec(film: Film, ending: str) -> str:
 
 
 def _find_encoder(name: str) -> av.Codec:
-    """Returns an encoder of pictures by its own name or that of its codec.
+    """Returns a video encoder by its own name or that of its codec.
 
     Raises:
         ConfigError: There is none.
@@ -125,7 +128,7 @@ def _find_encoder(name: str) -> av.Codec:
         pass
     near = get_close_matches(name.lower(), ENCODERS, n=1)
     hint = f"Did you mean {near[0]}? " if near else ""
-    raise ConfigError(f"--codec {name} is no encoder of films. {hint}Give one of {', '.join(ENCODERS)}.")
+    raise ConfigError(f"--codec {name} is not a video encoder. {hint}Give one of {', '.join(ENCODERS)}.")
 
 
 def _distance(candidate: av.VideoFormat, film: Film, bits: int) -> tuple[int, ...]:

@@ -16,12 +16,17 @@ SUFFIXES = (
 """Endings, in lower case, of the files that are taken for films."""
 
 
-FOUND = tuple(suffix for suffix in SUFFIXES if suffix != ".ts")
+LISTED_SUFFIXES = tuple(suffix for suffix in SUFFIXES if suffix != ".ts")
 """Endings of films that are found in folders: .ts is left out, because most such files are programs in TypeScript."""
 
 
 def is_film(path: Path) -> bool:
-    """Returns whether a file is taken for a film, by its ending."""
+    """Returns whether a file is taken for a film, by its ending.
+
+    Example:
+        >>> is_film(Path("clip.MP4"))
+        True
+    """
     return path.suffix.lower() in SUFFIXES
 
 
@@ -44,7 +49,12 @@ def require_video(path: Path) -> None:
 
 
 def choose_ending(path: Path) -> str:
-    """Returns the ending that is proposed for what is made from a film: its own, or else one that holds everything."""
+    """Returns the ending that is proposed for what is made from a film: its own, or else one that holds everything.
+
+    Example:
+        >>> choose_ending(Path("clip.avi"))
+        '.mkv'
+    """
     return path.suffix.lower() if path.suffix.lower() in CONTAINERS else ".mkv"
 
 
@@ -53,6 +63,10 @@ def find_container(path: Path) -> str:
 
     Raises:
         ConfigError: A film cannot be written with this ending.
+
+    Example:
+        >>> find_container(Path("clip.mkv"))
+        'matroska'
     """
     if path.suffix.lower() not in CONTAINERS:
         raise ConfigError(f"cannot write the film {path}: expected an ending of {', '.join(CONTAINERS)}.")

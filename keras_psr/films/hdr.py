@@ -1,4 +1,4 @@
-"""What HDR films say of the brightness of the screen that they were made on, and of their own."""
+"""Brightness data in HDR films: of the display that they were made on, and of the films themselves."""
 
 import struct
 from dataclasses import dataclass
@@ -15,21 +15,21 @@ class Light:
     """Brightness data of a film, in the notation of x265.
 
     Attributes:
-        screen: Primaries, white point and luminance of the screen (SMPTE ST 2086), as for `master-display`; may be
+        display: Primaries, white point and luminance of the display (SMPTE ST 2086), as for `master-display`; may be
             empty.
         levels: Largest and average brightness (CTA-861.3), as for `max-cll`; may be empty.
-        is_dynamic: Whether there is more that changes from frame to frame.
+        is_dynamic: Whether there is other data that changes from frame to frame.
     """
 
-    screen: str = ""
+    display: str = ""
     levels: str = ""
     is_dynamic: bool = False
 
     @property
     def options(self) -> str:
         """The data as x265 takes it, each part after a colon."""
-        screen = f":master-display={self.screen}" if self.screen else ""
-        return screen + (f":max-cll={self.levels}" if self.levels else "")
+        display = f":master-display={self.display}" if self.display else ""
+        return display + (f":max-cll={self.levels}" if self.levels else "")
 
 
 def find_light(frame: av.VideoFrame) -> Light:
@@ -39,15 +39,15 @@ def find_light(frame: av.VideoFrame) -> Light:
         AVMasteringDisplayMetadata and AVContentLightMetadata of FFmpeg; SMPTE ST 2086.
     """
     data: Any = frame.side_data
-    screen, levels = data.get("MASTERING_DISPLAY_METADATA"), data.get("CONTENT_LIGHT_LEVEL")
+    display, levels = data.get("MASTERING_DISPLAY_METADATA"), data.get("CONTENT_LIGHT_LEVEL")
     return Light(
-        _describe_screen(bytes(screen)) if screen is not None else "",
+        _describe_display(bytes(display)) if display is not None else "",
         ",".join(map(str, struct.unpack_from("=2I", bytes(levels)))) if levels is not None else "",
         any(kind in data for kind in _DYNAMIC),
     )
 
 
-def _describe_screen(content: bytes) -> str:
+def _describe_display(content: bytes) -> str:
     """Returns the primaries, the white point and the luminance in the units of x265: 0.00002 and 0.0001 cd/m²."""
     *numbers, has_primaries, has_luminance = struct.unpack_from("=22i", content)
     if not (has_primaries and has_luminance):

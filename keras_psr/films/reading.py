@@ -286,7 +286,7 @@ def _empty(decoder: Any) -> Iterator[av.VideoFrame]:
 
 
 def _deinterlace(frames: Iterable[av.VideoFrame], damage: Damage) -> Iterator[av.VideoFrame]:
-    """Passes frames on; from the first interlaced one on, they are made whole, one from each."""
+    """Yields the frames. From the first interlaced one on, each is made whole."""
     graph: Graph | None = None
     for frame in frames:
         if graph is None and frame.interlaced_frame:

@@ -26,7 +26,7 @@ _MOVFLAGS = "+hybrid_fragmented+frag_keyframe+delay_moov"
 """Makes MP4 and QuickTime files playable up to the last second while they are written, and ordinary at the end."""
 
 _REPACKED = {"h264": "h264_mp4toannexb", "hevc": "hevc_mp4toannexb"}
-"""Maps codecs whose packets are stored otherwise than they are encoded to the filters that undo this."""
+"""Maps codecs whose packets are stored in another form than encoders make to the filters that undo this."""
 
 REORDERED = 4
 """More frames than any encoder stores before one that is shown earlier: as set up here, x264 and x265 store 2."""
@@ -69,7 +69,7 @@ class FilmWriter:
             encoding: How to encode.
             size: Height and width of the moments' photos, in pixels.
             others: Sound and subtitles (`PacketReader`).
-            start: Where the part of the film begins that is written, in seconds.
+            start: Where the part to write begins, in seconds.
             duration: Its length; None for the rest.
             signature: Who made it, for the metadata.
             in_memory: Whether to write to memory instead, to try whether everything fits together.
@@ -225,7 +225,7 @@ class FilmWriter:
         duration = self._durations.pop(packet.pts, packet.duration or 0) or max(1, round(1 / (self._film.rate * unit)))
         packet.duration = duration
         if self._last_dts is not None and packet.dts * unit <= self._last_dts:
-            packet.dts = int(self._last_dts / unit) + 1  # follows on frames that have been copied
+            packet.dts = int(self._last_dts / unit) + 1  # it follows frames that have been copied
         self._last_dts, time = packet.dts * unit, packet.pts * unit
         self.count += 1
         self.end = max(self.end, time + duration * unit)
@@ -283,6 +283,9 @@ def read_signature(path: Path) -> str:
 
     Raises:
         ImageFileError: The file is not a film.
+
+    Example:
+        maker = read_signature(Path("clip_x2.mp4"))
     """
     with opened(path) as container:
         stream = container.streams.best("video")
@@ -294,7 +297,7 @@ def _plan_copy(path: Path, index: int) -> list[int]:
     """Returns decoding time stamps for the packets of a stream that hold, from the beginning, every frame up to a time.
 
     Frames are stored in the order in which they are decoded, and a file that was cut off may lack some that are shown
-    before its last ones. Decoding time stamps are made anew, because Matroska does not store them.
+    before its last ones. Decoding time stamps are computed, because Matroska does not store them.
 
     Args:
         path: A film.
@@ -333,7 +336,7 @@ def _reasons(what: str, remedy: str, passing: tuple[type[Exception], ...] | type
     Args:
         what: What is the matter.
         remedy: What to do.
-        passing: Errors that are none of this.
+        passing: Errors that are raised unchanged.
 
     Raises:
         ConfigError: FFmpeg raised an error.

@@ -45,6 +45,10 @@ def find_ending(path: Path) -> str | None:
     """Returns the ending of `ANIMATED` that a file's content asks for, if it has several frames; else None.
 
     Frames are not decoded. Damaged files have none.
+
+    Example:
+        if find_ending(path):
+            animation = read_animation(path)
     """
     try:
         with path.open("rb") as file:
@@ -106,6 +110,10 @@ def read_frames(animation: Animation) -> Iterator[Photo]:
 
     Raises:
         ImageFileError: The file is damaged.
+
+    Example:
+        for frame in read_frames(read_animation(Path("clip.gif"))):
+            print(frame.pixels.shape)
     """
     with _opened(animation.path) as image:
         for levels, _ in _decode(image, animation.first):
@@ -127,7 +135,7 @@ def _decode(image: Image.Image, first: int) -> Iterator[tuple[np.ndarray, Fracti
         try:
             image.seek(number)
             levels = np.asarray(image.convert("RGBA"))
-        except Exception:  # of a file that was cut off, what came before is shown
+        except Exception:  # if the file was cut off, the frames before that are shown
             return
         yield levels, Fraction(image.info.get("duration") or 0).limit_denominator(1000)
 

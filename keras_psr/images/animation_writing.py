@@ -19,14 +19,14 @@ from keras_psr.images.pixels import to_three_channels
 from keras_psr.images.png import SIGNATURE, write_chunk
 
 LOSSY_QUALITY = 95
-"""Quality of what is made from an animation that is compressed with losses itself."""
+"""Quality of results that are made from a lossy animation."""
 
 Box = tuple[int, int, int, int]
 """Left, top, right and bottom of a part of a picture, in pixels."""
 
 
 class AnimationWriter(ABC):
-    """Writes an animation. Of each frame, only the part is stored that differs from the frame before.
+    """Writes an animation, and stores only the part of each frame that differs from the frame before.
 
     Subclasses write one format each; `open_animation` chooses.
     """
@@ -117,7 +117,7 @@ def open_animation(path: Path, plays: int, *, has_alpha: bool = False, quality: 
         The writer.
 
     Raises:
-        ConfigError: The ending is another one.
+        ConfigError: The path has another ending.
 
     Example:
         with open_animation(Path("clip.webp"), plays=0) as writer:

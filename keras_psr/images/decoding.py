@@ -103,6 +103,9 @@ def read_exif(path: str | os.PathLike[str]) -> Image.Exif:
 
     Raises:
         ImageFileError: The file is missing or not a picture, or its EXIF data is damaged.
+
+    Example:
+        camera = read_exif("photo.jpg").get(ExifTags.Base.Model)
     """
     with naming_errors(path), open(path, "rb") as file:
         if identify(file) == "TIFF":
@@ -122,6 +125,9 @@ def read_comments(path: str | os.PathLike[str]) -> list[str]:
 
     Raises:
         ImageFileError: The file is missing or not a picture.
+
+    Example:
+        lines = read_comments("clip.gif")
     """
     with naming_errors(path), open(path, "rb") as file, open_with_pillow(file) as image:
         return _decode_comment(image.info.get("comment") or b"").splitlines()

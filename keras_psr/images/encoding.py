@@ -69,6 +69,9 @@ def check_format(
 
     Raises:
         ConfigError: The path's ending is unknown, or its format cannot store a picture of that size.
+
+    Example:
+        check_format(Path("big.webp"), height=20000, width=30000)
     """
     suffix = path.suffix.lower()
     if suffix not in SAVE_OPTIONS and not (is_animated and suffix == ".gif"):
@@ -156,7 +159,12 @@ def save_photo(path: Path, photo: Photo, quality: int | None = None) -> None:
 
 
 def encode_photo(file: IO[bytes], photo: Photo, suffix: str, quality: int | None = None) -> None:
-    """Writes a photo to an open file, in the format of an ending of `SAVE_OPTIONS`; `save_photo` says more."""
+    """Writes a photo to an open file, in the format of an ending of `SAVE_OPTIONS`; `save_photo` says more.
+
+    Example:
+        with open("big.png", "wb") as file:
+            encode_photo(file, photo, ".png")
+    """
     encoders = {"PNG": _encode_png, "TIFF": _encode_tiff}
     encode = encoders.get(SAVE_OPTIONS[suffix]["format"])
     if encode:
@@ -196,6 +204,9 @@ def fit_to_format(photo: Photo, suffix: str) -> Photo:
 
     Returns:
         A photo that `save_photo`, or a writer of animations, writes without further losses.
+
+    Example:
+        notes = fit_to_format(read_photo(Path("photo.tif")), ".jpg").notes
     """
     name = _name_format(suffix.lower())
     photo = _fit_metadata(_fit_pixels(_fit_size(photo), name), name)

@@ -48,6 +48,9 @@ def find_images_and_others(
     Args:
         path_or_glob: As for `find_images`.
         more: Endings, in lower case, of other files that are listed too.
+
+    Example:
+        pictures, others = find_images_and_others("photos")
     """
     suffixes = (*IMAGE_SUFFIXES, *more)
     where = Path(path_or_glob).expanduser()
@@ -68,7 +71,12 @@ def find_images_and_others(
 
 
 def describe_endings(endings: Counter[str]) -> str:
-    """Returns the numbers of files by ending as text: `3 .heic, 1 without ending`."""
+    """Returns the numbers of files by ending as text: `3 .heic, 1 without ending`.
+
+    Example:
+        >>> describe_endings(Counter({".heic": 3, "": 1}))
+        '3 .heic, 1 without ending'
+    """
     return ", ".join(f"{number} {ending or 'without ending'}" for ending, number in endings.most_common())
 
 

@@ -206,7 +206,12 @@ def chroma_noise(image: np.ndarray) -> float:
 
 
 def mean_scores(pictures: Sequence[dict[str, float]]) -> dict[str, float]:
-    """Returns the mean of each score over several pictures; for ratios of powers, the median of the defined values."""
+    """Returns the mean of each score over several pictures; for ratios of powers, the median of the defined values.
+
+    Example:
+        >>> mean_scores([{"psnr_y": 30.0}, {"psnr_y": 32.0}])
+        {'psnr_y': 31.0}
+    """
     means = {name: float(np.mean([scores[name] for scores in pictures])) for name in pictures[0]}
     for name in POWER_RATIOS & set(means):
         ratios = np.array([scores[name] for scores in pictures])

@@ -38,8 +38,28 @@ def to_uint16(image: np.ndarray) -> np.ndarray:
 
     Returns:
         A uint16 array of the same shape.
+
+    Example:
+        >>> to_uint16(np.array([0, 127.5, 255]))
+        array([    0, 32768, 65535], dtype=uint16)
     """
     return np.rint(np.clip(image, 0, 255) * 257).astype(np.uint16)
+
+
+def from_uint16(image: np.ndarray) -> np.ndarray:
+    """Converts 16-bit levels to 8-bit grey levels with fractions: 65535 becomes 255.
+
+    Args:
+        image: A uint16 array of any shape.
+
+    Returns:
+        A float32 array of the same shape.
+
+    Example:
+        >>> from_uint16(np.array([0, 257, 65535], np.uint16))
+        array([  0.,   1., 255.], dtype=float32)
+    """
+    return image.astype(np.float32) / 257
 
 
 def round_to(image: np.ndarray, dtype: DTypeLike) -> np.ndarray:
@@ -51,6 +71,10 @@ def round_to(image: np.ndarray, dtype: DTypeLike) -> np.ndarray:
 
     Returns:
         An array of the same shape; `image` itself if it already has that dtype.
+
+    Example:
+        >>> round_to(np.array([-3.0, 12.5, 300.0]), np.uint8)
+        array([  0,  12, 255], dtype=uint8)
     """
     if image.dtype == dtype:
         return image
@@ -63,6 +87,9 @@ def is_grey(image: np.ndarray) -> bool:
 
     Args:
         image: (height, width), or (height, width, channels) of any dtype.
+
+    Example:
+        is_grey(keras_psr.read_rgb("photo.jpg"))
     """
     strips = (image[top : top + _STRIP] for top in range(0, len(image), _STRIP))
     return image.ndim == 2 or all(bool((strip == strip[..., :1]).all()) for strip in strips)
@@ -73,6 +100,9 @@ def to_three_channels(image: np.ndarray) -> np.ndarray:
 
     Args:
         image: (height, width), or (height, width, channels) of any dtype.
+
+    Example:
+        enlarged = keras_psr.load("x4")(to_three_channels(grey))
     """
     return image if image.ndim == 3 else np.repeat(image[..., None], 3, axis=-1)
 
@@ -85,6 +115,10 @@ def to_8_bits(levels: np.ndarray) -> np.ndarray:
 
     Returns:
         A uint8 array of the same shape. There are never halves to round, because 257 is odd.
+
+    Example:
+        >>> to_8_bits(np.array([0, 257, 65535], np.uint16))
+        array([  0,   1, 255], dtype=uint8)
     """
     if levels.dtype == np.uint8:
         return levels
@@ -100,6 +134,10 @@ def spread_levels(levels: np.ndarray, bits: int) -> np.ndarray:
 
     Returns:
         An array of the same shape, rounded: uint8 for up to 8 bits, else uint16.
+
+    Example:
+        >>> spread_levels(np.array([0, 1, 3]), bits=2)
+        array([  0,  85, 255], dtype=uint8)
     """
     top, given = 255 if bits <= 8 else 65535, 2**bits - 1
     dtype = np.uint8 if bits <= 8 else np.uint16
@@ -121,6 +159,9 @@ def divide_by_opacity(pixels: np.ndarray, alpha: np.ndarray) -> np.ndarray:
 
     Returns:
         Pixels of the same shape and dtype; black where fully transparent.
+
+    Example:
+        colours = divide_by_opacity(multiplied, alpha)
     """
     top = np.iinfo(pixels.dtype).max
     divided = np.empty_like(pixels)
@@ -140,6 +181,9 @@ def lay_over_white(pixels: np.ndarray, alpha: np.ndarray) -> np.ndarray:
 
     Returns:
         uint8, with the shape of `pixels`.
+
+    Example:
+        opaque = lay_over_white(photo.pixels, photo.alpha)
     """
     pixels, alpha = to_8_bits(pixels), to_8_bits(alpha)
     opacity = (alpha / np.float32(255)).reshape(alpha.shape + (1,) * (pixels.ndim - 2))
@@ -157,6 +201,10 @@ def lab_to_srgb(lab: np.ndarray) -> np.ndarray:
 
     Reference:
         CIE 15; IEC 61966-2-1 adapted to D50 by Bradford's matrix.
+
+    Example:
+        >>> lab_to_srgb(np.array([100, 0, 0], np.float32))
+        array([1., 1., 1.], dtype=float32)
     """
     middle = (lab[..., 0] + 16) / 116
     roots = np.stack([middle + lab[..., 1] / 500, middle, middle - lab[..., 2] / 200], axis=-1)

@@ -9,7 +9,7 @@ import io
 from PIL import Image, ImageCms
 
 _CLASSES = (b"mntr", b"scnr", b"prtr", b"spac")
-"""Classes of profiles for screens, cameras, printers and colour spaces; others do not describe a picture's pixels."""
+"""Classes of profiles for displays, cameras, printers and colour spaces; others do not describe a picture's pixels."""
 
 
 def find_fault(profile: bytes, space: str) -> str | None:

@@ -1,4 +1,4 @@
-"""Keeps the local brightness of enlarged screens: pictures with only two levels, such as dithered photographs."""
+"""Keeps the local brightness of enlarged screens: pictures of only two levels, as dithering and printing make them."""
 
 import numpy as np
 
@@ -19,6 +19,9 @@ def is_screen(image: np.ndarray) -> bool:
 
     Args:
         image: (height, width) or (height, width, channels), any dtype.
+
+    Example:
+        is_screen(keras_psr.read_rgb("dithered.png"))
     """
     low, high = image.min(axis=(0, 1)), image.max(axis=(0, 1))
     if np.any(low == high):
@@ -39,6 +42,9 @@ def keep_local_means(enlarged: np.ndarray, screen: np.ndarray) -> np.ndarray:
 
     Returns:
         The corrected picture, with the shape and dtype of `enlarged`.
+
+    Example:
+        enlarged = keep_local_means(keras_psr.load("x4")(dithered), dithered)
     """
     kept = np.empty_like(enlarged)
     for channel in np.ndindex(enlarged.shape[2:]):

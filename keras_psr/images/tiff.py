@@ -19,7 +19,7 @@ from typing import IO, Any
 import numpy as np
 from PIL import ExifTags, Image, TiffImagePlugin
 
-from keras_psr.images.pixels import divide_by_opacity, lab_to_srgb, spread_levels, to_8_bits
+from keras_psr.images.pixels import divide_by_opacity, lab_to_srgb, round_to, spread_levels, to_8_bits
 from keras_psr.images.png import deflate
 from keras_psr.machine import available_cores
 
@@ -330,8 +330,8 @@ def _read_lab(levels: np.ndarray, bits: int) -> np.ndarray:
     signed = np.where(levels >= 2 ** (bits - 1), levels.astype(np.int64) - 2**bits, levels)
     lab = signed / np.float32(2.0 ** (bits - 8))
     lab[..., 0] = levels[..., 0] * np.float32(100 / (2**bits - 1))
-    top = 255 if bits <= 8 else 65535
-    return np.rint(lab_to_srgb(lab) * top).astype(np.uint8 if bits <= 8 else np.uint16)
+    dtype = np.uint8 if bits <= 8 else np.uint16
+    return round_to(lab_to_srgb(lab) * np.iinfo(dtype).max, dtype)
 
 
 def _read_samples(file: IO[bytes], entry: Directory) -> np.ndarray:

@@ -151,6 +151,10 @@ def spans(size: int, tile: int, geometry: Geometry) -> list[Span]:
 
     Raises:
         ConfigError: The tile is not larger than its halo, or not a multiple of the grid.
+
+    Example:
+        >>> spans(60, 48, Geometry(scale=2, halo=8))
+        [Span(start=0, first=0, end=32), Span(start=28, first=32, end=60)]
     """
     starts = tile_starts(size, tile, geometry)
     ends = [min(size, start + geometry.middle(tile)) for start in starts]

@@ -8,7 +8,7 @@ from keras_psr.inference.registry import default_model
 
 
 class Choice(NamedTuple):
-    """A model for a picture, and how the picture was compressed, from which it follows.
+    """A model for a picture, and how the picture was compressed, on which the choice depends.
 
     Attributes:
         model: The model's name.

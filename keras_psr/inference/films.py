@@ -15,7 +15,7 @@ from keras_psr.films.writing import FilmWriter
 from keras_psr.images.photo import Photo
 
 AHEAD = 4
-"""Frames that are decoded before the network needs them, and results that wait to be encoded."""
+"""Number of frames that are decoded before the network needs them, and of results that wait to be encoded."""
 
 _END = object()
 
@@ -107,7 +107,7 @@ def process_film(
 
 
 def read_ahead(things: Iterable[Thing]) -> Iterator[Thing]:
-    """Yields what an iterable yields, which a thread of its own reads ahead. Its exceptions are raised here."""
+    """Yields the items of an iterable, which a separate thread reads ahead. Its exceptions are raised here."""
     waiting: queue.Queue[Any] = queue.Queue(AHEAD)
     stopped, errors = threading.Event(), list[BaseException]()
 
@@ -143,7 +143,7 @@ def read_ahead(things: Iterable[Thing]) -> Iterator[Thing]:
 
 @contextmanager
 def in_background(function: Callable[[Any], None]) -> Iterator[Callable[[Any], None]]:
-    """Provides a function that has a thread of its own call `function`, in order, and waits only if that lags behind.
+    """Provides a function that has a separate thread call `function`, in order, and waits only if the thread lags.
 
     Exceptions of `function` are raised by the next call, or at the end of the context, which waits for all calls.
     """

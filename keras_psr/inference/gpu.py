@@ -26,7 +26,8 @@ LOOKED_FOR = {
     "darwin": "a GPU with Metal",
     "win32": "a GPU with Direct3D 12 or Vulkan and its maker's driver",
 }.get(
-    sys.platform, "a GPU with Vulkan, by libvulkan.so.1 and the drivers in /usr/share/vulkan/icd.d or VK_DRIVER_FILES"
+    sys.platform,
+    "a GPU with Vulkan, through libvulkan.so.1 and drivers in /usr/share/vulkan/icd.d or VK_DRIVER_FILES",
 )
 """The GPUs that LiteRT supports on this system, for messages."""
 

@@ -232,7 +232,7 @@ class LiteRTNetwork:
         expected = interpreter(tile).astype(np.float32)
         difference = float(np.abs(gpu(tile) - expected).max())
         if is_choosy and not difference <= MAX_GPU_DIFFERENCE:  # also rejects NaN
-            raise GpuError(f"{gpu.adapter} gives other pixels, by up to {difference:.2g} grey levels")
+            raise GpuError(f"{gpu.adapter} gives different pixels, by up to {difference:.2g} grey levels")
         if is_choosy:
             on_gpu = min(gpu.time() for _ in range(2))
             on_cpu = min(interpreter.time() for _ in range(2)) / self._cores

@@ -61,7 +61,7 @@ class Painter:
         if painter.scale != 1:
             raise ConfigError(f"painter must be a style, such as starry-night. Received one of scale {painter.scale}.")
         if paint_size < 0:
-            raise ConfigError(f"paint_size must be 0 or more pixels; 0 paints pictures as they are, got {paint_size}.")
+            raise ConfigError(f"paint_size must be 0 or more pixels (0 keeps the size). Received: {paint_size}.")
         self.painter, self.paint_size, self._passes = painter, paint_size, passes
         self._load, self._enlargers, self._lock = load_enlarger, dict[str, Upscaler](), Lock()
 
@@ -78,7 +78,7 @@ class Painter:
         Args:
             image: uint8 or uint16, RGB (height, width, 3) or grey (height, width).
             strength: Share of the painting in the result, in [0, 1]; the rest is the picture at its full size.
-            on_pixels: Called repeatedly; the numbers add up to those of the result's pixels, times `passes`, at most.
+            on_pixels: Called repeatedly with numbers that add up to at most the result's pixels times `passes`.
 
         Returns:
             The painted picture, of the same shape and dtype.

@@ -32,7 +32,12 @@ class PictureFunction(Protocol):
 
 
 def output_size(height: int, width: int, output_scale: float) -> tuple[int, int]:
-    """Returns the height and width of an enlarged picture, in pixels."""
+    """Returns the height and width of an enlarged picture, in pixels.
+
+    Example:
+        >>> output_size(100, 150, 1.5)
+        (150, 225)
+    """
     return max(1, round(height * output_scale)), max(1, round(width * output_scale))
 
 
@@ -106,6 +111,9 @@ def resize(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     Args:
         image: uint8 or uint16, (height, width) or (height, width, 3).
         size: Height and width of the result, in pixels.
+
+    Example:
+        half = resize(image, (image.shape[0] // 2, image.shape[1] // 2))
     """
     return image if image.shape[:2] == size else round_to(resize_bicubic(image, *size), image.dtype)
 

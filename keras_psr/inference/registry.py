@@ -28,7 +28,11 @@ def shipped_folder() -> Path:
 
 
 def shipped_models() -> dict[str, dict[str, Any]]:
-    """Returns the cards of all shipped models, sorted by name."""
+    """Returns the cards of all shipped models, sorted by name.
+
+    Example:
+        scores = shipped_models()["x4"]["scores"]["Set5"]
+    """
     cards = sorted(shipped_folder().glob(f"*/{CARD_FILE}"))
     return {path.parent.name: json.loads(path.read_text(encoding="utf-8")) for path in cards}
 
@@ -39,6 +43,10 @@ def model_names(*, task: str | None = None, variants: bool = True) -> list[str]:
     Args:
         task: Return only models whose card states this task; None for all.
         variants: Whether to include the names of the `.tflite` files.
+
+    Example:
+        >>> model_names(task="style transfer", variants=False)
+        ['great-wave', 'starry-night', 'the-scream']
     """
     names: list[str] = []
     for name, card in shipped_models().items():
@@ -48,12 +56,16 @@ def model_names(*, task: str | None = None, variants: bool = True) -> list[str]:
 
 
 def default_model(scale: int, *, for_artefacts: bool = False) -> str:
-    """Returns the name of the shipped model that is taken for a scale when no model is named.
+    """Returns the name of the shipped model that is used for a scale when no model is named.
 
     Args:
         scale: The upscaling factor.
         for_artefacts: Whether the pictures have artefacts of compression. Then this is the largest model of the scale
             whose card says that it was fitted to such pictures, if there is one.
+
+    Example:
+        >>> default_model(4, for_artefacts=True)
+        'x4-photo'
     """
     fitted = {
         name: card["parameters"]
@@ -152,6 +164,9 @@ def find_tflite(model: str | Path) -> Path:
 
     Raises:
         ModelError: There is no such model, or it has no `.tflite`.
+
+    Example:
+        path = find_tflite("x4_int8")
     """
     path = find_runnable(model)
     if path.suffix != ".tflite":
@@ -170,6 +185,9 @@ def fit_settings(model: str | Path) -> dict[str, Any]:
 
     Raises:
         ModelError: There is no such model.
+
+    Example:
+        steps = fit_settings("x4")["steps"]
     """
     folder = find_runnable(model).parent
     try:
@@ -181,7 +199,7 @@ def fit_settings(model: str | Path) -> dict[str, Any]:
 
 
 def named_task(path: Path) -> str | None:
-    """Returns the name of the task that the card or the run folder beside a `.keras` file states; None if none does."""
+    """Returns the task that the card or run folder next to a `.keras` file states; None if neither states one."""
     for name in (CARD_FILE, RUN_FILE):
         try:
             record = json.loads((path.parent / name).read_text(encoding="utf-8"))
@@ -194,7 +212,11 @@ def named_task(path: Path) -> str | None:
 
 
 def file_sha256(path: Path) -> str:
-    """Returns the SHA-256 checksum of a file, in hexadecimal."""
+    """Returns the SHA-256 checksum of a file, in hexadecimal.
+
+    Example:
+        checksum = file_sha256(Path("x4_int8.tflite"))
+    """
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 

@@ -72,7 +72,7 @@ def build_standard_metadata(metadata: dict[str, Any], input_shape: Shape, output
     Args:
         metadata: The metadata of keras-psr; every key may be missing.
         input_shape: (1, height, width, 3), where open sizes are -1.
-        output_shape: The same of the output.
+        output_shape: The same for the output.
 
     Returns:
         A flatbuffer of the schema's `ModelMetadata`.

@@ -61,6 +61,9 @@ def with_metadata(content: bytes, metadata: dict[str, Any]) -> bytes:
 
     Raises:
         ModelError: `content` is not a TFLite model.
+
+    Example:
+        content = with_metadata(content, {"scale": 4, "tile": 128, "halo": 13})
     """
     model = unpack(content)
     graph = model.subgraphs[0]
@@ -95,6 +98,9 @@ def read_flatbuffer(content: bytes) -> schema.Model:
 
     Raises:
         ModelError: `content` is not a TFLite model.
+
+    Example:
+        operators = read_flatbuffer(content).OperatorCodesLength()
     """
     if content[4:8] != FILE_IDENTIFIER:
         raise ModelError("not a TFLite model: the file identifier TFL3 is missing. Give a .tflite file.")
@@ -106,19 +112,26 @@ def unpack(content: bytes) -> schema.ModelT:
 
     Raises:
         ModelError: `content` is not a TFLite model.
+
+    Example:
+        subgraph = unpack(content).subgraphs[0]
     """
     return schema.ModelT.InitFromObj(read_flatbuffer(content))
 
 
 def pack(model: schema.ModelT) -> bytes:
-    """Returns the TFLite flatbuffer of a model given as objects."""
+    """Returns the TFLite flatbuffer of a model given as objects.
+
+    Example:
+        content = pack(unpack(content))
+    """
     builder = _AlignedBuilder(1024)
     builder.Finish(model.Pack(builder), FILE_IDENTIFIER)
     return bytes(builder.Output())
 
 
 class _AlignedBuilder(flatbuffers.Builder):
-    """Puts bytes at multiples of 16, as the schema asks for weights, which the generated code does not heed."""
+    """Puts bytes at multiples of 16, as the schema asks for weights, which the generated code ignores."""
 
     def StartVector(self, elemSize: int, numElems: int, alignment: int) -> int:  # noqa: N802, N803
         """Begins a vector."""

@@ -12,7 +12,7 @@ import numpy as np
 
 from keras_psr.constants import STYLE_TRANSFER, SUPER_RESOLUTION
 from keras_psr.errors import ConfigError, ModelError
-from keras_psr.images.pixels import resize_bicubic, to_three_channels, to_uint8, to_uint16
+from keras_psr.images.pixels import from_uint16, resize_bicubic, to_three_channels, to_uint8, to_uint16
 from keras_psr.images.tiling import upscale_in_tiles
 from keras_psr.inference.litert import LiteRTNetwork, check_device
 from keras_psr.inference.registry import find_model, find_runnable, named_task
@@ -136,7 +136,7 @@ class Upscaler:
         """Enlarges or paints one tile, keeping the picture's dtype and kind."""
         if tile.dtype == np.uint8 and tile.ndim == 3 and strength == 1:
             return self._tiles(tile, to_uint8)
-        levels = tile.astype(np.float32) / 257 if tile.dtype == np.uint16 else tile
+        levels = from_uint16(tile) if tile.dtype == np.uint16 else tile
         enlarged = self._tiles(to_three_channels(levels), np.array)
         if tile.ndim == 2:
             enlarged = enlarged.mean(axis=-1, dtype=np.float32)
@@ -208,7 +208,7 @@ class KerasNetwork:
 
 
 def guess_task(scale: int) -> str:
-    """Returns the task of a network that does not name it, as files that are older than tasks' names."""
+    """Returns the task of a network whose file is older than the names of tasks, and does not state it."""
     return SUPER_RESOLUTION if scale > 1 else STYLE_TRANSFER
 
 
@@ -288,6 +288,9 @@ def load_network(path: Path) -> "keras.Model":
     Raises:
         ModelError: The file is not a Keras model file.
         InstallationError: Keras is not installed.
+
+    Example:
+        network = load_network(Path("runs/x4/model.keras"))
     """
     if path.suffix != ".keras" or not zipfile.is_zipfile(path):  # Keras would also open .h5, without `safe_mode`
         raise ModelError(f"{path} is not a .keras file. Give a run folder of `keras-psr fit` or its model.keras.")

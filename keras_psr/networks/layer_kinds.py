@@ -53,6 +53,9 @@ def find_rule(layer: keras.Layer) -> LayerRule:
 
     Raises:
         ModelError: The layer's kind is unknown.
+
+    Example:
+        is_linear = find_rule(layer).kind is Kind.LINEAR
     """
     for ancestor in type(layer).__mro__:
         if ancestor in RULES:
@@ -74,6 +77,10 @@ def side(layer: keras.Layer, name: str) -> int:
 
     Raises:
         ModelError: The property is not square, or the layer has strides and its padding is not 'same'.
+
+    Example:
+        >>> side(keras.layers.Conv2D(8, 3), "kernel_size")
+        3
     """
     value = getattr(layer, name)
     is_valid = isinstance(layer, layers.Conv2D) and layer.padding == "valid" and set(layer.strides) == {1}

@@ -50,6 +50,9 @@ def pixels_read(network: keras.Model, pixels: Interval) -> dict[int, Interval]:
 
     Raises:
         ModelError: The network has a layer of an unknown kind.
+
+    Example:
+        first, last = pixels_read(network, (0, 3))[id(network.input)]
     """
     reads = {id(network.output): pixels}
     for layer, inputs, output in reversed(walk_layers(network)):
@@ -68,6 +71,9 @@ def pixel_densities(network: keras.Model) -> dict[int, Fraction]:
 
     Raises:
         ModelError: The network is not functional, or has a layer of an unknown kind.
+
+    Example:
+        scale = pixel_densities(network)[id(network.output)]
     """
     walked = walk_layers(network)
     densities = {id(network.input): Fraction(1)}
@@ -82,6 +88,9 @@ def walk_layers(network: keras.Model) -> list[tuple[keras.Layer, list[keras.Kera
 
     Raises:
         ModelError: The network is not functional, or calls a layer twice.
+
+    Example:
+        kernels = [layer.kernel for layer, _, _ in walk_layers(network) if isinstance(layer, keras.layers.Conv2D)]
     """
     try:
         walked = [

@@ -154,6 +154,9 @@ def fit_network(
         DataError: As for `fit`.
         TrainingError: As for `fit`.
         KeyboardInterrupt: As for `fit`.
+
+    Example:
+        upscaler = fit_network(Path("runs/x2"), SuperResolutionConfig(scale=2, steps=20000))
     """
     run, task = RunFolder(out), TASKS[config.task]
     strategy = build_strategy(config.strategy, config.devices, [stage.config.batch_size for stage in config.stages()])

@@ -48,6 +48,9 @@ def orthogonalize(matrix: KerasTensor) -> KerasTensor:
 
     Returns:
         A matrix of the same shape, whose root mean square is about 1 / sqrt(the longer side).
+
+    Example:
+        step = orthogonalize(keras.ops.reshape(gradient, (-1, gradient.shape[-1])))
     """
     is_tall = matrix.shape[0] > matrix.shape[1]
     wide = ops.transpose(matrix) if is_tall else matrix

@@ -246,7 +246,11 @@ def _checksum(state: dict[str, np.ndarray]) -> str:
 
 
 def describe_environment() -> dict[str, Any]:
-    """Returns versions, machine and git state, for `config.json`."""
+    """Returns versions, machine and git state, for `config.json`.
+
+    Example:
+        processor = describe_environment()["machine"]["processor"]
+    """
     packages = ("tensorflow", "keras", "numpy", "pillow")
     return {
         "versions": {"keras-psr": __version__, "python": sys.version.split()[0]}

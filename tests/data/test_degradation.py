@@ -166,7 +166,7 @@ def test_a_crop_depends_on_no_more_than_its_margin(only):
     changed, border = image.copy(), 30
     changed[:, border:] = 0
     for seed in range(40):
-        one, other = (module.wear(picture, draw(seed)) for picture in (image, changed))
+        one, other = (module.degrade_reduced(picture, draw(seed)) for picture in (image, changed))
         np.testing.assert_array_equal(one[:, : border - module.MARGIN], other[:, : border - module.MARGIN])
 
 

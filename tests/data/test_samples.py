@@ -124,7 +124,7 @@ def test_small_pictures_are_left_out_and_named_once(caplog):
 
 
 def test_nothing_but_small_pictures_is_refused():
-    with pytest.raises(DataError, match=r"No picture of 2 is as large as the crop, 24x24\. Use a smaller --crop\."):
+    with pytest.raises(DataError, match=r"None of 2 pictures is as large as the crop, 24x24\. Use a smaller --crop\."):
         SampleStream(held(noise(1, 1), noise(23, 40)), scale=4, crop=24)
 
 

@@ -20,7 +20,7 @@ from keras_psr.errors import ConfigError, DataError, ImageFileError
 
 @pytest.fixture
 def folder(tmp_path):
-    """Two pictures, one of them in a folder below, and a file that is no picture."""
+    """Two pictures, one of them in a folder below, and a file that is not a picture."""
     generator = np.random.default_rng(0)
     (tmp_path / "below").mkdir()
     for name, shape in {"b.png": (20, 30, 3), "below/a.png": (40, 10, 3)}.items():

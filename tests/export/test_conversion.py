@@ -8,7 +8,7 @@ from keras import layers
 from keras_psr.data.sources import Picture, open_sources
 from keras_psr.errors import ConfigError, DataError, ModelError
 from keras_psr.export.calibration import calibration_tiles
-from keras_psr.export.conversion import VARIANTS, convert, refuse_others_than_builtins, with_quantization_of
+from keras_psr.export.conversion import VARIANTS, convert, refuse_custom_operators, with_quantization_of
 from keras_psr.export.delegates import find_gpu_refusals, list_operators, measure_xnnpack
 from keras_psr.images.pixels import to_uint8
 from keras_psr.inference.litert import TileInterpreter
@@ -214,7 +214,7 @@ def convert_function(function):
 
 def test_operators_that_are_no_builtins_are_named():
     with pytest.raises(ModelError, match="operators that are not TFLite builtins: Digamma"):
-        refuse_others_than_builtins(convert_function(tf.math.digamma))
+        refuse_custom_operators(convert_function(tf.math.digamma))
 
 
 def test_partitions_are_counted_and_what_is_outside_is_named():
@@ -253,7 +253,7 @@ def test_calibration_pictures_smaller_than_the_tile_are_left_out(caplog):
     tiles = calibration_tiles([picture("small", 20), picture("large", 30)], scale=4, tile=24, count=2)
     assert len(tiles) == 2 + 2 + 1
     assert "1 picture left out:\n  small: 20x20 is smaller than the tile of 24" in caplog.text
-    with pytest.raises(DataError, match="no picture of 1 is as large as a tile, 24x24. Use a smaller --tile"):
+    with pytest.raises(DataError, match="none of 1 pictures is as large as a tile, 24x24. Use a smaller --tile"):
         calibration_tiles([picture("small", 20)], scale=4, tile=24)
 
 

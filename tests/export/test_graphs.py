@@ -89,7 +89,7 @@ def test_convolutions_to_few_channels(filters, kernel_size, upsampling):
     ("transposed", "exit_size", "filters"),
     pairwise([(2, 2), (3, 2), (4, 2), (5, 2), (3, 3), (8, 4)], [1, 3, 4, 5, 9], [1, 3, 5]),
 )
-def test_few_channels_behind_a_transposed_convolution(transposed, exit_size, filters):
+def test_few_channels_after_a_transposed_convolution(transposed, exit_size, filters):
     kernel_size, stride = transposed
     image = keras.Input((None, None, 3))
     x = layers.Rescaling(0.01)(image)
@@ -109,7 +109,7 @@ def test_phases_that_two_layers_read_are_laid_out():
     check_pixels(network, 1e-3)
 
 
-def test_batch_norm_behind_an_activation_or_a_branch_is_not_folded_into_the_convolution():
+def test_batch_norm_after_an_activation_or_a_branch_is_not_folded_into_the_convolution():
     image = keras.Input((None, None, 3))
     first = layers.Conv2D(3, 3, padding="same", activation="relu")(image)
     with_norm = layers.BatchNormalization(trainable=False)(first)

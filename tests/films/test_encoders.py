@@ -73,9 +73,9 @@ def test_quality_is_set():
 @pytest.mark.parametrize(
     ("codec", "crf", "message"),
     [
-        ("h266", None, "--codec h266 is no encoder of films. Did you mean h265"),
-        ("nonsense", None, "--codec nonsense is no encoder of films. Give one of h264"),
-        ("aac", None, "--codec aac is no encoder of films"),
+        ("h266", None, "--codec h266 is not a video encoder. Did you mean h265"),
+        ("nonsense", None, "--codec nonsense is not a video encoder. Give one of h264"),
+        ("aac", None, "--codec aac is not a video encoder"),
         ("mpeg4", 20, "--crf does not go with --codec mpeg4"),
     ],
 )

@@ -230,4 +230,4 @@ def test_brightness_data_of_hdr_is_read(pan, tmp_path):
             output.mux(stream.encode(av.VideoFrame.from_ndarray(pixels).reformat(format="yuv420p10le")))
         output.mux(stream.encode(None))
     light = read_film(path).light
-    assert (light.screen, light.levels, light.is_dynamic) == (screen, "1000,400", False)
+    assert (light.display, light.levels, light.is_dynamic) == (screen, "1000,400", False)

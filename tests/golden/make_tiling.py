@@ -13,7 +13,7 @@ FILE = Path(__file__).with_name("tiling.json")
 
 DESCRIPTION = [
     "Where tiles lie along one side of a picture of `size` pixels.",
-    "The extended picture has `halo` more pixels before the picture and enough of them behind it, mirrored at its "
+    "The extended picture has `halo` more pixels before the picture and enough of them after it, mirrored at its "
     "borders with the border pixel repeated; `mirrored` holds the picture's pixel for each place of it.",
     "A span [start, first, end] is one tile: it reads the extended picture from place `start`, `tile` pixels long, and "
     "the picture's pixels from `first` to before `end` are kept of it.",

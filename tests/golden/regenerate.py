@@ -1,4 +1,4 @@
-"""Writes the golden values beside this file: run `python tests/golden/regenerate.py` and read the difference.
+"""Writes the golden values next to this file: run `python tests/golden/regenerate.py` and read the difference.
 
 They guard what independent computations in the tests do not reach cheaply: the deep responses of VGG16 and the scores
 of bicubic enlargement on photographs. The photographs come with scikit-image; everything is float32 on a CPU.

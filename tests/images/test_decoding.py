@@ -303,7 +303,7 @@ def test_whatever_a_library_raises_names_the_picture(tmp_path, monkeypatch):
 
 
 def test_training_and_photographs_get_the_same_pixels(tmp_path):
-    """Of every kind of file: what `read_rgb` gives is what `read_photo` gives, over white and in 8 bits."""
+    """For every kind of file, `read_rgb` gives what `read_photo` gives, over white and in 8 bits."""
     alpha = np.random.default_rng(1).integers(0, 256, (6, 10), np.uint8)
     deep = np.random.default_rng(2).integers(0, 65536, (6, 10, 3), np.uint16)
     photos = {

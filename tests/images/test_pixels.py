@@ -8,13 +8,22 @@ from skimage import data
 from keras_psr.errors import ConfigError
 from keras_psr.images.pixels import (
     crop_to_multiple,
+    from_uint16,
     lay_over_white,
     make_low_res,
     resize_bicubic,
     rgb_to_y,
     to_three_channels,
     to_uint8,
+    to_uint16,
 )
+
+
+def test_all_16_bit_levels_come_back_from_grey_levels():
+    levels = np.arange(65536, dtype=np.uint16)
+    grey = from_uint16(levels)
+    assert grey.dtype == np.float32 and grey[[0, 257, 65535]].tolist() == [0, 1, 255]
+    np.testing.assert_array_equal(to_uint16(grey), levels)
 
 
 def imresize_weights(size: int, resized: int) -> np.ndarray:

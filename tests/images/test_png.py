@@ -111,7 +111,7 @@ def test_adler32_of_parts():
 
 
 def test_files_are_about_as_small_as_pillow_s():
-    """Of a photograph, a drawing and a page of text."""
+    """Files are of a photograph, a drawing and a page of text."""
     import skimage.data
 
     drawing = np.full((600, 800), 255, np.uint8)

@@ -16,7 +16,7 @@ def test_screens_have_two_levels_in_each_channel():
     grey = DITHERED.copy()
     grey[3, 3] = 7
     assert not is_screen(grey) and not is_screen(np.dstack([DITHERED, DITHERED, grey]))
-    assert not is_screen(np.zeros((4, 4), np.uint8)), "a flat picture is no screen"
+    assert not is_screen(np.zeros((4, 4), np.uint8)), "a flat picture is not a screen"
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])

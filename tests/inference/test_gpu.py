@@ -88,9 +88,11 @@ def test_auto_leaves_a_gpu_of_other_pixels(hardware, export_tflite, monkeypatch)
     healthy = gpu_module._CompiledFile.finish
     monkeypatch.setattr(gpu_module._CompiledFile, "finish", lambda self, slot: healthy(self, slot) + 1.5)
     network = LiteRTNetwork(export_tflite("float32"), device="auto")
-    assert "Test GPU gives other pixels, by up to 1.5 grey levels" in network.device
+    assert "Test GPU gives different pixels, by up to 1.5 grey levels" in network.device
     monkeypatch.setattr(gpu_module._CompiledFile, "finish", lambda self, slot: healthy(self, slot) * np.nan)
-    assert "Test GPU gives other pixels, by up to nan" in LiteRTNetwork(export_tflite("float32"), device="auto").device
+    assert (
+        "Test GPU gives different pixels, by up to nan" in LiteRTNetwork(export_tflite("float32"), device="auto").device
+    )
 
 
 def test_auto_leaves_a_gpu_that_is_slower(hardware, export_tflite, monkeypatch):
@@ -226,7 +228,7 @@ def test_export_runs_its_files_on_the_gpu(software_gpu, export_tflite):
     report = check_gpu(export_tflite("float32").read_bytes())
     assert report["refusals"] == [] and not report["is_hardware"] and report["max_difference"] < 1e-3
     text = describe_gpu(report)
-    assert text.startswith("takes every operator; run on SwiftShader") and "no real GPU: " in text
+    assert text.startswith("takes every operator; run on SwiftShader") and ", not a real GPU: " in text
 
 
 def test_export_has_only_rules_without_a_gpu(export_tflite, monkeypatch):

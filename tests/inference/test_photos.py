@@ -106,7 +106,7 @@ SCREENS = {
 
 @pytest.mark.parametrize(("name", "shifts_alone"), [("x4", True), ("x4-fast", True), ("x2-fast", False)])
 def test_screens_keep_their_brightness(name, shifts_alone):
-    """With shipped networks, two of which shift it by 4 to 16 levels where they are left alone."""
+    """With shipped networks, two of which would shift it by 4 to 16 levels."""
     shipped, shifts = load(name), []
     for kind in SCREENS:
         screen = (SCREENS[kind] * 255).astype(np.uint8)

@@ -59,7 +59,7 @@ def test_halo_of_the_papers_network():
     ],
     ids=lambda layer: layer.name,
 )
-def test_halo_of_one_upsampling_layer_behind_a_convolution(layer):
+def test_halo_of_one_upsampling_layer_after_a_convolution(layer):
     image = keras.Input((None, None, 3))
     scale = (layer.strides if hasattr(layer, "strides") else layer.size)[0]
     network = keras.Model(image, layer(layers.Conv2D(3, 5, padding="same", dilation_rate=2)(image)))

@@ -15,7 +15,7 @@ def tiny(architecture, scale=4, **options):
 
 
 def shaken(network):
-    """The network with random weights, so that no part of it is zero or one any more."""
+    """The network with random weights, so that no part of it is zero or one."""
     generator = np.random.default_rng(1)
     network.set_weights([w + generator.uniform(0, 0.05, w.shape).astype(w.dtype) for w in network.get_weights()])
     return network
@@ -68,7 +68,7 @@ def test_fast_has_the_parameters_that_its_description_gives(scale, num_filters, 
     assert count_trainable(network) == by_hand == network.count_params()
 
 
-def test_fast_has_one_layer_with_weights_behind_the_low_resolution_grid():
+def test_fast_has_one_layer_with_weights_after_the_low_resolution_grid():
     network = tiny("fast", scale=8)
     kernels = {layer.name: tuple(layer.kernel.shape) for layer in network.layers if hasattr(layer, "kernel")}
     blocks = {f"block{block}_conv{conv}": (3, 3, 4, 4) for block in (1, 2) for conv in (1, 2)}
@@ -191,12 +191,12 @@ def gradients(network):
 
 def test_every_variable_of_johnson2016_has_a_gradient():
     # A bias before batch norm is taken away again with the mean, so it has none that counts.
-    behind_norm = [
+    after_norm = [
         path
         for path, gradient in gradients(tiny("johnson2016")).items()
         if not np.abs(gradient).max() > 1e-4 and not path.endswith("bias")
     ]
-    assert behind_norm == []
+    assert after_norm == []
 
 
 @pytest.mark.parametrize("architecture", ["residual", "fast"])
