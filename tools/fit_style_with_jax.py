@@ -121,18 +121,13 @@ def build_error(network: keras.Model, loss: PerceptualLoss, surround: int) -> Ca
     ) -> tuple[jax.Array, Any]:
         middle = slice(surround, pictures.shape[1] - surround)
         target = pictures[:, middle, middle]
-
-        def paint(shown: jax.Array, moving: list[jax.Array], motion: Sequence[Any]) -> tuple[jax.Array, Any]:
-            output, moving = network.stateless_call(trainable, moving, shown, training=True)
-            margin = (output.shape[1] - target.shape[1]) // 2
-            return jax.lax.dynamic_slice(output, (0, margin + motion[0], margin + motion[1], 0), target.shape), moving
-
-        output, moving = paint(pictures, moving, (0, 0))
+        output, moving = network.stateless_call(trainable, moving, pictures, training=True)
         twin = None
         if loss.needs_twin:
             frame, motion = second_frame(pictures, key)
-            twin, moving = paint(frame, moving, motion)
-        terms = loss.compute(output, target, twin=twin)
+            twin, moving = network.stateless_call(trainable, moving, frame, training=True)
+            twin = jax.lax.dynamic_slice(twin, (0, surround + motion[0], surround + motion[1], 0), target.shape)
+        terms = loss.compute(output[:, middle, middle], target, twin=twin)
         total = loss.total(terms)
         return total, (moving, {"loss": total, **terms})
 
@@ -220,7 +215,7 @@ def fit(config: StyleConfig, arrays: Tree, surround: int, validation: HeldOutSco
         RuntimeError: The loss is not a number.
     """
     keras.utils.set_random_seed(config.seed)
-    network, averaged = build_network(config, "mixed_bfloat16", for_fit=True), build_network(config, "float32")
+    network, averaged = build_network(config, "mixed_bfloat16"), build_network(config, "float32")
     if config.init:
         network.load_weights(find_model(config.init))
     optimizer = build_optimizer(config)

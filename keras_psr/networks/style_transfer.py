@@ -19,7 +19,7 @@ MOMENTUM = 0.98
 """Momentum of batch norm's moving statistics: with Keras's 0.99 they lag in fits of about 100 steps."""
 
 
-def style(*, num_filters: int = 16, num_residual_blocks: int = 5, is_surrounded: bool = False) -> keras.Model:
+def style(*, num_filters: int = 16, num_residual_blocks: int = 5) -> keras.Model:
     """Builds the default network: `johnson2016_style` at half its width, for phones.
 
     It differs in three ways. It pads with zeros, which never show because tiles are cut with a halo of mirrored pixels
@@ -30,7 +30,6 @@ def style(*, num_filters: int = 16, num_residual_blocks: int = 5, is_surrounded:
     Args:
         num_filters: Channels at full resolution; the two lower resolutions have twice and four times as many.
         num_residual_blocks: Residual blocks at a quarter of the resolution.
-        is_surrounded: As for `build_style_network`.
 
     Returns:
         A functional model from (batch, height, width, 3) to the same shape, both sides multiples of 4. Its output may
@@ -42,7 +41,9 @@ def style(*, num_filters: int = 16, num_residual_blocks: int = 5, is_surrounded:
     x = _convolve(x, 2 * num_filters, 3, strides=2, name="downsample1")
     x = _convolve(x, 4 * num_filters, 3, strides=2, name="downsample2")
     for index in range(1, num_residual_blocks + 1):
-        x = _add_block(x, 4 * num_filters, is_padded=not is_surrounded, name=f"block{index}")
+        branch = _convolve(x, 4 * num_filters, 3, name=f"block{index}_conv1")
+        branch = _convolve(branch, 4 * num_filters, 3, relu=False, name=f"block{index}_conv2")
+        x = layers.Add(name=f"block{index}_add")([x, branch])
     x = _upsample(x, 2 * num_filters, 4, name="upsample1")
     x = _upsample(x, num_filters, 4, name="upsample2")
     x = layers.Conv2D(3, 9, padding="same", name="exit")(x)
@@ -50,9 +51,7 @@ def style(*, num_filters: int = 16, num_residual_blocks: int = 5, is_surrounded:
     return keras.Model(image, output, name="style")
 
 
-def johnson2016_style(
-    *, num_filters: int = 32, num_residual_blocks: int = 5, is_surrounded: bool = False
-) -> keras.Model:
+def johnson2016_style(*, num_filters: int = 32, num_residual_blocks: int = 5) -> keras.Model:
     """Builds the style network of Johnson et al. 2016, supplement table 1.
 
     Its layers are reflection padding of 40 pixels, a 9x9 convolution, two 3x3 convolutions of stride 2, residual blocks
@@ -65,7 +64,6 @@ def johnson2016_style(
         num_filters: Channels at full resolution (the paper: 32); the two lower resolutions have twice and four times
             as many.
         num_residual_blocks: Residual blocks (the paper: 5).
-        is_surrounded: As for `build_style_network`; then there is no reflection padding.
 
     Returns:
         A functional model from (batch, height, width, 3) to the same shape, both sides multiples of 4 and longer than
@@ -73,13 +71,14 @@ def johnson2016_style(
     """
     image = layers.Input((None, None, 3), name="image")
     x = layers.Rescaling(1 / 127.5, offset=-1, name="to_unit_range")(image)
-    if not is_surrounded:
-        x = ReflectionPadding2D(REFLECTION * num_residual_blocks // 5, name="reflection")(x)
+    x = ReflectionPadding2D(REFLECTION * num_residual_blocks // 5, name="reflection")(x)
     x = _convolve(x, num_filters, 9, name="entry")
     x = _convolve(x, 2 * num_filters, 3, strides=2, name="downsample1")
     x = _convolve(x, 4 * num_filters, 3, strides=2, name="downsample2")
     for index in range(1, num_residual_blocks + 1):
-        x = _add_block(x, 4 * num_filters, is_padded=False, name=f"block{index}")
+        branch = _convolve(x, 4 * num_filters, 3, padding="valid", name=f"block{index}_conv1")
+        branch = _convolve(branch, 4 * num_filters, 3, padding="valid", relu=False, name=f"block{index}_conv2")
+        x = layers.Add(name=f"block{index}_add")([layers.Cropping2D(2, name=f"block{index}_cut")(x), branch])
     x = _upsample(x, 2 * num_filters, 3, name="upsample1")
     x = _upsample(x, num_filters, 3, name="upsample2")
     x = layers.Conv2D(3, 9, padding="same", name="exit")(x)
@@ -93,12 +92,7 @@ STYLE_ARCHITECTURES: dict[str, Callable[..., keras.Model]] = {"style": style, "j
 
 
 def build_style_network(
-    architecture: str = "style",
-    *,
-    num_filters: int = 16,
-    num_residual_blocks: int = 5,
-    is_surrounded: bool = False,
-    dtype: str = "float32",
+    architecture: str = "style", *, num_filters: int = 16, num_residual_blocks: int = 5, dtype: str = "float32"
 ) -> keras.Model:
     """Builds a network for style transfer, not fitted yet.
 
@@ -106,12 +100,10 @@ def build_style_network(
         architecture: One of `STYLE_ARCHITECTURES`.
         num_filters: Channels at full resolution, at least 1.
         num_residual_blocks: Residual blocks, at least 1.
-        is_surrounded: Whether the input shows what surrounds a crop. Nothing is padded around residual blocks then, so
-            that the output lacks 8 pixels per block on each side, and a fit takes less time.
         dtype: Keras dtype policy of the hidden layers; the output is always float32.
 
     Returns:
-        A functional model from (batch, height, width, 3) to the same shape, unless `is_surrounded`.
+        A functional model from (batch, height, width, 3) to the same shape.
 
     Raises:
         ConfigError: The architecture is unknown.
@@ -123,9 +115,7 @@ def build_style_network(
         accepted = ", ".join(STYLE_ARCHITECTURES)
         raise ConfigError(f"architecture must be one of {accepted} with --style. Received: {architecture!r}.")
     with dtype_policy(dtype):
-        return STYLE_ARCHITECTURES[architecture](
-            num_filters=num_filters, num_residual_blocks=num_residual_blocks, is_surrounded=is_surrounded
-        )
+        return STYLE_ARCHITECTURES[architecture](num_filters=num_filters, num_residual_blocks=num_residual_blocks)
 
 
 @keras.saving.register_keras_serializable("keras_psr")
@@ -186,15 +176,6 @@ def _convolve(
     x = layers.Conv2D(filters, size, strides=strides, padding=padding, name=name)(x)
     x = _normalize(x, name=f"{name}_norm")
     return layers.ReLU(name=f"{name}_relu")(x) if relu else x
-
-
-def _add_block(x: keras.KerasTensor, filters: int, *, is_padded: bool, name: str) -> keras.KerasTensor:
-    """Applies a residual block of two 3x3 convolutions. Without padding, it removes two cells on each side."""
-    padding = "same" if is_padded else "valid"
-    branch = _convolve(x, filters, 3, padding=padding, name=f"{name}_conv1")
-    branch = _convolve(branch, filters, 3, padding=padding, relu=False, name=f"{name}_conv2")
-    skip = x if is_padded else layers.Cropping2D(2, name=f"{name}_cut")(x)
-    return layers.Add(name=f"{name}_add")([skip, branch])
 
 
 def _upsample(x: keras.KerasTensor, filters: int, size: int, *, name: str) -> keras.KerasTensor:

@@ -28,14 +28,8 @@ class Task(Protocol[Config]):
     in `config.py`, and the way the scores are shown in `report.py`. `registry.TASKS` lists all tasks.
     """
 
-    def build_network(self, config: Config, dtype: str, *, for_fit: bool = False) -> "keras.Model":
-        """Returns the network with random weights.
-
-        Args:
-            config: The settings.
-            dtype: Keras dtype or policy of its hidden layers.
-            for_fit: Whether its inputs are samples of `build_stream`, and it may leave out what the loss does not see.
-        """
+    def build_network(self, config: Config, dtype: str) -> "keras.Model":
+        """Returns the network with random weights. `dtype` is the Keras dtype or policy of its hidden layers."""
 
     def build_loss(self, config: Config) -> "PerceptualLoss":
         """Returns the weighted loss terms of a fit."""

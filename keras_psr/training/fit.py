@@ -315,7 +315,7 @@ def build_trainer(config: FitConfig, strategy: tf.distribute.Strategy | None = N
     if config.precision == "auto":
         config = replace(config, precision=choose_precision(config, strategy).precision)
     with strategy.scope():
-        network = task.build_network(config, POLICIES[config.precision], for_fit=True)
+        network = task.build_network(config, POLICIES[config.precision])
         if initial:
             _copy_weights(initial, network, config.init)
         loss = task.build_loss(config)

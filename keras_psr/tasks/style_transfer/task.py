@@ -58,8 +58,8 @@ NO_DIFFERENCE = 100.0
 log = logging.getLogger(__name__)
 
 
-def build_network(config: StyleConfig, dtype: str, *, for_fit: bool = False) -> keras.Model:
-    """Returns the network with random weights. `for_fit`, its inputs are samples of `build_stream`.
+def build_network(config: StyleConfig, dtype: str) -> keras.Model:
+    """Returns the network with random weights.
 
     Raises:
         ConfigError: The architecture is unknown.
@@ -68,7 +68,6 @@ def build_network(config: StyleConfig, dtype: str, *, for_fit: bool = False) -> 
         config.architecture,
         num_filters=config.num_filters,
         num_residual_blocks=config.num_residual_blocks,
-        is_surrounded=for_fit,
         dtype=dtype,
     )
 

@@ -26,8 +26,8 @@ SHEET_SIZE = 288
 """Number of pictures on a sheet, and the side of the part that is shown, in pixels."""
 
 
-def build_network(config: SuperResolutionConfig, dtype: str, *, for_fit: bool = False) -> keras.Model:
-    """Returns the network with random weights, the same one for a fit.
+def build_network(config: SuperResolutionConfig, dtype: str) -> keras.Model:
+    """Returns the network with random weights.
 
     Raises:
         ConfigError: The architecture is unknown.
