@@ -330,7 +330,7 @@ class StyleConfig(FitConfig):
         "Weight of the total variation of the output's chroma, relative to the painting's; not in the paper.", 0.2
     )
     stability_weight: float = setting(
-        "Weight of the squared difference between two frames of a film, against flicker; not in the paper.", 0.001
+        "Weight of the squared difference between two frames of a film, against flicker; not in the paper.", 0.0006
     )
     content_weight: float = setting("Weight of the feature loss against the photograph.", 1.0)
     content_layer: str = setting(
