@@ -75,10 +75,11 @@ def evaluate(
     --degradation reduces pictures like those from phones and web sites; a block ratio above 1.5 means that JPEG's
     blocks are visible.
 
-    For a style network, the score is the loss that it was fitted to, without the phase loss and the chroma loss, in
-    squares of 256 pixels. It is compared with the loss of the photographs themselves and, with --iterations, of
-    pictures that are optimised from noise. Chroma is the power of Cb and Cr above a quarter cycle per pixel; it
-    should not exceed the painting's. The lattice ratio measures a grid of four pixels.
+    For a style network, the score is the paper's loss, without the terms that a fit adds to it, in squares of 256
+    pixels. It is compared with the loss of the photographs themselves and, with --iterations, of pictures that are
+    optimised from noise. Chroma is the power of Cb and Cr above a quarter cycle per pixel; it should not exceed the
+    painting's. The lattice ratio measures a grid of four pixels. Flicker is that of a film with sensor noise, still
+    and moving, as a multiple of the film's own.
 
     \b
     Examples:
