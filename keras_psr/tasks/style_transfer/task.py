@@ -110,8 +110,8 @@ def build_objective(config: StyleConfig, painting: np.ndarray | None = None) -> 
     This is the paper's loss. It works for pictures of any size, and is as fair to optimised pictures, which have no
     lattice, as to those of a network.
     """
-    added = {"phase_weight": 0.0, "chroma_weight": 0.0, "stability_weight": 0.0}
-    return build_loss(replace(config, **added, precision="float32"), painting)
+    papers = replace(config, phase_weight=0.0, chroma_weight=0.0, stability_weight=0.0, precision="float32")
+    return build_loss(papers, painting)
 
 
 def build_stream(config: StyleConfig) -> SampleStream:
