@@ -665,7 +665,11 @@ for (const colorScheme of ["light", "dark"]) {
 
 // The benchmark
 
-const openBenchmark = (options) => open({ address: tiny.address, query: "?benchmark", ...options });
+async function openBenchmark(options) {
+  const page = await open({ address: tiny.address, query: "?benchmark", ...options });
+  await page.waitForSelector("#benchmark", { state: "visible" });
+  return page;
+}
 
 const rowsOf = (page) =>
   page
