@@ -76,7 +76,8 @@ class Trainer(keras.Model):
         """Returns the middle of the network's output, which may show more than the target, moved by some pixels."""
         output = self.network(pictures, training=True)
         margin = (output.shape[1] - shape[1]) // 2
-        return tf.slice(output, (0, margin + motion[0], margin + motion[1], 0), shape)
+        begin = (0, margin + motion[0], margin + motion[1], 0)
+        return tf.slice(output, begin, (-1, *shape[1:]))  # the batch's size is unknown on several machines
 
     def use_loss(self, perceptual_loss: PerceptualLoss) -> None:
         """Replaces the loss, for the next stage of a fit."""
