@@ -132,6 +132,24 @@ def test_all_columns_fit_a_terminal_of_80_characters():
     assert "…" not in text and all(word in text for word in ("features", "texture", "x4-photo", "240.9"))
 
 
+def test_all_columns_of_a_style_fit_a_terminal_of_80_characters():
+    from rich.console import Console
+
+    from keras_psr.cli.evaluate import build_table
+    from keras_psr.constants import STYLE_TRANSFER
+    from keras_psr.tasks.report import REPORTS
+
+    scores = dict.fromkeys(REPORTS[STYLE_TRANSFER].evaluation, 1.0) | {"loss": 13.0436, "total_variation": 1234.0}
+    summary = {"photograph": scores, "painting": scores, "model": scores, "L-BFGS 100": scores}
+    console = Console(width=80)
+    with console.capture() as shown:
+        console.print(
+            build_table("starry-night", {"task": STYLE_TRANSFER, "size": 256, "pictures": [], "summary": summary})
+        )
+    text = shown.get()
+    assert "…" not in text and all(word in text for word in ("starry-night", "L-BFGS 100", "13.044", "moving"))
+
+
 def test_an_unknown_degradation_is_one_line(evaluate, photograph):
     result = evaluate("--data", photograph, "--degradation", "rain")
     assert result.exit_code == 1
