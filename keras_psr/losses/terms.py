@@ -24,7 +24,7 @@ from keras_psr.losses.functional import (
 from keras_psr.losses.vgg import build_vgg
 
 LEAST_CHROMA_VARIATION = 10.0
-"""Smallest total variation that a painting's chroma counts as, in squared levels; The Scream has 21.
+"""Lower bound for the total variation of a painting's chroma, in squared grey levels; The Scream has 21.
 
 For a drawing, which has next to none, the term would otherwise outweigh all others.
 """

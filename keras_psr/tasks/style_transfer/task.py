@@ -36,7 +36,7 @@ from keras_psr.tasks.style_transfer.evaluation import evaluate_style
 from keras_psr.tasks.task import Scores
 
 SMALLEST_PAINTING = 32
-"""Smallest shorter side of a painting, in pixels, which is four responses of VGG16's relu4_3."""
+"""Least length of a painting's shorter side, in pixels: four responses of VGG16's relu4_3."""
 
 VALIDATION_PICTURES = 3
 VALIDATION_SIDE = 384
@@ -134,7 +134,7 @@ def build_stream(config: StyleConfig) -> SampleStream:
 def reduce_photograph(photograph: Picture, shorter_side: int) -> Picture:
     """Returns a photograph that is reduced to the given shorter side, in pixels, when it is read, unless it is smaller.
 
-    A crop of a picture with many megapixels would show only a part of a thing, and not a scene.
+    A crop of a picture with many megapixels would show part of an object, not a scene.
     """
 
     def read() -> np.ndarray:
