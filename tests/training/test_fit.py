@@ -38,7 +38,7 @@ TINY = {
 }
 """Settings of a fit of a second; data and val are added by the fixtures."""
 
-WHOLE = {**TINY, "warmup_steps": 2, "feature_weight": 1.5e-4, "phase_weight": 0.5, "ema_momentum": 0.5}
+WHOLE = {**TINY, "warmup_steps": 2, "feature_weight": 1.5e-4, "ema_momentum": 0.5}
 """Settings of a fit with everything: two stages, VGG16 and averaged weights. Tracing it takes twice as long."""
 
 
@@ -53,20 +53,13 @@ def photographs(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def losses():
-    """The loss of each step of the whole fit, which `finished` adds."""
-    return []
-
-
-@pytest.fixture(scope="module")
-def finished(photographs, losses, tmp_path_factory):
+def finished(photographs, tmp_path_factory):
     """A run folder after a whole fit, and the numbers that were logged."""
     out, logged = tmp_path_factory.mktemp("finished") / "run", []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(keras_psr.training.callbacks, "LOG_EVERY", 5)
-        callback = keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: losses.append(logs["loss"]))
-        options = {"on_log": lambda step, numbers: logged.append((step, numbers)), "command": ["made", "up"]}
-        fit(out, **WHOLE, **photographs, callbacks=[callback], **options)
+        settings = {**WHOLE, **photographs}
+        fit(out, **settings, on_log=lambda step, numbers: logged.append((step, numbers)), command=["made", "up"])
     return RunFolder(out), logged
 
 
@@ -268,12 +261,24 @@ def test_validations_are_logged(finished):
         assert 15 < line["val_psnr_y"] < 45 and 0.3 < line["val_ssim_y"] < 1
 
 
-def test_losses_are_logged_and_are_means_since_the_last_line(finished, losses):
-    lines = [(step, numbers) for step, numbers in finished[1] if "loss" in numbers]
-    assert [step for step, _ in lines] == [2, 5, 6], "each fifth step, and the end of each stage"
-    (_, warmup), *rest = lines
-    assert warmup["loss"] == warmup["pixel_loss"] and "feature_loss" not in warmup, "the warm-up has no other loss"
-    for (step, numbers), since in zip(rest, (2, 5), strict=True):
+def test_losses_are_logged_and_are_means_since_the_last_line(photographs, tmp_path, monkeypatch):
+    monkeypatch.setattr(keras_psr.training.callbacks, "LOG_EVERY", 2)
+    losses, lines = [], []
+
+    class Losses(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            losses.append(logs["loss"])
+
+    def on_log(step, numbers):
+        if "loss" in numbers:
+            lines.append((step, numbers))
+
+    settings = {**WHOLE, **photographs, "steps": 6, "save_every": 6, "warmup_steps": 3, "phase_weight": 0.5}
+    fit(tmp_path / "run", **settings, on_log=on_log, callbacks=[Losses()])
+    assert [step for step, _ in lines] == [2, 3, 4, 6], "each second step, and the end of each stage"
+    assert all(numbers["loss"] == numbers["pixel_loss"] for _, numbers in lines[:2]), "the warm-up has no other loss"
+    assert not any("feature_loss" in numbers for _, numbers in lines[:2])
+    for (step, numbers), since in zip(lines[2:], (3, 4), strict=True):
         assert numbers["loss"] == pytest.approx(np.mean(losses[since:step]))
         assert numbers.get("crops_per_second", 1) > 0
         weighted = numbers["pixel_loss"] + 1.5e-4 * numbers["feature_loss"] + 0.5 * numbers["phase_loss"]
