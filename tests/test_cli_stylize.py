@@ -101,13 +101,13 @@ def test_a_picture_above_the_paint_size_is_painted_small_and_enlarged(run, photo
     options = ("stylize", "photo.png", "-m", "starry-night", "--device", "cpu", "--overwrite", "-o", "painted.png")
     options += ("--paint-size",)
     network, pixels = load("starry-night", device="cpu"), read_pixels(photo)
-    for size, expected in ((0, network), (64, network), (48, Painter(network, 48)), (32, Painter(network, 32))):
+    for size, expected in ((0, network), (64, network), (40, Painter(network, 40)), (20, Painter(network, 20))):
         result = run(*options, size)
         assert result.exit_code == 0, result.stderr
         np.testing.assert_array_equal(read_pixels("painted.png"), expected(pixels))
     assert np.abs(read_pixels("painted.png").astype(int) - network(pixels)).mean() > 5
-    mixed = Painter(network, 32)(pixels, strength=0.25)
-    assert run(*options, 32, "--strength", "0.25").exit_code == 0
+    mixed = Painter(network, 20)(pixels, strength=0.25)
+    assert run(*options, 20, "--strength", "0.25").exit_code == 0
     np.testing.assert_array_equal(read_pixels("painted.png"), mixed)
 
 
@@ -117,12 +117,12 @@ def test_profile_opacity_and_size_survive_the_paint_size(run, photo, style_run):
     picture.putalpha(opacity)
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     picture.save("photo.png", icc_profile=profile)
-    result = run("stylize", "photo.png", "--model", style_run, "-o", "painted.png", "--paint-size", 40)
+    result = run("stylize", "photo.png", "--model", style_run, "-o", "painted.png", "--paint-size", 30)
     assert result.exit_code == 0, result.stderr
     with Image.open("painted.png") as painted:
         assert painted.size == (96, 64) and painted.info["icc_profile"] == profile
         np.testing.assert_array_equal(np.asarray(painted)[..., 3], opacity)
-    result = run("stylize", "photo.png", "--model", style_run, "-o", "wide.png", "--paint-size", 40, "--width", 111)
+    result = run("stylize", "photo.png", "--model", style_run, "-o", "wide.png", "--paint-size", 30, "--width", 111)
     assert result.exit_code == 0 and read_pixels("wide.png").shape == (74, 111, 4)
 
 

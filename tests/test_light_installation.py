@@ -84,7 +84,7 @@ def test_the_rest_is_not_there(run, module):
 
 @pytest.mark.parametrize(
     ("command", "model", "side"),
-    [("upscale", "x4-fast_int8", 4), ("upscale", "x2-fast", 2), ("stylize", "great-wave_int8", 1)],
+    [("upscale", "x4-fast_int8", 4), ("upscale", "x2", 2), ("stylize", "great-wave_int8", 1)],
 )
 def test_pictures_are_enlarged_and_painted(keras_psr_command, picture, command, model, side):
     result = keras_psr_command(command, picture, "--model", model, "-o", "result.png")
