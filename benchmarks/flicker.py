@@ -10,9 +10,9 @@ import numpy as np
 
 import keras_psr
 from keras_psr.data.sources import open_sources
-from keras_psr.images.pixels import resize_bicubic
 from keras_psr.inference.flicker import flicker_ratio
 from keras_psr.tasks.style_transfer.evaluation import square
+from keras_psr.tasks.super_resolution.evaluation import interpolations
 
 SIDE = 256
 """Side of the squares to which the middle of each picture is reduced, in pixels."""
@@ -25,7 +25,7 @@ class Bicubic:
 
     def __call__(self, image: np.ndarray) -> np.ndarray:
         """Returns a picture at four times its size."""
-        return resize_bicubic(image, *(side * self.scale for side in image.shape[:2]))
+        return interpolations(self.scale)["bicubic"](image)
 
 
 @click.command()

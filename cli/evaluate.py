@@ -69,11 +69,10 @@ def evaluate(
 
     Each picture is reduced by the scale, enlarged again, and compared with the original. PSNR (dB) and SSIM are those
     of luma, without a border as wide as the scale; more is better. "Features" is the distance in VGG16's relu2_2,
-    divided by bicubic's; LPIPS uses VGG16 without learned weights; less is better. "Texture" is the
-    distance between the textures of all results and those of all originals, wherever they lie, in VGG16's relu3_3; 0
-    is best. It needs 2,000 patches of 32x32 pixels. A lattice ratio far above 1 means that there is a visible grid.
-    --degradation reduces pictures like those from phones and web sites; a block ratio above 1.5 means that JPEG's
-    blocks are visible.
+    divided by bicubic's; LPIPS uses VGG16 without learned weights; less is better. "Texture" is the distance between
+    the textures of all results and those of all originals, wherever they lie, in VGG16's relu3_3; 0 is best. It needs
+    2,000 patches of 32x32 pixels. A lattice ratio far above 1 means that there is a visible grid. --degradation reduces
+    pictures like those from phones and web sites; a block ratio above 1.5 means that JPEG's blocks are visible.
 
     For a style network, the score is the paper's loss, without the terms that a fit adds to it, in squares of 256
     pixels. It is compared with the loss of the photographs themselves and, with --iterations, of pictures that are

@@ -147,7 +147,7 @@ def test_all_columns_of_a_style_fit_a_terminal_of_80_characters():
             build_table("starry-night", {"task": STYLE_TRANSFER, "size": 256, "pictures": [], "summary": summary})
         )
     text = shown.get()
-    assert "…" not in text and all(word in text for word in ("starry-night", "L-BFGS 100", "13.044", "moving"))
+    assert "…" not in text and all(word in text for word in ("starry-night", "L-BFGS 100", "13.0436", "moving"))
 
 
 def test_an_unknown_degradation_is_one_line(evaluate, photograph):

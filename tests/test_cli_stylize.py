@@ -222,7 +222,7 @@ def test_evaluate_measures_the_loss_that_it_was_fitted_to(run, style_run, painti
     assert list(document["summary"]) == ["photograph", "painting", "model", "L-BFGS 1", "L-BFGS 2"]
     for name in ("photograph", "L-BFGS 2"):
         (row,) = (line for line in result.stderr.splitlines() if name in line)
-        assert f"{document['summary'][name]['loss']:.3f}" in row
+        assert f"{document['summary'][name]['loss']:.4f}" in row
     shutil.copytree(style_run, tmp_path / "moved")
     settings = json.loads((tmp_path / "moved" / "config.json").read_text())
     settings["config"]["style"] = "gone.png"

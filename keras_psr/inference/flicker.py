@@ -46,7 +46,8 @@ def flicker_ratio(network: Upscaler, photograph: np.ndarray, speed: int = 0, see
         )
     random = np.random.default_rng(seed)
     frames = []
-    for place in range(0, NUM_FRAMES * speed, speed) if speed else [0] * NUM_FRAMES:
+    for number in range(NUM_FRAMES):
+        place = number * speed
         window = photograph[place : place + height, place : place + width]
         frames.append(to_uint8(window + random.normal(0, SENSOR_NOISE, window.shape)))
     results = [network(frame) for frame in frames]

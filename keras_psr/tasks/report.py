@@ -127,9 +127,9 @@ REPORTS = {
         },
         evaluation_title="{size}x{size}",
         evaluation={  # terms without weight and unmeasured times are shown as a dash
-            "loss": Measure("objective", ".3f"),
-            "feature_loss": Measure("content", ".3f"),
-            "style_loss": Measure("style", ".3f"),
+            "loss": Measure("objective", ".4f"),
+            "feature_loss": Measure("content", ".4f"),
+            "style_loss": Measure("style", ".4f"),
             "total_variation": Measure("TV", ".0f"),
             "chroma_noise": Measure("chroma", ".1f"),
             "lattice_ratio": Measure("lattice", ".2f"),

@@ -604,22 +604,28 @@ test("a static site works without the headers, and has threads from the second v
   });
 });
 
-test("over plain HTTP, as from a phone with --lan, it runs on one core", async () => {
+/** Uses the page at an address without HTTPS, where Chromium says why there are no threads, and nothing else. */
+async function overPlainHttp(use) {
   const phone = await startChromium("--host-resolver-rules=MAP computer.test 127.0.0.1");
   try {
-    const page = await open({ address: tiny.address.replace("localhost", "computer.test"), from: phone });
-    await choose(page, "odd.png");
-    assert.match(await run(page), /^260 × 202 in .* on the CPU\. $/);
-    await expectText(page, "#limits", /One core only, because this address is not HTTPS\.$/);
+    await use({ address: tiny.address.replace("localhost", "computer.test"), from: phone });
     const { errors } = watched.pop();
     assert.deepEqual(
       errors.filter((text) => !text.includes("header has been ignored")),
       [],
-    ); // why there are no threads
+    );
   } finally {
     await phone.close();
   }
-});
+}
+
+test("over plain HTTP, as from a phone with --lan, it runs on one core", () =>
+  overPlainHttp(async (options) => {
+    const page = await open(options);
+    await choose(page, "odd.png");
+    assert.match(await run(page), /^260 × 202 in .* on the CPU\. $/);
+    await expectText(page, "#limits", /One core only, because this address is not HTTPS\.$/);
+  }));
 
 test("requests to elsewhere are forbidden", async () => {
   const page = await open();
@@ -734,11 +740,9 @@ test("the benchmark measures each file on CPU and GPU, and its table can be copi
   }
 });
 
-test("over plain HTTP the table is shown as text, with the reason of a file that cannot be measured", async () => {
-  const phone = await startChromium("--host-resolver-rules=MAP computer.test 127.0.0.1");
-  try {
-    const address = tiny.address.replace("localhost", "computer.test");
-    const page = await openBenchmark({ address, from: phone });
+test("over plain HTTP the table is shown as text, with the reason of a file that cannot be measured", () =>
+  overPlainHttp(async (options) => {
+    const page = await openBenchmark(options);
     await page.route("**/x2-tiny_int8.tflite", (route) => route.fulfill({ body: "Dear reader," }));
     const [broken, ...others] = await measure(page);
     assert.deepEqual(broken, ["x2-tiny", "int8", "CPU", "The model is not a TFLite file."]);
@@ -753,15 +757,7 @@ test("over plain HTTP the table is shown as text, with the reason of a file that
     await page.click("#copy");
     await page.waitForSelector("#plain", { state: "visible" });
     assert.deepEqual(parseTable(await page.inputValue("#plain")), [broken, ...others]);
-    const { errors } = watched.pop();
-    assert.deepEqual(
-      errors.filter((text) => !text.includes("header has been ignored")),
-      [],
-    ); // why there are no threads
-  } finally {
-    await phone.close();
-  }
-});
+  }));
 
 test("a GPU that the page has and its worker has not is measured on no other device", async () => {
   const pretend = (page) =>
