@@ -60,7 +60,7 @@ def test_differences_are_in_grey_levels(arm64):
 
 @pytest.mark.parametrize("received", [np.zeros((2, 3), np.uint8), np.zeros((2, 2), np.uint16)])
 def test_pictures_of_another_kind_are_an_error(arm64, received):
-    with pytest.raises(click.ClickException, match=r"Expected uint8 \(2, 2\), received"):
+    with pytest.raises(click.ClickException, match=r"Expected uint8 \(2, 2\)\. Received: "):
         arm64.measure(np.zeros((2, 2), np.uint8), received)
 
 

@@ -67,7 +67,7 @@ def test_the_listing_paints_with_a_style_of_any_size_without_a_seam(script, tmp_
     network.get_layer("exit").kernel.assign(generator.normal(0, 5, (9, 9, 2, 3)))
     halo = measure_geometry(network).halo
     tile = 2 * halo + 20
-    metadata = {"scale": 1, "tile": tile, "halo": halo, "grid": 4}
+    metadata = {"task": "style transfer", "scale": 1, "tile": tile, "halo": halo, "grid": 4}
     (tmp_path / "style.tflite").write_bytes(with_metadata(convert(network, "float32", tile), metadata))
     photo = open_sources(["sample:val"])[0].read()[100:150, 100:195]
     Image.fromarray(photo).save(tmp_path / "photo.png")

@@ -263,7 +263,7 @@ def measure(expected: np.ndarray, received: np.ndarray) -> np.ndarray:
     """
     if (expected.shape, expected.dtype) != (received.shape, received.dtype):
         raise click.ClickException(
-            f"Expected {expected.dtype} {expected.shape}, received {received.dtype} {received.shape}."
+            f"Expected {expected.dtype} {expected.shape}. Received: {received.dtype} {received.shape}."
         )
     return np.abs(expected.astype(np.float64) - received) / (257 if expected.dtype == np.uint16 else 1)
 

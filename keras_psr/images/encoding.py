@@ -121,10 +121,10 @@ def write_image(path: str | os.PathLike[str], image: np.ndarray) -> None:
     if image.dtype not in (np.uint8, np.uint16) or image.shape[2:] not in ((), (3,), (4,)) or image.ndim < 2:
         raise ConfigError(
             "image must be uint8 of shape (height, width), (height, width, 3) or (height, width, 4), or uint16 for PNG "
-            f"and TIFF, received {image.dtype} of shape {image.shape}; round with pixels.to_uint8."
+            f"and TIFF. Received: {image.dtype} of shape {image.shape}. Round with pixels.to_uint8."
         )
     if not image.size:
-        raise ConfigError(f"image must contain pixels, received shape {image.shape}.")
+        raise ConfigError(f"image must contain pixels. Received: shape {image.shape}.")
     if is_deep and name not in ("PNG", "TIFF"):
         raise ConfigError(f"cannot write {path}: {name} cannot store 16 bits; use .png or .tif, or pixels.to_8_bits.")
     if name in ("BMP", "JPEG") and image.shape[2:] == (4,):

@@ -108,7 +108,7 @@ def lattice_ratio(image: np.ndarray, scale: int) -> float:
     """
     _check_picture("image", image)
     if scale < 2:
-        raise ConfigError(f"scale must be 2 or more to have a lattice, received {scale}.")
+        raise ConfigError(f"scale must be 2 or more to have a lattice. Received: {scale}.")
     if min(image.shape[:2]) < 14 * scale:
         return math.nan
     luma = rgb_to_y(crop_to_multiple(image, 2 * scale))
@@ -227,7 +227,7 @@ POWER_RATIOS = {"lattice_ratio", "block_ratio", "color_block_ratio"}
 def _block_ratio(planes: Sequence[np.ndarray], block: int, scale: int) -> float:
     """Returns the median over planes, directions and peaks of how far the peaks of `block_ratio` stand out."""
     if scale < 1:
-        raise ConfigError(f"scale must be 1 or more, received {scale}.")
+        raise ConfigError(f"scale must be 1 or more. Received: {scale}.")
     ratios = [
         ratio
         for plane in planes
@@ -273,14 +273,14 @@ def _shave(image: np.ndarray, reference: np.ndarray, border: int, at_least: int 
     _check_picture("reference", reference)
     if image.shape != reference.shape:
         raise ConfigError(
-            f"image and reference must have the same shape, received {image.shape} and {reference.shape}; "
-            "crop the reference to a multiple of the scale first."
+            f"image and reference must have the same shape. Received: {image.shape} and {reference.shape}. "
+            "Crop the reference to a multiple of the scale first."
         )
     height, width = image.shape[:2]
     if border < 0 or min(height, width) - 2 * border < at_least:
         raise ConfigError(
-            f"image is too small: expected at least {at_least}x{at_least} pixels inside a border of "
-            f"{border}, received {height}x{width} including it; leave it out or use a larger picture."
+            f"image must have at least {at_least}x{at_least} pixels inside a border of {border}. "
+            f"Received: {height}x{width} including it. Leave it out or use a larger picture."
         )
     inner = np.s_[border : height - border, border : width - border]
     return image[inner], reference[inner]
@@ -289,6 +289,6 @@ def _shave(image: np.ndarray, reference: np.ndarray, border: int, at_least: int 
 def _check_picture(name: str, image: np.ndarray) -> None:
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
         raise ConfigError(
-            f"{name} must be uint8 RGB of shape (height, width, 3), received {image.dtype} of shape "
-            f"{image.shape}; round with pixels.to_uint8."
+            f"{name} must be uint8 RGB of shape (height, width, 3). Received: {image.dtype} of shape "
+            f"{image.shape}. Round with pixels.to_uint8."
         )

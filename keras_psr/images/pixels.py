@@ -238,8 +238,8 @@ def crop_to_multiple(image: np.ndarray, multiple: int) -> np.ndarray:
     height, width = image.shape[:2]
     if min(height, width) < multiple:
         raise ConfigError(
-            f"image is too small: expected at least {multiple}x{multiple} pixels (height x width), received "
-            f"{height}x{width}; leave it out or use a larger picture."
+            f"image must have at least {multiple}x{multiple} pixels (height x width). Received: {height}x{width}. "
+            "Leave it out or use a larger picture."
         )
     return image[: height - height % multiple, : width - width % multiple]
 
@@ -386,7 +386,7 @@ def make_low_res(high_res: np.ndarray, scale: int, blur_sigma: float = 0.0) -> n
         low_res = make_low_res(keras_psr.read_rgb("photo.png"), scale=4)
     """
     if not blur_sigma >= 0:
-        raise ConfigError(f"blur_sigma must be 0 or more pixels, received {blur_sigma}; use 0 for no blur.")
+        raise ConfigError(f"blur_sigma must be 0 or more pixels. Received: {blur_sigma}. Use 0 for no blur.")
     cropped = crop_to_multiple(high_res, scale)
     if blur_sigma:
         from scipy.ndimage import gaussian_filter

@@ -26,7 +26,7 @@ def comparison_sheet(rows: list[dict[str, np.ndarray]]) -> np.ndarray:
         sheet = comparison_sheet([{"bicubic": bicubic, "network": enlarged}])
     """
     if not rows or not all(rows):
-        raise ConfigError("rows must contain at least one picture each, received an empty one.")
+        raise ConfigError("rows must contain at least one picture each. Received: an empty one.")
     strips = [_labelled_row(row) for row in rows]
     width = max(strip.shape[1] for strip in strips)
     return np.concatenate([_padded(strip, right=width - strip.shape[1]) for strip in strips])
@@ -35,7 +35,7 @@ def comparison_sheet(rows: list[dict[str, np.ndarray]]) -> np.ndarray:
 def _labelled_row(pictures: dict[str, np.ndarray]) -> np.ndarray:
     shapes = {label: picture.shape for label, picture in pictures.items()}
     if len(set(shapes.values())) > 1:
-        raise ConfigError(f"pictures in a row must have one size, received {shapes}; resize them first.")
+        raise ConfigError(f"pictures in a row must have one size. Received: {shapes}. Resize them first.")
     return np.concatenate([_labelled(label, picture) for label, picture in pictures.items()], axis=1)
 
 

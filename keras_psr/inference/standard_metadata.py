@@ -11,6 +11,8 @@ from typing import Any, NamedTuple, TypeAlias
 import flatbuffers  # type: ignore[import-untyped]
 import numpy as np
 
+from keras_psr.constants import STYLE_TRANSFER
+
 STANDARD_NAME = "TFLITE_METADATA"
 FILE_IDENTIFIER = b"M001"
 PARSER_VERSION = "1.0.0"
@@ -54,16 +56,16 @@ def describe_model(metadata: dict[str, Any]) -> str:
     Args:
         metadata: The metadata of keras-psr; every key may be missing.
     """
-    scale = metadata.get("scale", 1)
+    times = f" {metadata['scale']} times" if "scale" in metadata else ""
+    effect = "paints pictures" if metadata.get("task") == STYLE_TRANSFER else f"enlarges pictures{times}"
     variant = f" ({metadata['variant']})" if "variant" in metadata else ""
-    effect = f"enlarges pictures {scale} times" if scale > 1 else "paints pictures"
     version = f" {metadata['keras_psr']}" if "keras_psr" in metadata else ""
     return f"{metadata.get('name') or 'The network'}{variant} {effect}. Exported by keras-psr{version}."
 
 
 def name_tensors(metadata: dict[str, Any]) -> tuple[str, str]:
     """Returns the names of the input and the output of a file."""
-    return "image", "enlarged" if metadata.get("scale", 1) > 1 else "painted"
+    return "image", "painted" if metadata.get("task") == STYLE_TRANSFER else "enlarged"
 
 
 def build_standard_metadata(metadata: dict[str, Any], input_shape: Shape, output_shape: Shape) -> bytes:

@@ -81,18 +81,18 @@ def test_ssim_of_flat_pictures_compares_their_means():
 
 @pytest.mark.parametrize("score", [psnr_y, psnr_rgb, ssim_y])
 def test_scores_refuse_what_they_cannot_compare(score):
-    with pytest.raises(ConfigError, match=r"same shape, received \(16, 16, 3\) and \(16, 17, 3\)"):
+    with pytest.raises(ConfigError, match=r"same shape\. Received: \(16, 16, 3\) and \(16, 17, 3\)"):
         score(noise(16, 16), noise(16, 17), 0)
-    with pytest.raises(ConfigError, match="reference must be uint8 RGB .* received float64"):
+    with pytest.raises(ConfigError, match="reference must be uint8 RGB .* Received: float64"):
         score(noise(16, 16), noise(16, 16) / 1.0, 0)
     with pytest.raises(ConfigError, match="image must be uint8 RGB .* shape \\(16, 16\\)"):
         score(noise(16, 16)[..., 0], noise(16, 16), 0)
-    with pytest.raises(ConfigError, match="too small"):
+    with pytest.raises(ConfigError, match=r"pixels inside a border of 8\. Received: 16x40"):
         score(noise(16, 40), noise(16, 40), 8)
 
 
 def test_ssim_needs_one_window():
-    with pytest.raises(ConfigError, match="at least 11x11 pixels inside a border of 3, received 16x40"):
+    with pytest.raises(ConfigError, match=r"at least 11x11 pixels inside a border of 3\. Received: 16x40"):
         ssim_y(noise(16, 40), noise(16, 40), 3)
 
 
@@ -246,7 +246,7 @@ def test_block_ratio_is_undefined_for_small_flat_and_grey_pictures():
 
 @pytest.mark.parametrize("ratio", RATIOS, ids=["luma", "colour"])
 def test_block_ratio_refuses_bad_arguments(ratio):
-    with pytest.raises(ConfigError, match="scale must be 1 or more, received 0"):
+    with pytest.raises(ConfigError, match=r"scale must be 1 or more\. Received: 0"):
         ratio(noise(64, 64), 0)
     with pytest.raises(ConfigError, match="image must be uint8 RGB"):
         ratio(noise(64, 64)[..., 0], 2)

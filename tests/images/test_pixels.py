@@ -142,7 +142,7 @@ def test_crop_to_multiple_keeps_the_top_left():
 
 
 def test_crop_to_multiple_refuses_smaller_pictures():
-    with pytest.raises(ConfigError, match="at least 4x4 pixels .* received 3x90"):
+    with pytest.raises(ConfigError, match="at least 4x4 pixels .* Received: 3x90"):
         crop_to_multiple(np.zeros((3, 90, 3), np.uint8), 4)
 
 

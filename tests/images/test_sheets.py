@@ -55,5 +55,5 @@ def test_empty_rows_are_refused(rows):
 
 
 def test_pictures_of_different_size_are_refused():
-    with pytest.raises(ConfigError, match=r"one size, received .*'b': \(4, 5, 3\)"):
+    with pytest.raises(ConfigError, match=r"one size\. Received: .*'b': \(4, 5, 3\)"):
         comparison_sheet([{"a": plain(4, 4, RED), "b": plain(4, 5, RED)}])

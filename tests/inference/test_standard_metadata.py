@@ -9,7 +9,7 @@ import pytest
 from ai_edge_litert.interpreter import Interpreter
 
 from keras_psr.inference.registry import shipped_folder
-from keras_psr.inference.standard_metadata import build_standard_metadata, describe_model
+from keras_psr.inference.standard_metadata import build_standard_metadata, describe_model, name_tensors
 from keras_psr.inference.tflite_metadata import read_metadata, unpack
 
 SCHEMA = Path(__file__).with_name("metadata_schema.fbs")
@@ -64,14 +64,23 @@ def test_another_program_reads_what_was_written(read):
     assert without_texts(result) == describe_image((16, 56))
 
 
+def test_the_task_says_whether_a_network_enlarges_or_paints():
+    facts = {"name": "waves", "task": "style transfer", "scale": 1}
+    assert describe_model(facts) == "waves paints pictures. Exported by keras-psr."
+    assert name_tensors(facts) == ("image", "painted")
+    facts = {"name": "same", "task": "super-resolution", "scale": 1}
+    assert describe_model(facts) == "same enlarges pictures 1 times. Exported by keras-psr."
+    assert name_tensors(facts) == ("image", "enlarged")
+
+
 def test_what_is_unknown_is_left_out(read):
     model = read(build_standard_metadata({}, (1, -1, -1, 3), (1, -1, -1, 3)))
     assert set(model) == {"description", "subgraph_metadata", "min_parser_version"}
-    assert model["description"].startswith("The network paints pictures. Exported by keras-psr.")
+    assert model["description"].startswith("The network enlarges pictures. Exported by keras-psr.")
     (graph,) = model["subgraph_metadata"]
     assert without_texts(graph["input_tensor_metadata"][0]) == describe_image(None)
     assert graph["input_tensor_metadata"][0]["description"] == "RGB in [0, 255]: a picture of any size."
-    assert graph["output_tensor_metadata"][0]["name"] == "painted"
+    assert graph["output_tensor_metadata"][0]["name"] == "enlarged"
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
