@@ -1,9 +1,9 @@
-/** Makes dist/: the worker in one file, with LiteRT.js and pako, and LiteRT's WebAssembly beside it. */
+/** Builds dist/: the worker in one file with LiteRT.js and pako, and LiteRT's WebAssembly next to it. */
 
 import { cpSync } from "node:fs";
 import { defineConfig } from "vite";
 
-/** LiteRT's WebAssembly, of which a browser fetches one: with threads, without, or without relaxed SIMD. */
+/** LiteRT's WebAssembly: with threads, without them, or without relaxed SIMD. A browser fetches one of the three. */
 const RUNTIMES = ["litert_wasm_threaded_internal", "litert_wasm_internal", "litert_wasm_compat_internal"];
 
 const copyFromPackages = {
@@ -17,7 +17,7 @@ const copyFromPackages = {
 };
 
 export default defineConfig({
-  // A script and no module: LiteRT.js loads its runtime with importScripts, which module workers lack.
+  // A script and not a module: LiteRT.js loads its runtime with importScripts, which module workers lack.
   build: { lib: { entry: "src/worker.js", formats: ["iife"], name: "worker", fileName: () => "worker.js" } },
   plugins: [copyFromPackages],
 });

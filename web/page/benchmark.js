@@ -8,7 +8,7 @@ const TILES = 12;
 const names = "benchmark machine measure share-done measured rows copy plain";
 const page = Object.fromEntries(names.split(" ").map((name) => [name, document.getElementById(name)]));
 
-let running = null; // what stops the measuring
+let running = null; // stops the measurement
 
 /**
  * Shows the benchmark in place of everything else.
@@ -52,7 +52,7 @@ async function describeBrowser() {
   const facts = await navigator.userAgentData?.getHighEntropyValues(hints).catch(() => null);
   if (!facts?.fullVersionList?.length) return navigator.userAgent;
   const { platform, platformVersion, model, architecture, bitness } = facts;
-  const brands = facts.fullVersionList.filter(({ brand }) => !/not.*brand/i.test(brand)); // which stands for no browser
+  const brands = facts.fullVersionList.filter(({ brand }) => !/not.*brand/i.test(brand)); // a placeholder
   const { brand, version } = brands.find(({ brand }) => brand !== "Chromium") ?? brands[0];
   const processor = architecture && `${architecture} with ${bitness} bits`;
   const system = [platform, platformVersion].filter(Boolean).join(" ");
@@ -84,7 +84,7 @@ async function measure(jobs, isControlled) {
   setMeasuring(false);
 }
 
-/** How many milliseconds a file takes for a tile, the median of some that lie side by side. Fails on another device. */
+/** How many milliseconds a file takes for a tile, the median of several. Fails on any other device. */
 async function measureFile({ url, device }, signal, onProgress) {
   const upscaler = await Upscaler.load(url, { device, signal });
   const check = () => {
@@ -110,7 +110,7 @@ async function measureFile({ url, device }, signal, onProgress) {
   }
 }
 
-/** A picture that is nowhere even, for results that are even count as failures of a GPU. */
+/** A picture without even areas, because even results count as failures of a GPU. */
 function makePicture(width, height) {
   const picture = new ImageData(width, height);
   picture.data.forEach((_, place, data) => (data[place] = place % 4 === 3 ? 255 : (place * 7) % 251));
@@ -134,7 +134,7 @@ function addRow({ name, variant, device }, { milliseconds, speed, threads, reaso
   if (reason) row.lastChild.colSpan = 2;
 }
 
-/** A number with three digits, or all that are before its point. */
+/** A number with three digits, or all those before its point. */
 const round = (value) => (value < 100 ? `${Number(value.toPrecision(3))}` : value.toFixed());
 
 /** The table in Markdown, with the machine above it. */
@@ -147,7 +147,7 @@ function toMarkdown() {
 
 const textOf = (cell) => cell.textContent.replace(/\s+/g, " ").replaceAll("|", "\\|");
 
-/** Without HTTPS there is no clipboard for pages: then the text is shown, to be copied by hand. */
+/** Copies the text. Without HTTPS, pages have no clipboard: then the text is shown, to be copied by hand. */
 async function copy() {
   page.plain.value = toMarkdown();
   try {

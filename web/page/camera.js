@@ -14,7 +14,7 @@ export class Camera {
    */
   static async open(which = { facingMode: "environment" }) {
     if (!navigator.mediaDevices?.getUserMedia) {
-      throw new Error("Browsers give a camera to pages with HTTPS, and on localhost, only. Open the page there.");
+      throw new Error("Browsers give a camera only to pages with HTTPS and on localhost. Open the page there.");
     }
     const size = { width: { ideal: 1280 }, height: { ideal: 720 } };
     try {
@@ -29,12 +29,12 @@ export class Camera {
     [this.track] = stream.getVideoTracks();
   }
 
-  /** Whether it looks at who holds the device, who expects a mirror then. Webcams do not say, and do. */
+  /** Whether it faces the user, who then expects a mirror. Webcams face the user, but do not say so. */
   get isFront() {
     return this.track.getSettings().facingMode !== "environment";
   }
 
-  /** Which camera is the next one; null if there is no other. */
+  /** The next camera; null if there is no other. */
   async next() {
     const devices = await navigator.mediaDevices.enumerateDevices();
     const cameras = devices.filter(({ kind }) => kind === "videoinput");

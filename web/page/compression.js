@@ -21,7 +21,7 @@ const SIGNATURES = { "\x89PNG": "PNG", GIF8: "GIF", BM: "BMP", "II*\0": "TIFF", 
 
 /**
  * @param {Uint8Array} file
- * @returns {{kind: string, hasArtefacts: boolean, quality: ?number}} `quality` only of a JPEG that has tables
+ * @returns {{kind: string, hasArtefacts: boolean, quality: ?number}} `quality` is known only for a JPEG with tables
  */
 export function readCompression(file) {
   if (file[0] === 0xff && file[1] === 0xd8) return readJpeg(file);
@@ -49,7 +49,7 @@ function findBrand(file) {
 const findSignature = (file) =>
   Object.entries(SIGNATURES).find(([beginning]) => text(file, 0, beginning.length) === beginning)?.[1] ?? "file";
 
-/** Markers between those of frames that begin no frame. */
+/** Markers among those of frames that do not begin a frame. */
 const TABLES = [0xc4, 0xc8, 0xcc];
 
 /** Reads the segments before the pixels: quantisation tables (0xdb), and which of them the frame takes for luma. */
@@ -59,7 +59,7 @@ function readJpeg(file) {
   let luma = null;
   for (let at = 2; at + 4 <= file.length; ) {
     const marker = file[at + 1];
-    if (file[at] !== 0xff || marker === 0xff) at += 1; // to the next marker, which may be filled up with 0xff
+    if (file[at] !== 0xff || marker === 0xff) at += 1; // to the next marker, before which there may be several 0xff
     else if (marker < 0xc0 || (marker >= 0xd0 && marker <= 0xd8)) at += 2; // these have no length
     else if (marker === 0xd9 || marker === 0xda) break;
     else {
@@ -87,7 +87,7 @@ function sumTables(segment) {
   return sums;
 }
 
-/** The quality of the IJG's encoder whose luma table has the sum that is closest. */
+/** The quality at which the luma table of the IJG's encoder has the closest sum. */
 function estimateQuality(sum) {
   const distances = Array.from({ length: 100 }, (_, index) => Math.abs(sumOfQuality(100 - index) - sum));
   return 100 - distances.indexOf(Math.min(...distances));

@@ -1,4 +1,4 @@
-/** What a camera sees, through a network, until it is stopped: the newest picture each time, the others are dropped. */
+/** Shows what a camera sees through a network until it is stopped: always the newest picture; others are dropped. */
 
 import { Camera } from "./camera.js";
 import { liveSizes, Pace } from "./pace.js";
@@ -6,22 +6,22 @@ import { liveSizes, Pace } from "./pace.js";
 /** Milliseconds over which pictures are counted. */
 const WINDOW = 2000;
 
-/** Of a clip, the first that the browser can write; phones send on MP4 more readily. */
+/** Formats of clips; the first that the browser can write is taken. Phones share MP4 more readily. */
 const CLIPS = ["video/mp4;codecs=avc1", "video/webm;codecs=vp9", "video/webm"];
 const LONGEST_CLIP = 60_000; // milliseconds
 
 export class Live {
   /**
    * @param {HTMLCanvasElement} canvas where pictures are shown
-   * @param {HTMLVideoElement} video plays what the camera sees, below it
-   * @param {(facts: object) => void} onPicture told size, rate and where it was computed, for each picture
+   * @param {HTMLVideoElement} video plays what the camera sees, below the canvas
+   * @param {(facts: object) => void} onPicture receives the size, the rate and the device of each picture
    * @param {() => void} onLost called if the camera ends by itself
    */
   constructor(canvas, video, onPicture, onLost) {
     Object.assign(this, { canvas, video, onPicture, onLost, turn: 0, camera: null, recorder: null });
   }
 
-  /** Starts a camera, the one that runs being stopped first: many devices run one at a time only. */
+  /** Starts a camera. A running one is stopped first, because many devices run only one at a time. */
   async open(which) {
     const turn = ++this.turn;
     this.camera?.stop();
@@ -44,9 +44,9 @@ export class Live {
   }
 
   /**
-   * Shows pictures, until another network, another camera or `stop` comes.
+   * Shows pictures until it is called again, another camera is opened, or `stop` is called.
    * @param {Upscaler} upscaler
-   * @param {() => object} adjustment what of a painting is taken, asked anew for each picture
+   * @param {() => object} adjustment gives the strength and colours of the painting; called for each picture
    */
   async show(upscaler, adjustment) {
     const turn = ++this.turn;
@@ -76,7 +76,7 @@ export class Live {
     }
   }
 
-  /** The picture that the camera gives now, in a size. */
+  /** The camera's current picture, at a given size. */
   #grab({ width, height }) {
     const context = new OffscreenCanvas(width, height).getContext("2d");
     context.imageSmoothingQuality = "high";

@@ -25,10 +25,10 @@ let enlargers = {}; // addresses of the files that enlarge paintings, by variant
 let choices = null; // names of the models for clean and for lossy pictures, until the user chooses one
 let picture = null; // { file, url, width, height, compression }
 let loading = null; // { key, upscaler, controller }: one file on one device, its `key`; `upscaler` is a promise
-let running = null; // what cancels the run
+let running = null; // cancels the run
 const live = new Live(page.canvas, page.film, showRate, () => stopLive("The camera was disconnected."));
 let saved = null; // the result, as a file with a name
-let results = []; // addresses of the result and of what is shown of it
+let results = []; // addresses of the result and of its preview
 
 // Choosing a model
 
@@ -70,7 +70,7 @@ function listModels() {
   page.painting.hidden = task !== PAINT;
 }
 
-/** A choice of a style by what it made of a photo. */
+/** A choice of a style, shown by a photo that it painted. */
 function makePicture(model) {
   const label = document.createElement("label");
   const radio = Object.assign(document.createElement("input"), { type: "radio", name: "style", value: model.name });
@@ -101,7 +101,7 @@ const megabytes = (bytes) => (bytes < 1e5 ? `${Math.ceil(bytes / 1e3)} kB` : `${
 const chosenModel = () => models.find(({ name }) => name === page.model.value);
 const chosenFile = () => chosenModel().files.find(({ variant }) => variant === page.precision.value);
 
-/** What of a painting is taken; enlarging takes all. */
+/** Strength and colours of a painting; enlarging has neither. */
 const adjustment = () =>
   taskOf(chosenModel()) === PAINT
     ? {
@@ -162,7 +162,7 @@ function keepModel() {
   listPrecisions();
 }
 
-/** Browsers tell the size, turned upright, before they decode the pixels. */
+/** Reads a picture's size, turned upright, which browsers know before they decode the pixels. */
 async function readSize(url, name) {
   const image = new Image();
   image.src = url;
@@ -170,13 +170,13 @@ async function readSize(url, name) {
     image.onload = resolve;
     image.onerror = () =>
       reject(
-        new Error(`${name} is no picture that this browser can read, or too large a one. Choose a JPEG, PNG or WebP.`),
+        new Error(`${name} is too large, or not a picture that this browser can read. Choose a JPEG, PNG or WebP.`),
       );
   });
   return { width: image.naturalWidth, height: image.naturalHeight };
 }
 
-// Memory: RGBA of the picture and of the result. A quarter of the device's memory is what browsers leave a page.
+// Memory: RGBA of the picture and of the result. Browsers leave a page a quarter of the device's memory.
 const memoryFor = (width, height, scale) => 4 * width * height * (1 + scale ** 2);
 const memoryLimit = () => ((navigator.deviceMemory ?? 4) * 2 ** 30) / 4;
 const tooLarge = (width, height) =>
@@ -218,7 +218,7 @@ async function run() {
   }
 }
 
-/** The chosen file, loaded unless it is already. */
+/** The chosen file's upscaler, which is loaded unless it already is. */
 async function loadUpscaler() {
   const { url, variant } = chosenFile();
   const device = page.accelerator.value;
@@ -244,7 +244,7 @@ function closeUpscaler() {
   loading?.controller.abort();
   loading?.upscaler.then(
     (upscaler) => upscaler.close(),
-    () => {}, // whoever awaits it hears of the error
+    () => {}, // whoever awaits it receives the error
   );
   loading = null;
 }
@@ -283,7 +283,7 @@ function fail(message) {
 
 function cancel() {
   running.abort();
-  if (page.progress.position < 0) closeUpscaler(); // before the first tile it loads or decodes, which only this ends
+  if (page.progress.position < 0) closeUpscaler(); // before the first tile, nothing else ends its loading or decoding
   setWorking(false);
   page.status.textContent = "Cancelled.";
 }
@@ -300,11 +300,11 @@ async function saveJpeg() {
   try {
     save(await toJpeg(saved), name.replace(/png$/, "jpg"));
   } catch {
-    showError("This browser cannot make a JPEG of so large a picture. Download the PNG.");
+    showError("This browser cannot make a JPEG of a picture that large. Download the PNG.");
   }
 }
 
-/** Hands the result to another app of the device, which its user chooses. */
+/** Hands the result to another app, which the user chooses. */
 async function share() {
   try {
     await navigator.share({ files: [saved] });
@@ -349,7 +349,7 @@ function failLive(error) {
   showError(error.message);
 }
 
-/** Of a model that has a fast sibling, a live camera takes that. */
+/** The fast variant of a model, which a live camera uses if there is one. */
 function preferFast() {
   page.choice.textContent = "";
   const fast = `${choices && form.elements.task.value === ENLARGE ? choices.clean : page.model.value}-fast`;
@@ -358,7 +358,7 @@ function preferFast() {
   listPrecisions();
 }
 
-/** Shows the camera through the chosen file, also when another was chosen. */
+/** Shows the camera through the chosen file; called again whenever another is chosen. */
 async function showLive() {
   page.rate.value = "";
   page.status.textContent = "Loading the model…";
@@ -378,7 +378,7 @@ function showRate({ width, height, rate, device, threads, isSmallest }) {
 }
 
 function stopLive(reason = "") {
-  live.stop(); // also of a camera that is still being started
+  live.stop(); // even if the camera is still being started
   if (page.live.hidden) return;
   closeUpscaler();
   setLive(false);
@@ -456,7 +456,7 @@ for (const button of document.querySelectorAll("[data-starts=live]")) {
   button.addEventListener("click", () => startLive());
 }
 form.addEventListener("change", ({ target }) => {
-  if (target.closest("#painting")) return; // each picture asks for that anew
+  if (target.closest("#painting")) return; // these are read for each picture
   if (live.isOpen) showLive().catch(failLive);
 });
 page.stop.addEventListener("click", () => stopLive());
@@ -471,7 +471,7 @@ addEventListener("pagehide", () => stopLive());
 
 // What this browser cannot do
 
-/** Says why models run slower here than they could; nothing if they do not. */
+/** Says why models run slower here than they could, if they do. */
 async function showLimits() {
   const adapter = await navigator.gpu?.requestAdapter().catch(() => null);
   let limit = "";
@@ -488,7 +488,7 @@ function coreLimit() {
   return hasThreads() ? "" : "One core only: several times slower than in Chrome or Firefox.";
 }
 
-/** With `?benchmark` in its address the page measures its models, and does nothing else. */
+/** With `?benchmark` in its address, the page measures its models and does nothing else. */
 async function openBenchmark() {
   if (!models.length || !new URLSearchParams(location.search).has("benchmark")) return;
   const benchmark = await import("./benchmark.js").catch(() => null);
@@ -501,7 +501,7 @@ const loaded =
     ? loadModels().then(openBenchmark)
     : showError("This browser is too old: it needs Chrome 92, Firefox 105, Safari 16.4 or newer.");
 
-Promise.resolve(loaded).then(showLimits); // the models first: asking for a GPU takes some browsers a while
+Promise.resolve(loaded).then(showLimits); // after the models, because some browsers take a while to find a GPU
 
 /** Resolves when the service worker keeps what is loaded from then on, or when there is none. */
 const isControlled = (async () => {
@@ -513,10 +513,10 @@ const isControlled = (async () => {
       setTimeout(resolve, 10_000);
     });
     await loaded;
-    // What this first visit loaded before, once more so that it is kept.
+    // What this first visit loaded before that is loaded once more, so that it is kept.
     const names = performance.getEntriesByType("resource").map(({ name }) => name);
     await Promise.all([location.href, ...names].map((name) => fetch(name)));
   } catch {
-    // Over plain HTTP only localhost has one: the page works, but not offline.
+    // Over plain HTTP, only localhost has a service worker; elsewhere the page works, but not offline.
   }
 })();

@@ -1,22 +1,22 @@
-/** How large live pictures are, so that they come fast enough. */
+/** Chooses the size of live pictures, so that they come fast enough. */
 
 import { spans } from "keras-psr/tiling";
 
-/** Seconds that a picture may take, for 10 a second with something to spare. */
+/** Seconds that a picture may take: 10 a second, with something to spare. */
 const MOST_SECONDS = 1 / 11;
-/** A larger size is taken when it would need less than this share of that, so that the size does not swing. */
+/** A larger size is taken if it would need less than this share of that time, so that the size does not swing. */
 const SHARE_TO_GROW = 0.85;
-/** Of the latest picture in the mean of seconds for a tile. */
+/** Weight of the latest picture in the mean time of a tile. */
 const WEIGHT = 0.2;
 const MOST_TILES = 40;
-/** Pixels of the longer side of a result: more than that, a screen does not show. */
+/** Longer side of a result in pixels; a display does not show more. */
 const LONGEST = 1920;
 
 /**
- * The sizes of pictures with an aspect that make the most of 1, 2, 3 ... tiles, from the smallest.
+ * The largest sizes that fit into 1, 2, 3 ... tiles, from the smallest.
  * @param {number} aspect width over height
- * @param {number} widest pixels that the camera has along a row
- * @returns {{width: number, height: number, tiles: number}[]} with even sides, as codecs of films want them
+ * @param {number} widest width of the camera's pictures in pixels
+ * @returns {{width: number, height: number, tiles: number}[]} with even sides, as codecs require
  */
 export function liveSizes(aspect, widest, network) {
   const step = network.tile - 2 * network.halo;
@@ -36,7 +36,7 @@ export function liveSizes(aspect, widest, network) {
 
 const even = (side) => Math.max(2, 2 * Math.floor(side / 2));
 
-/** Chooses among such sizes by how long pictures took. */
+/** Chooses among these sizes by how long pictures took. */
 export class Pace {
   constructor(sizes) {
     this.sizes = sizes;
@@ -49,7 +49,7 @@ export class Pace {
     return this.sizes[this.index];
   }
 
-  /** Takes notice of how long a picture of the present size took. */
+  /** Notes how long a picture of the current size took, and adapts the size. */
   notice(seconds) {
     const latest = seconds / this.size.tiles;
     this.perTile = this.perTile ? (1 - WEIGHT) * this.perTile + WEIGHT * latest : latest;

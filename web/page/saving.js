@@ -5,7 +5,7 @@ const JPEG_QUALITY = 0.93;
 /** Milliseconds after which a download must have begun. */
 const PATIENCE = 60_000;
 
-/** Has the browser keep something as a file of that name. */
+/** Makes the browser save something as a file of that name. */
 export function save(blob, name) {
   const url = URL.createObjectURL(blob);
   Object.assign(document.createElement("a"), { href: url, download: name }).click();

@@ -1,4 +1,4 @@
-/** The picture before and after, one above the other, with a slider between them and zoom. */
+/** Shows the picture before and after, one on top of the other, with a slider between them and zoom. */
 
 const [viewer, scroller, layers, before, after, compare, split, zoomText] = [
   "viewer",
@@ -14,11 +14,11 @@ const [viewer, scroller, layers, before, after, compare, split, zoomText] = [
 const STEP = 1.5;
 const MOST = 8;
 
-/** Pixels of the picture as it will be, and CSS pixels for each of them; 0 shows all of it. */
+/** Size of the result in pixels, and CSS pixels for each of them; 0 shows all of it. */
 const size = { width: 1, height: 1 };
 let zoom = 0;
 
-/** Shows a picture before anything was done to it. */
+/** Shows a picture that has not been processed yet. */
 export function showBefore(url, width, height) {
   viewer.hidden = false;
   after.hidden = compare.hidden = true;
@@ -56,7 +56,7 @@ function setZoom(wanted, x = scroller.clientWidth / 2, y = scroller.clientHeight
   moveSplit();
 }
 
-/** Cuts both pictures where the slider stands, which stays in place while they are scrolled below it. */
+/** Cuts both pictures at the slider, which stays in place while they are scrolled below it. */
 function moveSplit() {
   const share = split.value / 100;
   const cut = scroller.scrollLeft + share * scroller.clientWidth - layers.offsetLeft;
@@ -88,7 +88,7 @@ viewer.addEventListener("keydown", (event) => {
   }
 });
 
-/** Where an event is in the viewer. */
+/** The position of an event in the viewer. */
 function place({ clientX, clientY }) {
   const box = scroller.getBoundingClientRect();
   return [clientX - box.left, clientY - box.top];

@@ -6,11 +6,11 @@ const LUMA = [65.481, 128.553, 24.966].map((weight) => weight / 219);
 /** @typedef {Uint8Array|Uint8ClampedArray|Float32Array} Pixels */
 
 /**
- * @param {Pixels} painted RGB without the halo, in [0, 255] but for what clipping takes off
+ * @param {Pixels} painted RGB without the halo, in [0, 255] after clipping
  * @param {Pixels} photo RGB with the halo
  * @param {{width: number, height: number, halo: number}} size of the photo, with the halo on each side
- * @param {{strength: number, preserveColors: boolean}} adjustment the share of the painting, the rest is the photo; and
- *   whether only brightness is painted
+ * @param {{strength: number, preserveColors: boolean}} adjustment the share of the painting (the rest is the
+ *   photo), and whether only brightness is painted
  * @returns {Pixels} RGB without the halo: `painted` itself if nothing is adjusted
  */
 export function adjust(painted, photo, { width, height, halo }, { strength, preserveColors }) {

@@ -12,13 +12,13 @@ export function enlargeChannel(channel, side, scale) {
 }
 
 /**
- * One pass over lines of `side` pixels, of which there are `lines`: down the columns, or along the rows.
+ * Enlarges `lines` lines of `side` pixels each: down the columns, or along the rows.
  * @type {(channel: ArrayLike<number>, side: number, lines: number, scale: number, isVertical: boolean) => Uint8ClampedArray}
  */
 function enlargeRows(channel, side, lines, scale, isVertical) {
   const length = side * scale;
   const enlarged = new Uint8ClampedArray(length * lines);
-  // From one pixel of a line to the next, and from one line to the next.
+  // The distances from one pixel of a line to the next, and from one line to the next.
   const [step, next, stepOut, nextOut] = isVertical ? [lines, 1, lines, 1] : [1, side, 1, length];
   for (let at = 0; at < length; at++) {
     const place = (at + 0.5) / scale - 0.5;
@@ -39,4 +39,4 @@ function enlargeRows(channel, side, lines, scale, isVertical) {
 export const keys = (x) => (x < 1 ? (1.5 * x - 2.5) * x * x + 1 : ((-0.5 * x + 2.5) * x - 4) * x + 2);
 
 /** @type {(sum: number) => number} */
-export const round = (sum) => Math.floor(sum + 0.5); // as Pillow; arrays of bytes clip
+export const round = (sum) => Math.floor(sum + 0.5); // as Pillow does; arrays of bytes clip

@@ -4,7 +4,7 @@ import { paintSmall, pictureOf } from "./paint.js";
 import { PngWriter } from "./png.js";
 import { strips } from "./strips.js";
 
-/** The largest picture that is shown; of a larger result a reduced one is made, for browsers fail on more. */
+/** The most pixels that are shown. A larger result gets a reduced preview, because browsers fail on more. */
 const PREVIEW_PIXELS = 16e6;
 
 /**
@@ -12,7 +12,7 @@ const PREVIEW_PIXELS = 16e6;
  * @param {Network} network
  * @param {object} options `strength`, `preserveColors` and `onTile` of `strips`; `paintSize`, `onStrip` and
  *   `loadEnlarger` of `paintSmall`, for styles
- * @returns {Promise<{png: Blob, preview: ?Blob, width: number, height: number}>} `preview` only of a large result
+ * @returns {Promise<{png: Blob, preview: ?Blob, width: number, height: number}>} `preview` is null for small results
  */
 export async function enlargeToPng(image, network, options) {
   const [width, height] = [image.width * network.scale, image.height * network.scale];
@@ -47,13 +47,13 @@ function resultOf(picture, network, { paintSize, loadEnlarger, onStrip, ...optio
   return paintSmall(picture, network, loadEnlarger, { paintSize, onStrip, ...options });
 }
 
-/** What `strips` reads from. Pixels are taken as they are: a canvas would lose colours where they are transparent. */
+/** The picture that `strips` reads. A canvas would lose the colours of transparent pixels, so they are taken as is. */
 function readerOf(image, network) {
   if (image instanceof ImageBitmap) return new BitmapReader(image, Math.min(network.tile, image.height));
   return pictureOf(image.data, image);
 }
 
-/** Reads rows of a bitmap through a canvas of a few rows, for some phones have no canvas as large as a photo. */
+/** Reads rows of a bitmap through a canvas of a few rows, because some phones have no canvas as large as a photo. */
 class BitmapReader {
   constructor(bitmap, rows) {
     this.bitmap = bitmap;

@@ -21,7 +21,7 @@ const BUFFER = { data: 0 };
  * Reads a file's metadata.
  * @param {Uint8Array} file
  * @returns {Metadata}
- * @throws {Error} The file is no `.tflite`, or not one that `keras-psr export` made for tiles.
+ * @throws {Error} The file is not a `.tflite` that `keras-psr export` made for tiles.
  */
 export function readMetadata(file) {
   const view = new DataView(file.buffer, file.byteOffset, file.byteLength);

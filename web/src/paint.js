@@ -1,4 +1,4 @@
-/** A large picture painted at one size, and the painting enlarged, as keras_psr.Painter does it. */
+/** Paints a large picture at one size and enlarges the painting, as keras_psr.Painter does. */
 
 import { adjust } from "./adjust.js";
 import { Resizer } from "./resizer.js";
@@ -11,7 +11,7 @@ const STRIP = 64;
 /**
  * The result's rows from the top, as `strips` gives them. Only the small picture and the enlarged painting are held
  * whole.
- * @param {Picture} picture whose shorter side is longer than `paintSize`
+ * @param {Picture} picture with a shorter side that is longer than `paintSize`
  * @param {TileNetwork} network of a style
  * @param {(scale: number) => Promise<TileNetwork>} loadEnlarger gives a network that enlarges a painting 2 or 4 times
  * @param {object} options those of `strips`; `paintSize`, the shorter side of the picture that is painted; and
@@ -51,14 +51,14 @@ export async function* paintSmall(picture, network, loadEnlarger, options) {
   }
 }
 
-/** A picture of RGBA that is held. */
+/** An RGBA picture in memory. */
 export const pictureOf = (pixels, { width, height }) => ({
   width,
   height,
   read: (top, rows) => pixels.subarray(top * width * 4, (top + rows) * width * 4),
 });
 
-/** A picture of a smaller size: RGBA, opaque, its colours multiplied by the opacity that it had. */
+/** A picture reduced to a size: opaque RGBA, its colours multiplied by the opacity that it had. */
 function reduce(picture, size) {
   const resizer = new Resizer(picture, size, 3);
   const pixels = new Uint8ClampedArray(size.width * size.height * 4).fill(255);
@@ -70,7 +70,7 @@ function reduce(picture, size) {
   return pixels;
 }
 
-/** RGB of RGBA, multiplied by opacity. */
+/** RGB from RGBA, multiplied by opacity. */
 function colours(pixels) {
   const result = new Uint8ClampedArray((pixels.length / 4) * 3);
   for (let from = 0, to = 0; from < pixels.length; from += 4) {

@@ -26,7 +26,7 @@ export class PngWriter {
     this.above = new Uint8Array(width * channels);
     this.parts = [SIGNATURE, chunk("IHDR", new Uint8Array(header.buffer))];
     this.compressor = new Deflate({ level: LEVEL, strategy: Z_FILTERED });
-    this.compressor.onData = (part) => this.parts.push(new Blob([chunk("IDAT", part)])); // kept outside of the heap
+    this.compressor.onData = (part) => this.parts.push(new Blob([chunk("IDAT", part)])); // kept outside the heap
   }
 
   /** Adds whole rows, from the top. */
@@ -40,7 +40,7 @@ export class PngWriter {
     return new Blob([...this.parts, chunk("IEND", new Uint8Array())], { type: "image/png" });
   }
 
-  /** Each byte minus what is nearest to left + above - corner of the three (PNG specification, section 9.4). */
+  /** Each byte minus whichever of left, above and corner is nearest to left + above - corner (PNG, section 9.4). */
   filter(pixels) {
     const stride = this.above.length;
     const filtered = new Uint8Array(pixels.length + pixels.length / stride);

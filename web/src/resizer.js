@@ -1,11 +1,11 @@
-/** Pictures of any size from others, while their rows come in. */
+/** Resizes pictures while their rows come in. */
 
 import { keys, round } from "./bicubic.js";
 import { mirror } from "./tiling.js";
 
 /**
- * Resizes a picture while its rows come in, as keras_psr.images.pixels.resize_bicubic does: antialiased, mirrored at the
- * borders, columns first, 8 bits between the passes. It holds a few rows only.
+ * Resizes a picture while its rows come in, as keras_psr.images.pixels.resize_bicubic does: antialiased, mirrored at
+ * the borders, columns first, 8 bits between the passes. It holds only a few rows.
  */
 export class Resizer {
   /** @param {{width: number, height: number}} given, wanted sizes; `channels` are bytes per pixel */
@@ -16,7 +16,7 @@ export class Resizer {
     this.stride = given.width * channels;
     this.given = 0; // rows so far
     this.finished = 0;
-    this.sums = []; // of the rows that are not finished, from the top
+    this.sums = []; // sums of the unfinished rows, from the top
   }
 
   /**
@@ -66,8 +66,8 @@ export class Resizer {
 }
 
 /**
- * For each pixel of a side of the result: the pixels of the given side that it is the weighted mean of, from `first` to
- * before `end`.
+ * For each pixel along a side of the result: the given pixels of which it is the weighted mean, from `first` to before
+ * `end`.
  */
 function findTaps(size, resized) {
   const stretch = Math.max(1, size / resized);

@@ -1,4 +1,4 @@
-/** A picture through a network, tile by tile, without anything that only browsers have. */
+/** Takes a picture through a network, tile by tile, without anything that only browsers have. */
 
 import { adjust } from "./adjust.js";
 import { enlargeChannel } from "./bicubic.js";
@@ -27,8 +27,8 @@ import { mirrored, spans } from "./tiling.js";
 /**
  * @typedef {object} Options
  * @property {3 | 4} channels of the result: RGB, or RGBA
- * @property {number} [strength] for networks that do not enlarge: the share of the painting, the rest is the picture
- * @property {boolean} [preserveColors] for those too: whether only brightness is painted
+ * @property {number} [strength] for networks that do not enlarge: the share of the painting; the rest is the picture
+ * @property {boolean} [preserveColors] also for these: whether only brightness is painted
  * @property {(done: number, total: number) => unknown} [onTile] awaited after each tile; the work ends if it throws
  */
 
@@ -72,8 +72,8 @@ export async function* strips(picture, network, { channels, strength = 1, preser
 }
 
 /**
- * One tile for the network. Colours are multiplied by their opacity, so that what is transparent does not bleed into
- * what is not; `keep` divides them again.
+ * Cuts out one tile for the network. Colours are multiplied by their opacity, so that transparent ones do not bleed
+ * into others; `keep` divides them again.
  * @param {ArrayLike<number>} pixels
  * @param {number} width
  * @param {Int32Array} sources
@@ -102,7 +102,7 @@ function cutTile(pixels, width, sources, places, { isQuantized, tile }) {
 }
 
 /**
- * Copies an enlarged tile, which is without its halo, to its place; the clamped array clips, and rounds half to even.
+ * Copies an enlarged tile, without its halo, to its place; the clamped array clips, and rounds half to even.
  * The opacity is that of the whole tile.
  * @param {ArrayLike<number> & {subarray: Function}} enlarged
  * @param {Uint8ClampedArray | null} opacity

@@ -1,4 +1,4 @@
-/** Where tiles lie: the same rule as keras_psr/images/tiling.py, whose docstrings explain it. */
+/** Says where tiles lie, by the rule of keras_psr/images/tiling.py, whose docstrings explain it. */
 
 /**
  * How a network's tiles lie, in pixels of the picture; a file's metadata has it.

@@ -20,13 +20,13 @@ export { hasThreads };
  *   at, and the upscaler can be used again
  * @property {number} [strength] of a style: the share of the painting in the result, from 0 to 1; the rest is the picture
  * @property {boolean} [preserveColors] of a style: whether it paints brightness only and keeps the picture's colours
- * @property {number} [paintSize] of a style: a picture whose shorter side is longer than that is reduced to it, painted,
- *   and the painting enlarged; strokes are the broader the smaller it is. 0, the default, paints pictures at their size.
+ * @property {number} [paintSize] of a style: a picture whose shorter side is longer than this is reduced to it and painted,
+ *   and the painting is enlarged. A smaller size gives broader strokes. 0, the default, paints pictures at their size.
  *
  * @typedef {object} UpscaleResult
  * @property {Blob} png the result as a PNG, RGBA if the picture is transparent anywhere, else RGB
- * @property {Blob | null} preview a reduced PNG to show if the result has more than 16 million pixels, of which many
- *   browsers show nothing; else null
+ * @property {Blob | null} preview a reduced PNG to show if the result has more than 16 million pixels, which many
+ *   browsers do not show; else null
  * @property {number} width of the whole result in pixels
  * @property {number} height of the whole result in pixels
  */
@@ -44,7 +44,7 @@ const DEVICES = ["auto", "gpu", "cpu"];
  */
 export class Upscaler {
   #worker = new Worker(new URL("../dist/worker.js", import.meta.url));
-  /** @type {Map<number, any>} what the worker has not answered yet, by its number */
+  /** @type {Map<number, any>} what the worker has not answered yet, by number */
   #asked = new Map();
   #count = 0;
   #isClosed = false;
@@ -66,7 +66,7 @@ export class Upscaler {
    * @param {string | URL} url of a `.tflite` that `keras-psr export` made
    * @param {LoadOptions} [options]
    * @returns {Promise<Upscaler>}
-   * @throws {TypeError} `device` is none of the three.
+   * @throws {TypeError} `device` is not one of the three.
    * @throws {Error} The file is not one of keras-psr, or LiteRT cannot run it. Its `name` is `NetworkError` if the file
    *   cannot be downloaded, and `AbortError` if `signal` cancelled it.
    */
@@ -90,7 +90,7 @@ export class Upscaler {
    * Enlarges a picture, or paints it if the file is a style, into a PNG. A result of any size takes little more memory
    * than the picture, because it is written as it comes.
    * @param {ImageBitmapSource} image an ImageBitmap, a canvas, ImageData or a Blob; also an `img` or a `video`. It is
-   *   8-bit sRGB afterwards; only of ImageData are the colours kept where it is transparent.
+   *   8-bit sRGB afterwards; only ImageData keeps the colours of transparent pixels.
    * @param {UpscaleOptions} [options]
    * @returns {Promise<UpscaleResult>}
    * @throws {TypeError} `image` or an option is of another kind.
@@ -122,12 +122,12 @@ export class Upscaler {
     return this.metadata.scale;
   }
 
-  /** What it runs on: `gpu` or `cpu`. If the GPU fails on the way, that changes to `cpu`. */
+  /** What it runs on: `gpu` or `cpu`. If the GPU fails in the middle of a picture, this changes to `cpu`. */
   get device() {
     return this.#known.device;
   }
 
-  /** How many threads the CPU has for it; 0 on a GPU. */
+  /** The number of CPU threads that it uses; 0 on a GPU. */
   get threads() {
     return this.#known.threads;
   }
@@ -137,7 +137,7 @@ export class Upscaler {
     return this.#known.note;
   }
 
-  /** Ends the worker and frees its memory. What is not finished is rejected with an `AbortError`. */
+  /** Ends the worker and frees its memory. Unfinished work is rejected with an `AbortError`. */
   close() {
     this.#fail(new DOMException("The upscaler was closed.", "AbortError"));
   }
@@ -218,13 +218,13 @@ export class Upscaler {
 }
 
 /**
- * An address for the worker, which lies elsewhere.
+ * An address in full, because the worker has another one.
  * @param {string | URL} url
  */
 const absolute = (url) => new URL(url, globalThis.document?.baseURI ?? location.href).href;
 
 /**
- * What can be sent to the worker: a file or plain pixels as they are, of everything else a copy.
+ * What can be sent to the worker: files and plain pixels as they are, everything else as a copy.
  * @param {ImageBitmapSource} image
  * @returns {Promise<[Blob | ImageData | ImageBitmap, Transferable[]]>}
  */

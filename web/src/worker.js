@@ -1,13 +1,13 @@
-/** Everything that takes time, away from the page. One `Upscaler` has one worker, which has one network. */
+/** Does everything that takes time, away from the page. One `Upscaler` has one worker, which has one network. */
 
 import { enlargeToPixels, enlargeToPng } from "./enlarge.js";
 import { loadNetwork } from "./network.js";
 
 let network;
-let settings; // what it was loaded with
+let settings; // those with which it was loaded
 const enlargers = new Map(); // networks that enlarge paintings, by scale
 let latest = Promise.resolve(); // one message after the other: a network takes one picture at a time
-const cancelled = new Set(); // numbers of messages whose answer nobody awaits any more
+const cancelled = new Set(); // numbers of messages whose answers nobody awaits any more
 
 self.onmessage = ({ data }) => {
   if (data.cancel) cancelled.add(data.number);
@@ -15,13 +15,13 @@ self.onmessage = ({ data }) => {
 };
 
 /**
- * The first message says what to `load`; each further one holds an `image` and whether it `asPixels`. There is an
- * answer for each tile, and one at the end; all have the message's `number`.
+ * The first message says what to `load`; each further one holds an `image`, and says whether the result is wanted
+ * `asPixels`. There is an answer for each tile, and one at the end; all have the message's `number`.
  */
 async function handle({ number, load, image, asPixels, ...options }) {
   const answer = (message, transfer = []) => self.postMessage({ number, ...message }, transfer);
   const check = async () => {
-    await turn(); // lets a message in that cancels
+    await turn(); // lets a cancelling message in
     if (cancelled.has(number)) throw new DOMException("Cancelled.", "AbortError");
   };
   const onTile = async (done, total) => {
@@ -71,7 +71,7 @@ const describe = ({ metadata, device, threads, note }) => ({ metadata, device, t
 
 const channel = new MessageChannel();
 
-/** Ends when what had arrived before was handled; timers would wait for 4 ms. */
+/** Resolves when the messages that had arrived are handled; timers would wait for 4 ms. */
 const turn = () =>
   new Promise((resolve) => {
     channel.port1.onmessage = resolve;

@@ -354,7 +354,7 @@ for (const [what, args, message] of [
   [
     "a page without HTTPS",
     ["--host-resolver-rules=MAP computer.test 127.0.0.1"],
-    /^Browsers give a camera to pages with HTTPS/,
+    /^Browsers give a camera only to pages with HTTPS/,
   ],
 ]) {
   test(`${what}: one line, and the page goes on`, async () => {

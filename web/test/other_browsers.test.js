@@ -145,7 +145,7 @@ for (const [id, start] of [
     });
 
     for (const [name, message] of [
-      ["notes.png", "notes.png is no picture that this browser can read"],
+      ["notes.png", "notes.png is too large, or not a picture that this browser can read"],
       ["empty.png", "empty.png is empty"],
     ]) {
       test(`${name} is refused in words, and the page goes on`, async () => {

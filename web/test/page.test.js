@@ -370,7 +370,7 @@ test("of a large result a reduced one is shown, and all of it saved", async () =
 });
 
 for (const [name, message] of [
-  ["notes.png", /^notes\.png is no picture that this browser can read/],
+  ["notes.png", /^notes\.png is too large, or not a picture that this browser can read/],
   ["empty.png", /^empty\.png is empty/],
   ["huge.png", /^huge\.png is too large for this device's memory: 16000 × 16000/],
   ["cut off.png", /^cut off\.png cannot be decoded/],

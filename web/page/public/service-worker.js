@@ -1,6 +1,6 @@
 /**
- * Keeps what the page has used, for use without a network, and asks the network first so that nothing gets old.
- * It also adds the headers that threads need, for hosts that cannot send them: from the second visit on they hold.
+ * Keeps what the page has used for offline use, and asks the network first, so that nothing becomes outdated.
+ * From the second visit on, it also adds the headers that threads need, for hosts that cannot send them.
  */
 
 const CACHE = "keras-psr";
