@@ -59,7 +59,7 @@ class Painter:
             ConfigError: `painter` enlarges, or `paint_size` is negative.
         """
         if painter.scale != 1:
-            raise ConfigError(f"painter must be a style, such as starry-night. Received one of scale {painter.scale}.")
+            raise ConfigError(f"painter must be a style, such as starry-night. Received: one of scale {painter.scale}.")
         if paint_size < 0:
             raise ConfigError(f"paint_size must be 0 or more pixels (0 keeps the size). Received: {paint_size}.")
         self.painter, self.paint_size, self._passes = painter, paint_size, passes

@@ -296,7 +296,7 @@ class ShowProgress(StepCallback):
 
 @contextmanager
 def go_on_without(what: str) -> Iterator[None]:
-    """Turns an error of writing, as on a full disk, into a warning, because it must not end a fit of hours."""
+    """Turns a write error, as on a full disk, into a warning, because it must not end a fit that takes hours."""
     try:
         yield
     except (OSError, RuntimeError, ImageFileError, tf.errors.OpError) as error:  # RuntimeError: h5py inside Keras

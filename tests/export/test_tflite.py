@@ -45,7 +45,7 @@ def network():
 
 @pytest.fixture(scope="module")
 def original():
-    """A part of a photograph, whose sides are no multiples of the scale."""
+    """A part of a photograph, whose sides are not multiples of the scale."""
     return skimage.data.coffee()[100:253, 150:361]
 
 

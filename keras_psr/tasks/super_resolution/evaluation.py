@@ -52,7 +52,7 @@ DEGRADED_PROTOCOL = {
 """Entries of the protocol that differ or are added if low-resolution pictures are degraded."""
 
 ORIGINALS = "originals"
-"""Name of the originals beside the methods, where textures are gathered."""
+"""Key of the originals, next to the methods' names, where textures are gathered."""
 
 Responses = dict[str, keras.KerasTensor]
 UpscaleFunction = Callable[[np.ndarray], np.ndarray]
@@ -165,8 +165,8 @@ def score_picture(
         original: The original, with the same shape.
         scale: The upscaling factor, which is also the width of the shaved border and the period of the lattice.
         vgg: A model from `build_vgg` with `FEATURE_TAP`. With all of `LPIPS_TAPS`, the scores include `lpips_vgg`.
-        expected: The responses to the original (`vgg_responses`), if they are known; else they are computed.
-        found: The same of the enlarged picture.
+        expected: The responses to the original (`vgg_responses`), if they are known; otherwise they are computed.
+        found: The same for the enlarged picture.
 
     Returns:
         Scores by metric (`PROTOCOL`).

@@ -50,7 +50,7 @@ def bilinear():
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Two pictures whose sides are no multiples of four."""
+    """Two pictures whose sides are not multiples of four."""
     folder = tmp_path_factory.mktemp("pictures")
     Image.fromarray(data.astronaut()[:67, 180:253]).save(folder / "astronaut.png")
     Image.fromarray(data.coffee()[100:165, 200:264]).save(folder / "coffee.png")
