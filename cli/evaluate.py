@@ -13,7 +13,7 @@ from rich.table import Table
 
 from keras_psr.cli.model_options import device_option, load_any_model, model_option, scale_option
 from keras_psr.cli.terminal import say
-from keras_psr.installation import require_everything
+from keras_psr.environment import require_everything
 from keras_psr.tasks.report import REPORTS
 
 if TYPE_CHECKING:

@@ -13,8 +13,8 @@ from rich.table import Table
 from keras_psr.cli.model_options import DEFAULT_SCALE, complete_models
 from keras_psr.cli.signals import run_interruptibly, wait_if_interrupted
 from keras_psr.cli.terminal import say, shown
+from keras_psr.environment import require_everything
 from keras_psr.errors import KerasPSRError
-from keras_psr.installation import require_everything
 from keras_psr.tasks.report import REPORTS
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ import click
 
 from keras_psr.cli.model_options import complete_files, complete_models
 from keras_psr.cli.terminal import say
-from keras_psr.installation import require_everything
+from keras_psr.environment import require_everything
 from keras_psr.tasks.config import FitConfig, list_settings, read_config_file
 from keras_psr.tasks.report import REPORTS
 from keras_psr.training.display import FitDisplay

@@ -10,8 +10,8 @@ from typing import Any
 import click
 
 from keras_psr import __version__
+from keras_psr.environment import explain
 from keras_psr.errors import KerasPSRError
-from keras_psr.installation import explain
 
 COMMANDS = {
     "fit": "Fit a network to photographs.",

@@ -19,7 +19,7 @@ from keras_psr.cli.model_options import (
 from keras_psr.cli.result_size import read_size
 from keras_psr.cli.terminal import say
 from keras_psr.constants import PAINT_SIZE, STYLE_TRANSFER
-from keras_psr.installation import require_everything
+from keras_psr.environment import require_everything
 from keras_psr.tasks.config import StyleConfig
 
 if TYPE_CHECKING:

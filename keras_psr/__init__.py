@@ -52,7 +52,7 @@ def __getattr__(name: str) -> Any:
     try:
         return getattr(import_module(_HOMES[name]), name)
     except ModuleNotFoundError as error:
-        from keras_psr.installation import explain
+        from keras_psr.environment import explain
 
         raise explain(error, f"keras_psr.{name}") from error
 

@@ -15,12 +15,12 @@ import pytest
 from PIL import Image
 
 import keras_psr
-from keras_psr import installation
+from keras_psr import environment
 from keras_psr.cli.main import COMMANDS
+from keras_psr.environment import LEFT_OUT, describe_missing, explain, is_installed, require_everything
 from keras_psr.errors import InstallationError, KerasPSRError
 from keras_psr.images.decoding import read_rgb
 from keras_psr.inference.registry import find_runnable, shipped_folder
-from keras_psr.installation import LEFT_OUT, describe_missing, explain, is_installed, require_everything
 
 IS_FULL = is_installed("tensorflow")
 
@@ -169,16 +169,16 @@ def test_so_does_python(run, name):
 
 
 def test_only_what_is_missing_is_named(monkeypatch):
-    monkeypatch.setattr(installation, "is_installed", lambda module: module not in ("skimage", "tensorflow"))
+    monkeypatch.setattr(environment, "is_installed", lambda module: module not in ("skimage", "tensorflow"))
     assert describe_missing("It").endswith("pip install scikit-image tensorflow")
     with pytest.raises(InstallationError, match="^It needs more than"):
         require_everything("It")
-    monkeypatch.setattr(installation, "is_installed", lambda module: True)
+    monkeypatch.setattr(environment, "is_installed", lambda module: True)
     require_everything("It")
 
 
 def test_an_import_error_for_another_reason_stays(monkeypatch):
-    monkeypatch.setattr(installation, "is_installed", lambda module: module != "scipy")
+    monkeypatch.setattr(environment, "is_installed", lambda module: module != "scipy")
     assert isinstance(explain(ModuleNotFoundError(name="scipy.fft"), "It"), KerasPSRError)
     for name in ("scipyx", "keras", "keras.nowhere", None):
         error = ModuleNotFoundError(name=name)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import keras_psr
-from keras_psr.installation import LEFT_OUT
+from keras_psr.environment import LEFT_OUT
 
 CHECKOUT = Path(__file__).parents[1]
 PACKAGES = {
@@ -35,9 +35,9 @@ def test_every_file_of_the_checkout_is_installed(folder):
 
 
 def test_the_vgg_weights_come_with_their_notice():
-    names = {entry.name for entry in files("keras_psr").joinpath("weights").iterdir()}
+    names = {entry.name for entry in files("keras_psr").joinpath("losses/weights").iterdir()}
     assert names >= {"vgg16_imagenet_conv1_1-conv4_3.npz", "NOTICE"}
-    notice = files("keras_psr").joinpath("weights/NOTICE").read_text()
+    notice = files("keras_psr").joinpath("losses/weights/NOTICE").read_text()
     assert "Karen Simonyan and Andrew Zisserman" in notice
     assert "CC BY 4.0" in notice
 

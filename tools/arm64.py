@@ -26,12 +26,12 @@ from rich.console import Console
 from rich.table import Table
 
 from keras_psr.data.sources import open_source
+from keras_psr.environment import available_cores
 from keras_psr.images.decoding import read_photo
 from keras_psr.images.encoding import save_photo
 from keras_psr.images.photo import Photo
 from keras_psr.inference.registry import find_runnable, shipped_folder
 from keras_psr.inference.tflite_metadata import read_metadata
-from keras_psr.machine import available_cores
 
 CHECKOUT = Path(__file__).parents[1]
 EMULATORS = ("qemu-aarch64-static", "qemu-aarch64")

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
+from keras_psr.environment import is_installed
 from keras_psr.errors import ConfigError, InstallationError
-from keras_psr.installation import is_installed
 
 CONTAINERS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska", ".webm": "webm"}
 """Maps the endings of films that can be written to FFmpeg's names of their formats."""

@@ -13,7 +13,7 @@ from typing import IO
 
 import numpy as np
 
-from keras_psr.machine import available_cores
+from keras_psr.environment import available_cores
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 

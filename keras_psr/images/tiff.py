@@ -19,9 +19,9 @@ from typing import IO, Any
 import numpy as np
 from PIL import ExifTags, Image, TiffImagePlugin
 
+from keras_psr.environment import available_cores
 from keras_psr.images.pixels import divide_by_opacity, lab_to_srgb, round_to, spread_levels, to_8_bits
 from keras_psr.images.png import deflate
-from keras_psr.machine import available_cores
 
 STRIP = 1_000_000
 """Bytes of pixels in one strip of a written file; one thread compresses each."""

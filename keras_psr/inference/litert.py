@@ -10,12 +10,12 @@ from typing import Any, TypeAlias
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter
 
+from keras_psr.environment import available_cores
 from keras_psr.errors import ConfigError, ModelError
 from keras_psr.images.tiling import Geometry
 from keras_psr.inference.gpu import LOOKED_FOR, GpuError, GpuNetwork
 from keras_psr.inference.litert_log import captured_log
 from keras_psr.inference.tflite_metadata import read_metadata
-from keras_psr.machine import available_cores
 
 DEVICES = ("auto", "cpu", "gpu")
 """Values that `device` accepts."""

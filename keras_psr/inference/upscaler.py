@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from keras_psr.constants import STYLE_TRANSFER, SUPER_RESOLUTION
+from keras_psr.environment import require_everything
 from keras_psr.errors import ConfigError, ModelError
 from keras_psr.images.pixels import from_uint16, resize_bicubic, to_three_channels, to_uint8, to_uint16
 from keras_psr.images.tiling import upscale_in_tiles
 from keras_psr.inference.litert import LiteRTNetwork, check_device
 from keras_psr.inference.registry import find_model, find_runnable, named_task
-from keras_psr.installation import require_everything
 
 if TYPE_CHECKING:
     import keras

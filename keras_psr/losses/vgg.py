@@ -97,7 +97,7 @@ def _check_taps(taps: Sequence[str]) -> None:
 
 def _read_bundled() -> Path:
     """Returns the path of the bundled weight file after verifying its checksum."""
-    path = Path(str(files("keras_psr") / "weights" / BUNDLED_WEIGHTS))
+    path = Path(str(files("keras_psr") / "losses" / "weights" / BUNDLED_WEIGHTS))
     if not path.is_file():
         raise ModelError(f"The bundled VGG16 weights are missing: {path}. Reinstall keras-psr.")
     checksum = hashlib.sha256(path.read_bytes()).hexdigest()

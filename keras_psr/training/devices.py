@@ -10,8 +10,8 @@ from pathlib import Path
 
 import tensorflow as tf
 
+from keras_psr.environment import available_cores
 from keras_psr.errors import ConfigError, TrainingError
-from keras_psr.machine import available_cores
 
 NVIDIA_DRIVER = ("/proc/driver/nvidia/version", "/usr/lib/wsl/lib/libcuda.so.1")
 """Files that show that a driver is installed: on Linux, and on Linux inside Windows (WSL2)."""

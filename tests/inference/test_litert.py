@@ -7,12 +7,12 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
+from keras_psr.environment import available_cores
 from keras_psr.errors import ConfigError, ModelError
 from keras_psr.images.tiling import upscale_in_tiles
 from keras_psr.inference.litert import LiteRTNetwork
 from keras_psr.inference.tflite_metadata import read_metadata, with_metadata
 from keras_psr.inference.upscaler import Upscaler, load
-from keras_psr.machine import available_cores
 from keras_psr.networks.receptive_field import measure_geometry
 
 SIZES = [(1, 1), (3, 500), (127, 129), (1000, 1), (48, 48), (17, 16)]

@@ -159,7 +159,7 @@ def patches_by_loops(image, weights):
 def test_the_whole_computation_in_numpy(vgg, originals):
     from importlib.resources import files
 
-    weights = np.load(str(files("keras_psr") / "weights" / BUNDLED_WEIGHTS))
+    weights = np.load(str(files("keras_psr") / "losses" / "weights" / BUNDLED_WEIGHTS))
     blurred = [np.rint(gaussian_filter(image.astype(float), (1, 1, 0))).astype(np.uint8) for image in originals]
     first, second = (
         np.array([patch for image in images for patch in patches_by_loops(image, weights)])

@@ -1,5 +1,6 @@
-"""The libraries that the light installation, which only runs models, leaves out (requirements-runtime.txt)."""
+"""What this process can use: the machine's cores, and the libraries that are installed."""
 
+import os
 from importlib.util import find_spec
 
 from keras_psr.errors import InstallationError
@@ -12,7 +13,12 @@ LEFT_OUT = {
     "tensorflow": "tensorflow",
     "tensorflow_datasets": "tensorflow-datasets",
 }
-"""Maps each module's name to the name of its package on PyPI."""
+"""Maps each module that the light installation leaves out (requirements-runtime.txt) to its package on PyPI."""
+
+
+def available_cores() -> int:
+    """Returns the number of processor cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def require_everything(what: str) -> None:
