@@ -273,9 +273,6 @@ def _fit_metadata(photo: Photo, name: str) -> Photo:
     return replace(photo, notes=notes, texts=texts, colour=photo.colour if kept["colour"] else (), **changes)
 
 
-_SHED = (ExifTags.Base.MakerNote, ExifTags.Base.UserComment)
-
-
 def _fit_jpeg(photo: Photo) -> Photo:
     """Removes metadata that exceeds the 64 KB of a JPEG marker."""
     exif, notes, changes = photo.exif, list(photo.notes), dict[str, Any]()
