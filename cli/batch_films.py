@@ -98,7 +98,7 @@ def count_frames(animation: "Animation", batch: Batch) -> int:
 
 
 def select_frames(animation: "Animation", batch: Batch) -> list[tuple[Fraction, bool]]:
-    """Returns for each frame of an animation its duration, and whether it begins in the part that is processed."""
+    """Returns the duration of each frame of an animation, and whether it begins in the part that is processed."""
     begin, selected, time = batch.start or Fraction(0), list[tuple[Fraction, bool]](), Fraction(0)
     for duration in animation.durations:
         is_late = batch.duration is not None and time >= begin + batch.duration
