@@ -45,8 +45,8 @@ class Comparison:
         target: The originals, the same shape and range.
         found: VGG16's responses to the output, at every layer that a term compares.
         wanted: VGG16's responses to the target, at the same layers.
-        twin: The network's output for the same crops in another frame of a film, the same shape and range; None unless
-            a term asks for it.
+        twin: The network's output for the first crops of the batch in another frame of a film, the same height, width
+            and range; None unless a term asks for it.
     """
 
     output: KerasTensor
@@ -204,9 +204,11 @@ def stability_loss(weight: float) -> Term:
     Example:
         loss = PerceptualLoss([style_loss(2.0, layers, grams=grams), stability_loss(1e-3)])
     """
-    return Term(
-        "stability_loss", weight, lambda pictures: mean_squared_error(pictures.output, pictures.twin), needs_twin=True
-    )
+
+    def error(pictures: Comparison) -> KerasTensor:
+        return mean_squared_error(pictures.output[: ops.shape(pictures.twin)[0]], pictures.twin)
+
+    return Term("stability_loss", weight, error, needs_twin=True)
 
 
 def painting_grams(painting: np.ndarray, layers: Sequence[str], *, weights: str, pooling: str) -> Grams:

@@ -56,11 +56,7 @@ class Trainer(keras.Model):
         pictures, targets = (ops.cast(images, "float32") for images in data)
         step = ops.convert_to_tensor(self.optimizer.iterations)
         with tf.GradientTape() as tape:
-            output = self._output(pictures, targets.shape)
-            twin = None
-            if self.perceptual_loss.needs_twin:
-                frame, motion = second_frame(pictures, step)
-                twin = self._output(frame, targets.shape, motion)
+            output, twin = self._outputs(pictures, targets.shape, step)
             terms = self.perceptual_loss.compute(output, targets, step, twin=twin)
             loss = self.perceptual_loss.total(terms)
             num_replicas = tf.distribute.get_strategy().num_replicas_in_sync
@@ -72,12 +68,19 @@ class Trainer(keras.Model):
         several = is_multiworker(tf.distribute.get_strategy())
         return {name: value[None] if several else value for name, value in {"loss": loss, **terms}.items()}
 
-    def _output(self, pictures: tf.Tensor, shape: tf.TensorShape, motion: Sequence[int] = (0, 0)) -> tf.Tensor:
-        """Returns the middle of the network's output, which may show more than the target, moved by some pixels."""
-        output = self.network(pictures, training=True)
-        margin = (output.shape[1] - shape[1]) // 2
-        begin = (0, margin + motion[0], margin + motion[1], 0)
-        return tf.slice(output, begin, (-1, *shape[1:]))  # the batch's size is unknown on several machines
+    def _outputs(
+        self, pictures: tf.Tensor, shape: tf.TensorShape, step: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor | None]:
+        """Returns the outputs for the pictures and, if the loss needs them, for second frames of half of them.
+
+        One pass computes both, so that batch norm takes the same statistics for both.
+        """
+        if not self.perceptual_loss.needs_twin:
+            return _middle(self.network(pictures, training=True), shape), None
+        count = tf.shape(pictures)[0]
+        frames, motion = second_frame(pictures[: (count + 1) // 2], step)
+        outputs = self.network(tf.concat([pictures, frames], axis=0), training=True)
+        return _middle(outputs[:count], shape), _middle(outputs[count:], shape, motion)
 
     def use_loss(self, perceptual_loss: PerceptualLoss) -> None:
         """Replaces the loss, for the next stage of a fit."""
@@ -110,6 +113,13 @@ class Trainer(keras.Model):
             for group, variables in groups.items()
             for index, variable in enumerate(variables)
         }
+
+
+def _middle(output: tf.Tensor, shape: tf.TensorShape, motion: Sequence[int] = (0, 0)) -> tf.Tensor:
+    """Returns the middle of an output, moved by some pixels; it may show more than the target, whose shape is given."""
+    margin = (output.shape[1] - shape[1]) // 2
+    begin = (0, margin + motion[0], margin + motion[1], 0)
+    return tf.slice(output, begin, (-1, *shape[1:]))  # the batch's size is unknown on several machines
 
 
 def _read(variable: keras.Variable) -> np.ndarray:

@@ -2,10 +2,11 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from keras import ops
 
 from keras_psr.constants import FRAME_NOISE, MOST_MOTION
 from keras_psr.losses.perceptual import PerceptualLoss
-from keras_psr.losses.terms import pixel_loss, stability_loss
+from keras_psr.losses.terms import Term, pixel_loss, stability_loss
 from keras_psr.training.second_frame import second_frame
 from keras_psr.training.trainer import Trainer
 
@@ -41,3 +42,15 @@ def test_the_motion_is_undone_before_outputs_are_compared(pictures):
         numbers = step((pictures, targets))
         assert float(numbers["pixel_loss"]) == pytest.approx(0, abs=1e-3)
         assert float(numbers["stability_loss"]) == pytest.approx(FRAME_NOISE**2, rel=0.1)
+
+
+@pytest.mark.parametrize(("crops", "frames"), [(1, 1), (2, 1), (3, 2), (4, 2)])
+def test_half_of_the_crops_have_a_second_frame(pictures, crops, frames):
+    network = keras.Sequential([keras.Input((None, None, 3)), keras.layers.Conv2D(3, 1)])
+    count = Term(
+        "second_frames", 1.0, lambda given: ops.mean(given.output) * 0 + ops.shape(given.twin)[0], needs_twin=True
+    )
+    trainer = Trainer(network, PerceptualLoss([count]))
+    trainer.compile(optimizer=keras.optimizers.SGD(1e-12), jit_compile=False)
+    batch = np.repeat(pictures[:1], crops, axis=0)
+    assert float(trainer.train_step((batch, batch[:, 8:40, 8:56]))["second_frames"]) == frames
