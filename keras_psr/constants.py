@@ -22,6 +22,9 @@ DEGRADATIONS = ("bicubic", "photo")
 STYLE_GRID = 4
 """Pixels per cell of the coarsest grid of style networks: two strides of 2 (Johnson et al. 2016, table 1)."""
 
+DISCRIMINATOR_GRID = 8
+"""Pixels per cell of the coarsest grid of the discriminator of pictures: a Haar transform and two poolings."""
+
 MOST_MOTION = 4
 """Most pixels by which the second of the two frames that a fit compares is moved (`training.second_frame`).
 

@@ -470,6 +470,11 @@ def main(settings: Path, run: Path) -> None:
             f"steps and warmup_steps must be multiples of {STEPS_PER_CALL}. "
             f"Received: {config.steps} and {config.warmup_steps}."
         )
+    if config.adversarial_weight:
+        raise click.UsageError(
+            "adversarial_weight must be 0, because only keras-psr fit has discriminators. "
+            f"Received: {config.adversarial_weight}."
+        )
     run.mkdir(parents=True)
     fit(config, pack_data(config), HeldOutScores(config), run)
 

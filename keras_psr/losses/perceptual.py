@@ -19,6 +19,7 @@ class PerceptualLoss:
         terms: The terms whose weight is not zero.
         encoder: The VGG16 whose responses the terms compare; None if no term compares responses.
         needs_twin: Whether a term compares the outputs for two frames of a film.
+        is_adversarial: Whether a term needs discriminators.
 
     Example:
         loss = PerceptualLoss([pixel_loss(0.1), feature_loss(1.0, "relu2_2")])
@@ -50,6 +51,7 @@ class PerceptualLoss:
         """
         self.terms = [term for term in terms if term.weight > 0]
         self.needs_twin = any(term.needs_twin for term in self.terms)
+        self.is_adversarial = any(term.is_adversarial for term in self.terms)
         self.shift_period = shift_period
         layers = sorted({layer for term in self.terms for layer in term.layers})
         self.encoder: keras.Model | None = None
@@ -78,17 +80,37 @@ class PerceptualLoss:
             wanted: `responses(target)`, if already known.
             twin: As in `terms.Comparison`. Without it, terms that need it are left out.
         """
+        return self.errors(self.compare(output, target, step, wanted, twin))
+
+    def compare(
+        self,
+        output: KerasTensor,
+        target: KerasTensor,
+        step: KerasTensor | int = 0,
+        wanted: Responses | None = None,
+        twin: KerasTensor | None = None,
+    ) -> Comparison:
+        """Returns what the terms compare; the arguments are those of `compute`."""
         found: Responses = {}
         if self.encoder is not None:
             found = self.responses(self._shifted(output, step))
             wanted = self.responses(self._shifted(target, step)) if wanted is None else wanted
-        comparison = Comparison(output, target, found, wanted or {}, twin)
-        terms = [term for term in self.terms if twin is not None or not term.needs_twin]
-        return {term.name: term.error(comparison) for term in terms}
+        return Comparison(output, target, found, wanted or {}, twin)
+
+    def errors(self, comparison: Comparison) -> dict[str, KerasTensor]:
+        """Returns the unweighted terms, by name, without those that need a twin or a verdict that is not there."""
+        return {
+            term.name: term.error(comparison)
+            for term in self.terms
+            if not (term.needs_twin and comparison.twin is None)
+            and not (term.is_adversarial and comparison.verdict is None)
+        }
 
     def total(self, terms: dict[str, KerasTensor]) -> KerasTensor:
-        """Returns the weighted sum of what `compute` returns, a scalar."""
-        return sum(self.weights[name] * term for name, term in terms.items())
+        """Returns the weighted sum of what `compute` returns, a scalar, without adversarial terms."""
+        return sum(
+            term.weight * terms[term.name] for term in self.terms if term.name in terms and not term.is_adversarial
+        )
 
     def measure(self, image: np.ndarray, original: np.ndarray) -> dict[str, float]:
         """Returns the unweighted terms of one picture by name, and their weighted sum as `loss`.

@@ -11,6 +11,7 @@ from keras import KerasTensor, ops
 
 from keras_psr.constants import STYLE_NORMALIZATIONS
 from keras_psr.errors import ConfigError
+from keras_psr.losses.discriminators import JUDGED_LAYERS
 from keras_psr.losses.functional import (
     chroma,
     feature_error,
@@ -37,6 +38,21 @@ Grams = dict[str, np.ndarray]
 
 
 @dataclass(frozen=True)
+class Verdict:
+    """What discriminators say of a step's pictures.
+
+    Attributes:
+        reproaches: The loss that a network lowers to make them prefer its outputs to originals, by discriminator.
+        discriminator_loss: The mean of the loss that they lower to prefer originals.
+        accuracy: The fraction of positions at which they prefer originals; 0.5 for guesses.
+    """
+
+    reproaches: dict[str, KerasTensor]
+    discriminator_loss: KerasTensor
+    accuracy: KerasTensor
+
+
+@dataclass(frozen=True)
 class Comparison:
     """The pictures and responses that the terms of a loss compare.
 
@@ -47,6 +63,7 @@ class Comparison:
         wanted: VGG16's responses to the target, at the same layers.
         twin: The network's output for the first crops of the batch in another frame of a film, the same height, width
             and range; None unless a term asks for it.
+        verdict: What discriminators say of the output; None unless a term asks for it.
     """
 
     output: KerasTensor
@@ -54,6 +71,7 @@ class Comparison:
     found: Responses = field(default_factory=dict)
     wanted: Responses = field(default_factory=dict)
     twin: KerasTensor | None = None
+    verdict: Verdict | None = None
 
 
 @dataclass(frozen=True)
@@ -66,6 +84,8 @@ class Term:
         error: A function that returns the unweighted term, a float32 scalar.
         layers: The VGG16 layers whose responses it compares (`vgg.TAPS`).
         needs_twin: Whether it compares `Comparison.twin`.
+        is_adversarial: Whether it is made of `Comparison.verdict`. The weight of such a term is not a factor but the
+            strength of its gradient, relative to that of all other terms (`training.adversary`).
 
     Example:
         brightness = Term("brightness", 0.1, lambda pictures: ops.abs(ops.mean(pictures.output - pictures.target)))
@@ -76,6 +96,7 @@ class Term:
     error: Callable[[Comparison], KerasTensor]
     layers: tuple[str, ...] = ()
     needs_twin: bool = False
+    is_adversarial: bool = False
 
 
 def pixel_loss(weight: float, norm: str = "l1") -> Term:
@@ -209,6 +230,26 @@ def stability_loss(weight: float) -> Term:
         return mean_squared_error(pictures.output[: ops.shape(pictures.twin)[0]], pictures.twin)
 
     return Term("stability_loss", weight, error, needs_twin=True)
+
+
+def adversarial_loss(weight: float) -> Term:
+    """Returns the term that tells how clearly discriminators tell outputs from originals (Goodfellow et al. 2014).
+
+    Args:
+        weight: The norm of the term's gradient at the output, divided by that of all other terms together. A factor,
+            as other terms have, would mean something else for each network, and something else as the discriminators
+            learn.
+
+    Example:
+        loss = PerceptualLoss([pixel_loss(1.0), feature_loss(1.5e-4, "relu2_2"), adversarial_loss(1.0)])
+    """
+
+    def error(pictures: Comparison) -> KerasTensor:
+        assert pictures.verdict is not None, "no discriminator has seen the pictures"
+        reproaches = pictures.verdict.reproaches
+        return sum(reproaches.values()) / len(reproaches)
+
+    return Term("adversarial_loss", weight, error, JUDGED_LAYERS, is_adversarial=True)
 
 
 def painting_grams(painting: np.ndarray, layers: Sequence[str], *, weights: str, pooling: str) -> Grams:

@@ -9,6 +9,7 @@ from typing import Any, ClassVar, NoReturn, TypeVar
 
 from keras_psr.constants import (
     DEGRADATIONS,
+    DISCRIMINATOR_GRID,
     SCALES,
     STYLE_GRID,
     STYLE_NORMALIZATIONS,
@@ -225,6 +226,11 @@ class SuperResolutionConfig(FitConfig):
     pixel_norm: str = setting("Norm of the pixel loss: l1, or l2 as in the paper.", "l1")
     feature_weight: float = setting("Weight of the VGG16 feature loss (the paper: 1, and no other loss).", 1.5e-4)
     feature_layer: str = setting("VGG16 layer that the feature loss compares; the default is the paper's.", "relu2_2")
+    adversarial_weight: float = setting(
+        "Strength of the adversarial loss: the norm of its gradient at the output, divided by that of all other "
+        "losses together. 1 draws textures that look real, and costs PSNR; not in the paper.",
+        0.0,
+    )
     shift_pooling: bool = setting(
         "Shift VGG16's pooling grid from step to step, so that it leaves no grid in the output; not in the paper.",
         True,
@@ -258,6 +264,8 @@ class SuperResolutionConfig(FitConfig):
         self._require(self.crop >= smallest and self.crop % self.scale == 0, "crop", accepted)
         fits = self.warmup_crop >= smallest and self.warmup_crop % self.scale == 0
         self._require(fits or self.warmup_crop == 0, "warmup_crop", f"0, or {accepted}")
+        is_large = self.adversarial_weight == 0 or self.crop >= 2 * DISCRIMINATOR_GRID
+        self._require(is_large, "crop", f"at least {2 * DISCRIMINATOR_GRID} with adversarial_weight")
         has_pixels = self.pixel_weight > 0 or self.warmup_steps == 0
         self._require(has_pixels, "pixel_weight", "above 0 with warmup_steps, which use no other loss")
         any_weight = self.pixel_weight + self.feature_weight > 0
@@ -279,6 +287,7 @@ class SuperResolutionConfig(FitConfig):
             style_weight=0.0,
             phase_weight=0.0,
             total_variation_weight=0.0,
+            adversarial_weight=0.0,
         )
         first = Stage(warmup, first_step=0, last_step=min(self.warmup_steps, self.steps), first_sample=0)
         if first.last_step == self.steps:

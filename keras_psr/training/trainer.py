@@ -8,6 +8,7 @@ import tensorflow as tf
 from keras import ops
 
 from keras_psr.losses.perceptual import PerceptualLoss
+from keras_psr.training.adversary import Adversary
 from keras_psr.training.devices import is_multiworker
 from keras_psr.training.precision import PrecisionChoice
 from keras_psr.training.second_frame import second_frame
@@ -19,12 +20,15 @@ class Trainer(keras.Model):
     Attributes:
         network: The network.
         perceptual_loss: The weighted loss terms.
+        adversary: The discriminators; None for a fit without an adversarial loss.
         steps_done: Number of gradient steps done, over all sessions of a run. The optimizer's own count leaves out
             steps that float16 skips because a gradient overflows.
         precision: The precision of the fit and the reason for it, for callbacks that show them; None if not chosen.
     """
 
-    def __init__(self, network: keras.Model, perceptual_loss: PerceptualLoss) -> None:
+    def __init__(
+        self, network: keras.Model, perceptual_loss: PerceptualLoss, adversary: Adversary | None = None
+    ) -> None:
         """Wraps a network and its loss for `compile` and `fit`.
 
         On several machines, call this outside the strategy's scope, and `compile` and `fit` inside it. If a model is
@@ -33,6 +37,7 @@ class Trainer(keras.Model):
         super().__init__()
         self.network = network
         self.perceptual_loss = perceptual_loss
+        self.adversary = adversary
         self.steps_done = 0
         self.precision: PrecisionChoice | None = None
         self.built = True
@@ -55,14 +60,23 @@ class Trainer(keras.Model):
         """
         pictures, targets = (ops.cast(images, "float32") for images in data)
         step = ops.convert_to_tensor(self.optimizer.iterations)
-        with tf.GradientTape() as tape:
+        adversary = self.adversary if self.perceptual_loss.is_adversarial else None
+        with tf.GradientTape(persistent=adversary is not None) as tape:
             output, twin = self._outputs(pictures, targets.shape, step)
-            terms = self.perceptual_loss.compute(output, targets, step, twin=twin)
+            comparison = self.perceptual_loss.compare(output, targets, step, twin=twin)
+            if adversary:
+                comparison = adversary.judge(comparison, step)
+            terms = self.perceptual_loss.errors(comparison)
             loss = self.perceptual_loss.total(terms)
             num_replicas = tf.distribute.get_strategy().num_replicas_in_sync
             scaled_loss = self.optimizer.scale_loss(loss / num_replicas)
         variables = self.network.trainable_variables
-        self.optimizer.apply_gradients(zip(tape.gradient(scaled_loss, variables), variables, strict=True))
+        if adversary:
+            gradients = tape.gradient(output, variables, adversary.gradient_at_output(tape, scaled_loss, comparison))
+            terms |= adversary.learn(tape, comparison)
+        else:
+            gradients = tape.gradient(scaled_loss, variables)
+        self.optimizer.apply_gradients(zip(gradients, variables, strict=True))
         # On several machines, Keras averages what replicas return over a first axis, which scalars do not have (keras
         # issue 20585; a test in tests/training/test_devices.py fails when Keras is mended).
         several = is_multiworker(tf.distribute.get_strategy())
@@ -108,6 +122,9 @@ class Trainer(keras.Model):
 
     def _state_variables(self) -> dict[str, keras.Variable]:
         groups = {"network": self.network.variables, "optimizer": self.optimizer.variables}
+        if self.adversary:
+            groups["discriminators"] = self.adversary.discriminators.variables
+            groups["discriminators_optimizer"] = self.adversary.optimizer.variables
         return {
             f"{group}/{index:03d}": variable
             for group, variables in groups.items()

@@ -5,12 +5,17 @@ import pytest
 from keras_psr.losses.functional import (
     PHASE_STRIDE,
     PHASE_WINDOW,
+    TEXTURE_DEVIATION,
     chroma,
     gram_error,
     gram_matrix,
+    haar_bands,
     mean_absolute_error,
     mean_squared_error,
     phase_error,
+    relativistic_loss,
+    spectral_norm,
+    texture_map,
     total_variation,
 )
 
@@ -163,3 +168,54 @@ def test_gram_error_by_each_normalization():
     assert float(gram_error(gram[:1], target, "energy")) == 1
     assert [float(gram_error(gram, target, name)) for name in ("paper", "mean", "energy")] == [12.5, 3.125, 0.5]
     assert float(gram_error(0 * target, target)) == 1, "without any response"
+
+
+def test_relativistic_loss_of_a_hand_case():
+    better, worse = np.float32([2.0, 0.0, -1.0]), np.float32([-1.0, 0.0, 3.0])
+    expected = (np.log1p(np.exp(-3.0)) + np.log(2) + np.log1p(np.exp(4.0))) / 3
+    assert float(relativistic_loss(better, worse)) == pytest.approx(expected, rel=1e-6)
+    assert float(relativistic_loss(better + 7, worse + 7)) == pytest.approx(expected, rel=1e-5), (
+        "only differences count"
+    )
+
+
+@pytest.mark.parametrize("shape", [(108, 32), (1152, 64), (5, 3), (3, 5), (288, 1)])
+def test_the_spectral_norm_is_the_largest_singular_value_or_slightly_more(shape):
+    matrix = np.random.default_rng(0).normal(0, 0.01, shape).astype(np.float32)
+    largest = np.linalg.svd(matrix.astype(np.float64), compute_uv=False)[0]
+    for factor in (1.0, 1e-6, 1e6):
+        assert 1 - 1e-5 <= float(spectral_norm(factor * matrix)) / (factor * largest) <= shape[1] ** (1 / 128) + 1e-4
+    equal = np.linalg.qr(matrix)[0]  # all singular values are 1
+    assert float(spectral_norm(equal)) == pytest.approx(min(shape) ** (1 / 128), rel=1e-4)
+
+
+def test_haar_bands_keep_the_energy_and_sort_patterns():
+    image = np.random.default_rng(0).normal(size=(2, 6, 8, 3)).astype(np.float32)
+    bands = np.asarray(haar_bands(image))
+    assert bands.shape == (2, 3, 4, 12)
+    assert (bands**2).sum() == pytest.approx((image**2).sum(), rel=1e-5)
+    rows, columns = np.indices((6, 8))
+    flat, stripes = np.ones((6, 8)), (-1.0) ** columns
+    for band, pattern in enumerate((flat, stripes, (-1.0) ** rows, stripes * (-1.0) ** rows)):
+        bands = np.asarray(haar_bands(np.float32(pattern)[None, :, :, None]))
+        np.testing.assert_array_equal(bands, np.broadcast_to(2 * np.eye(4)[band], (1, 3, 4, 4)))
+
+
+def test_texture_is_where_luma_varies():
+    """The left half is flat, the right half a checkerboard."""
+    rows, columns = np.indices((48, 96))
+    for amplitude in (0.0, TEXTURE_DEVIATION, 100.0):
+        grey = 128 + amplitude * (-1.0) ** (rows + columns) * (columns >= 48)
+        texture = np.asarray(texture_map(np.repeat(np.float32(grey)[None, :, :, None], 3, axis=3)))
+        assert texture.shape == (1, 48, 96, 1)
+        np.testing.assert_allclose(texture[:, :, :48], 0, atol=1e-9)
+        # Luma spans 219 of 256 levels, and a window of 5x5 leaves at most 1/25 of a checkerboard.
+        expected = (amplitude * 219 / 255) ** 2 / ((amplitude * 219 / 255) ** 2 + TEXTURE_DEVIATION**2)
+        np.testing.assert_allclose(texture[:, 8:-8, 60:-12], expected, atol=0.03)
+
+
+def test_an_edge_between_smooth_areas_is_no_texture():
+    rows, columns = np.indices((40, 40))
+    for edge in (columns >= 20, rows + columns >= 40, columns == 20):
+        texture = np.asarray(texture_map(np.repeat(np.where(edge, 250, 10).astype(np.float32)[None, :, :, None], 3, 3)))
+        assert texture[:, 8:-8, 8:-8].max() < 1e-6

@@ -120,6 +120,17 @@ def test_two_devices_take_the_same_steps_of_muon_as_one(settings, tmp_path):
 
 
 @pytest.mark.slow
+def test_two_devices_take_the_same_adversarial_steps_as_one(settings, tmp_path):
+    # Few steps: two networks that learn from each other let rounding grow sooner.
+    settings = {**settings, "adversarial_weight": 1.0, "steps": 6}
+    run({"out": str(tmp_path / "one"), "settings": settings})
+    mirrored = {**settings, "strategy": "mirrored", "devices": ["CPU:0", "CPU:1"]}
+    run({"out": str(tmp_path / "two"), "settings": mirrored, "logical_cpus": 2})
+    assert_same_run(tmp_path / "one", tmp_path / "two")
+    assert "discriminators/000" in RunFolder(tmp_path / "two").load_checkpoint()[1]
+
+
+@pytest.mark.slow
 def test_batch_norm_sees_the_batch_of_all_devices(settings, tmp_path):
     # One step: the biases before a batch norm have no gradient but rounding noise, which Adam makes large.
     settings = {**settings, "architecture": "johnson2016", "steps": 1}

@@ -180,6 +180,8 @@ def test_whole_numbers_pass_for_floats_and_lists_for_tuples():
         ({"content_weight": 1.0}, "content_weight goes only with --style."),
         ({"crop": 98}, "crop must be a multiple of the scale, 4, and at least 24. Received: 98."),
         ({"crop": 20}, "crop must be a multiple of the scale, 4, and at least 24."),
+        ({"crop": 12, "scale": 2, "adversarial_weight": 1}, "crop must be at least 16 with adversarial_weight."),
+        ({"adversarial_weight": -1.0}, "adversarial_weight must be 0 or more."),
         ({"crop": 40, "scale": 8}, "crop must be a multiple of the scale, 8, and at least 48."),
         ({"pixel_weight": 0, "feature_weight": 0}, "pixel_weight must be above 0 if feature_weight is 0"),
         ({"steps": "many"}, "steps must be of type int. Received: 'many'."),
@@ -384,6 +386,37 @@ def test_a_resumed_run_ends_where_a_straight_one_does(finished, tmp_path, monkey
     ]
     assert names[0] == names[1]
     assert len(list(resumed.tensorboard.iterdir())) == 1
+
+
+@pytest.mark.slow
+def test_an_adversarial_run_ends_where_a_straight_one_does_also_when_resumed_from_a_warm_up(photographs, tmp_path):
+    settings = {**WHOLE, **photographs, "adversarial_weight": 1.0, "save_every": 1, "keep": 10}
+    straight = RunFolder(tmp_path / "straight")
+    fit(straight.path, **settings)
+    for step in (1, 4):  # in the warm-up, and between two adversarial steps
+        resumed = RunFolder(tmp_path / str(step))
+        shutil.copytree(straight.path, resumed.path)
+        for path in resumed.checkpoints.iterdir():
+            if int(path.stem[-1]) > step:
+                path.unlink()
+        begun = At(step, lambda model: None)
+        fit(resumed.path, resume=True, callbacks=[begun])
+        assert begun.model.steps_done == 6
+        states = state_of(straight), state_of(resumed)
+        assert states[0].keys() == states[1].keys()
+        assert_close(states[0].values(), states[1].values(), rtol=1e-4, atol=1e-5)
+    early, middle, late = (np.load(straight.checkpoints / f"step-0000000{step}.npz") for step in (1, 2, 6))
+    names = [name for name in early if name.startswith("discriminators/")]
+    assert len(names) == 23
+    for name in names:
+        np.testing.assert_array_equal(early[name], middle[name], err_msg="the warm-up has no adversarial loss")
+        assert not np.array_equal(middle[name], late[name])
+    assert "adversarial_loss" not in straight.read_log()[0]
+    assert {"adversarial_loss", "discriminator_loss", "discriminator_accuracy"} <= straight.read_log()[-2].keys()
+
+
+def test_a_run_without_an_adversarial_loss_has_no_discriminators(plain):
+    assert {name.split("/")[0] for name in state_of(plain[0])} == {"network", "optimizer"}
 
 
 def test_a_signal_ends_the_step_and_leaves_a_checkpoint_to_resume_from(photographs, tmp_path):

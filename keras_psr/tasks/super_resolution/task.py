@@ -12,8 +12,16 @@ from keras_psr.errors import ConfigError
 from keras_psr.images.pixels import crop_center, crop_to_multiple, make_low_res
 from keras_psr.images.sheets import comparison_sheet
 from keras_psr.inference.upscaler import Upscaler
+from keras_psr.losses.discriminators import JUDGED_LAYERS
 from keras_psr.losses.perceptual import PerceptualLoss
-from keras_psr.losses.terms import feature_loss, phase_loss, pixel_loss, style_loss, total_variation_loss
+from keras_psr.losses.terms import (
+    adversarial_loss,
+    feature_loss,
+    phase_loss,
+    pixel_loss,
+    style_loss,
+    total_variation_loss,
+)
 from keras_psr.losses.vgg import build_vgg, pooling_stride
 from keras_psr.networks import super_resolution
 from keras_psr.tasks.config import SuperResolutionConfig
@@ -48,6 +56,7 @@ def build_loss(config: SuperResolutionConfig) -> PerceptualLoss:
         ConfigError: A VGG16 layer is unknown.
         ModelError: VGG16's weights are missing or damaged.
     """
+    shifted = [config.feature_layer, *(JUDGED_LAYERS if config.adversarial_weight else ())]
     return PerceptualLoss(
         [
             pixel_loss(config.pixel_weight, config.pixel_norm),
@@ -55,11 +64,12 @@ def build_loss(config: SuperResolutionConfig) -> PerceptualLoss:
             style_loss(config.style_weight, config.style_layers),
             phase_loss(config.phase_weight, period=config.scale),
             total_variation_loss(config.total_variation_weight),
+            adversarial_loss(config.adversarial_weight),
         ],
         vgg_weights=config.vgg_weights,
         vgg_pooling=config.vgg_pooling,
         vgg_dtype=config.precision,
-        shift_period=pooling_stride(config.feature_layer) if config.shift_pooling else 1,
+        shift_period=max(map(pooling_stride, shifted)) if config.shift_pooling else 1,
     )
 
 
