@@ -1,9 +1,9 @@
 """The discriminators of the adversarial loss: small networks that tell a fit's outputs from originals.
 
 One sees the picture itself, as the bands of a Haar transform. The others see VGG16's responses, which the feature loss
-computes anyway (Sauer et al. 2021, "Projected GANs Converge Faster"). They know more of what textures look like, but
-VGG16 hardly responds to a fine mesh, which networks draw if nothing else judges them. Next to a band of high
-frequencies a mesh stands out.
+computes anyway (Sauer et al. 2021, "Projected GANs Converge Faster"). These describe textures better, but VGG16 hardly
+responds to a fine mesh, which networks draw if only its responses are judged. In the bands of high frequencies, a mesh
+stands out.
 """
 
 import keras
@@ -12,17 +12,19 @@ from keras import KerasTensor, layers, ops
 from keras_psr.losses.functional import haar_bands, spectral_norm
 
 JUDGED_LAYERS = ("relu2_2", "relu3_3")
-"""VGG16 layers whose responses are judged. On relu1_2, at full size, a judge would cost the most and know the least."""
+"""VGG16 layers whose responses are judged. At full size, a discriminator of relu1_2 would cost most and see least."""
 
 PICTURE = "picture"
 """Name of the discriminator that sees the picture."""
 
 TYPICAL_SUM = 128.0
-"""Standard deviation of the low band of a Haar transform of photographs, in grey levels; its mean is about twice that.
+"""Standard deviation of the low band of a Haar transform of photographs, in grey levels.
+
+Its mean is about twice that.
 """
 
 TYPICAL_DETAIL = 8.0
-"""The same of the band that changes along rows and columns; those that change along one of both have 16."""
+"""The same for the band that changes along both rows and columns; the other two bands of detail have 16."""
 
 TYPICAL_RESPONSE = 300.0
 """Root mean square of VGG16's responses to photographs, at each of the first three blocks."""
@@ -100,7 +102,8 @@ def picture_bands(image: KerasTensor) -> KerasTensor:
 def _judge_bands(bands: KerasTensor, dtype: str) -> KerasTensor:
     """Returns the decision at each position of the bands, by a small U-Net (Schönfeld et al. 2020).
 
-    Its poolings are averages, because the gradient of a convolution with strides has a grid, which would be handed on.
+    Its poolings are averages, because the gradient of a convolution with strides has a grid, which the network
+    would learn.
     """
     fine = _convolve(bands, 32, "picture_fine", dtype)
     middle = _convolve(_halve(fine, dtype), 64, "picture_middle", dtype)
@@ -125,7 +128,7 @@ def _convolve(x: KerasTensor, filters: int, name: str, dtype: str, kernel_size: 
 
 
 def _decide(x: KerasTensor, name: str) -> KerasTensor:
-    """Returns decisions, without a bias, which would cancel in `functional.relativistic_loss`."""
+    """Returns decisions, without a bias, because it would cancel out in `functional.relativistic_loss`."""
     return NormalizedConvolution(1, 3, use_bias=False, name=name, dtype="float32")(x)
 
 

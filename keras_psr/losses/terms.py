@@ -39,15 +39,16 @@ Grams = dict[str, np.ndarray]
 
 @dataclass(frozen=True)
 class Verdict:
-    """What discriminators say of a step's pictures.
+    """What the discriminators decide about a step's pictures.
 
     Attributes:
-        reproaches: The loss that a network lowers to make them prefer its outputs to originals, by discriminator.
-        discriminator_loss: The mean of the loss that they lower to prefer originals.
+        generator_losses: The loss of the network by discriminator, which is low if the discriminator prefers outputs to
+            originals.
+        discriminator_loss: The mean loss of the discriminators: low if they prefer originals.
         accuracy: The fraction of positions at which they prefer originals; 0.5 for guesses.
     """
 
-    reproaches: dict[str, KerasTensor]
+    generator_losses: dict[str, KerasTensor]
     discriminator_loss: KerasTensor
     accuracy: KerasTensor
 
@@ -63,7 +64,7 @@ class Comparison:
         wanted: VGG16's responses to the target, at the same layers.
         twin: The network's output for the first crops of the batch in another frame of a film, the same height, width
             and range; None unless a term asks for it.
-        verdict: What discriminators say of the output; None unless a term asks for it.
+        verdict: What the discriminators decide about the output; None unless a term asks for it.
     """
 
     output: KerasTensor
@@ -233,7 +234,7 @@ def stability_loss(weight: float) -> Term:
 
 
 def adversarial_loss(weight: float) -> Term:
-    """Returns the term that tells how clearly discriminators tell outputs from originals (Goodfellow et al. 2014).
+    """Returns the term that is low if discriminators cannot tell outputs from originals (Goodfellow et al. 2014).
 
     Args:
         weight: The norm of the term's gradient at the output, divided by that of all other terms together. A factor,
@@ -246,8 +247,8 @@ def adversarial_loss(weight: float) -> Term:
 
     def error(pictures: Comparison) -> KerasTensor:
         assert pictures.verdict is not None, "no discriminator has seen the pictures"
-        reproaches = pictures.verdict.reproaches
-        return sum(reproaches.values()) / len(reproaches)
+        losses = pictures.verdict.generator_losses
+        return sum(losses.values()) / len(losses)
 
     return Term("adversarial_loss", weight, error, JUDGED_LAYERS, is_adversarial=True)
 

@@ -20,11 +20,11 @@ BETA_1, BETA_2 = 0.5, 0.99
 """Adam's decays for the discriminators; short, because the network that they judge changes with each step."""
 
 RANGE = 2.0**16
-"""Factor of the adversarial gradient, before it is scaled anyway: keeps it within the range of float16 inside VGG16."""
+"""Factor that keeps the adversarial gradient within the range of float16 inside VGG16; it is scaled afterwards."""
 
 
 class Adversary:
-    """Judges the outputs of a network, pulls them towards originals, and learns from each step.
+    """Judges the outputs of a network, draws them towards originals, and learns in each step.
 
     Attributes:
         weight: Norm of the adversarial gradient at the output, divided by that of all other terms.
@@ -68,7 +68,7 @@ class Adversary:
         losses = [relativistic_loss(original, output) for output, original in pairs.values()]
         right = [ops.mean(original > output) for output, original in pairs.values()]
         verdict = Verdict(
-            reproaches={name: relativistic_loss(output, original) for name, (output, original) in pairs.items()},
+            generator_losses={name: relativistic_loss(output, original) for name, (output, original) in pairs.items()},
             discriminator_loss=sum(losses) / len(losses),
             accuracy=sum(right) / len(right),
         )
@@ -87,11 +87,11 @@ class Adversary:
             comparison: What `judge` returned.
         """
         assert comparison.verdict is not None, "no discriminator has seen the pictures"
-        output, reproaches = comparison.output, comparison.verdict.reproaches
+        output, losses = comparison.output, comparison.verdict.generator_losses
         texture = texture_map(comparison.target)
         of_others = tape.gradient(loss, output)
         of_discriminators = [
-            texture * tape.gradient([reproaches[name] for name in names], output, [tf.constant(RANGE)] * len(names))
+            texture * tape.gradient([losses[name] for name in names], output, [tf.constant(RANGE)] * len(names))
             for names in ([PICTURE], JUDGED_LAYERS)
         ]
         norms = _norms(of_discriminators)

@@ -56,7 +56,7 @@ def test_the_gradient_raises_the_decisions_of_both_kinds_of_discriminators(loss,
     added = at_output - of_others
     moved = outputs - 0.5 * added / np.abs(added).mean()
     before, after = (
-        adversary.judge(loss.compare(tf.constant(image), originals), tf.constant(0)).verdict.reproaches
+        adversary.judge(loss.compare(tf.constant(image), originals), tf.constant(0)).verdict.generator_losses
         for image in (outputs, moved)
     )
     assert float(after["picture"]) < float(before["picture"])
