@@ -261,6 +261,29 @@ def haar_bands(image: KerasTensor) -> KerasTensor:
     return ops.concatenate(bands, axis=-1) / 2
 
 
+def without_lattice(image: KerasTensor, weights: KerasTensor, period: int) -> KerasTensor:
+    """Returns a picture without what repeats with a period all over it: the mean of each of its phases becomes 0.
+
+    Args:
+        image: (batch, height, width, channels), height and width multiples of the period.
+        weights: How much each pixel may change, 0 or more, (batch, height, width, 1).
+        period: Period of the upsampling lattice, in pixels.
+
+    Returns:
+        The picture minus a multiple of the weights, which is the same for all pixels of a picture and channel that have
+        the same position in the period.
+
+    Example:
+        gradient = without_lattice(gradient, texture_map(high_res), period=4)
+    """
+    _, height, width, channels = image.shape
+    shape = (-1, height // period, period, width // period, period * channels)
+    image_cells, weight_cells = (ops.reshape(one, shape) for one in (image, weights * ops.ones_like(image)))
+    sums, sum_of_weights = (ops.sum(cells, axis=(1, 3), keepdims=True) for cells in (image_cells, weight_cells))
+    cells = image_cells - weight_cells * ops.divide_no_nan(sums, sum_of_weights)
+    return ops.reshape(cells, (-1, height, width, channels))
+
+
 def texture_map(image: KerasTensor) -> KerasTensor:
     """Returns where a picture has texture: nearly 0 in smooth areas, and also at edges next to one.
 

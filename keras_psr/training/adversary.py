@@ -8,7 +8,7 @@ from keras import ops
 
 from keras_psr.constants import DISCRIMINATOR_GRID
 from keras_psr.losses.discriminators import JUDGED_LAYERS, PICTURE, build_discriminators, picture_bands
-from keras_psr.losses.functional import relativistic_loss, texture_map
+from keras_psr.losses.functional import relativistic_loss, texture_map, without_lattice
 from keras_psr.losses.terms import Comparison, Verdict
 from keras_psr.tasks.config import Stage
 from keras_psr.training.optimizer import StagedCosineDecay
@@ -28,22 +28,24 @@ class Adversary:
 
     Attributes:
         weight: Norm of the adversarial gradient at the output, divided by that of all other terms.
+        period: Period of the network's upsampling lattice, in pixels.
         discriminators: The networks (`losses.discriminators`).
         optimizer: Their optimizer.
 
     Example:
-        adversary = Adversary(1.0, SuperResolutionConfig(steps=2000).stages()[-1])
+        adversary = Adversary(1.0, 4, SuperResolutionConfig(scale=4, steps=2000).stages()[-1])
     """
 
-    def __init__(self, weight: float, stage: Stage, dtype: str = "float32") -> None:
+    def __init__(self, weight: float, period: int, stage: Stage, dtype: str = "float32") -> None:
         """Creates discriminators and optimizer. Under a strategy, call this inside its scope.
 
         Args:
             weight: As in `terms.adversarial_loss`.
+            period: Period of the network's upsampling lattice, in pixels.
             stage: The stage of the fit with the adversarial loss. The discriminators' learning rate decays over it.
             dtype: Keras dtype policy of the discriminators.
         """
-        self.weight = weight
+        self.weight, self.period = weight, period
         self.discriminators = build_discriminators(dtype)
         own = replace(
             stage,
@@ -78,8 +80,9 @@ class Adversary:
         """Returns the gradient of all terms at the network's output, (batch, height, width, 3).
 
         The discriminator of the picture and those of responses have an equal say, and only where the original has
-        texture: in skies and skin, whatever they ask for looks like noise or a mesh. All devices use the same factors,
-        so that several take the same steps as one.
+        texture: in skies and skin, whatever they ask for looks like noise or a mesh. What repeats with the upsampling
+        lattice is left out, because a grid is what a network adds most easily. All devices use the same factors, so
+        that several take the same steps as one.
 
         Args:
             tape: The persistent tape of the step.
@@ -94,6 +97,7 @@ class Adversary:
             texture * tape.gradient([losses[name] for name in names], output, [tf.constant(RANGE)] * len(names))
             for names in ([PICTURE], JUDGED_LAYERS)
         ]
+        of_discriminators = [without_lattice(one, texture, self.period) for one in of_discriminators]
         norms = _norms(of_discriminators)
         together = sum(ops.divide_no_nan(one, norm) for one, norm in zip(of_discriminators, norms, strict=True))
         norm_of_others, norm = _norms([of_others, together])

@@ -17,6 +17,7 @@ from keras_psr.data.samples import SampleStream
 from keras_psr.errors import ConfigError, TrainingError
 from keras_psr.inference.upscaler import Upscaler, load_keras
 from keras_psr.losses.perceptual import PerceptualLoss
+from keras_psr.networks.receptive_field import measure_geometry
 from keras_psr.tasks.config import FitConfig, Stage, list_settings
 from keras_psr.tasks.registry import TASKS
 from keras_psr.training.adversary import Adversary
@@ -321,7 +322,7 @@ def build_trainer(config: FitConfig, strategy: tf.distribute.Strategy | None = N
         if initial:
             _copy_weights(initial, network, config.init)
         loss = task.build_loss(config)
-        adversary = _build_adversary(loss, config)
+        adversary = _build_adversary(network, loss, config)
     trainer = Trainer(network, loss, adversary)
     with strategy.scope():
         trainer.compile(optimizer=build_optimizer(config), jit_compile=False)
@@ -329,13 +330,14 @@ def build_trainer(config: FitConfig, strategy: tf.distribute.Strategy | None = N
     return trainer
 
 
-def _build_adversary(loss: PerceptualLoss, config: FitConfig) -> Adversary | None:
+def _build_adversary(network: keras.Model, loss: PerceptualLoss, config: FitConfig) -> Adversary | None:
     """Returns the discriminators of a fit; None if it has no adversarial loss."""
     if not loss.is_adversarial:
         return None
     # Only the network's own optimizer keeps small gradients within the range of float16.
     dtype = "float32" if config.precision == "float16" else POLICIES[config.precision]
-    return Adversary(loss.weights["adversarial_loss"], config.stages()[-1], dtype)
+    scale = measure_geometry(network).scale
+    return Adversary(loss.weights["adversarial_loss"], scale, config.stages()[-1], dtype)
 
 
 SCALE_LAYERS = ("upsample", "exit")

@@ -17,6 +17,7 @@ from keras_psr.losses.functional import (
     spectral_norm,
     texture_map,
     total_variation,
+    without_lattice,
 )
 
 
@@ -219,3 +220,21 @@ def test_an_edge_between_smooth_areas_is_no_texture():
     for edge in (columns >= 20, rows + columns >= 40, columns == 20):
         texture = np.asarray(texture_map(np.repeat(np.where(edge, 250, 10).astype(np.float32)[None, :, :, None], 3, 3)))
         assert texture[:, 8:-8, 8:-8].max() < 1e-6
+
+
+def test_a_lattice_is_removed_where_the_weights_allow_it():
+    generator = np.random.default_rng(0)
+    image = generator.normal(size=(2, 8, 12, 3)).astype(np.float32)
+    weights = generator.random((2, 8, 12, 1)).astype(np.float32)
+    weights[:, :4] = 0
+    result = np.asarray(without_lattice(image, weights, 4))
+    np.testing.assert_array_equal(result[:, :4], image[:, :4])
+    np.testing.assert_allclose(result.reshape(2, 2, 4, 3, 4, 3).mean((1, 3)), 0, atol=1e-6)
+    lattice = np.tile(generator.normal(size=(1, 4, 4, 3)), (2, 2, 3, 1)).astype(np.float32)
+    np.testing.assert_allclose(without_lattice(lattice, np.ones_like(weights), 4), 0, atol=1e-6)
+    np.testing.assert_allclose(without_lattice(result, weights, 4), result, atol=1e-6)
+
+
+def test_weights_of_zero_leave_the_picture_as_it_is():
+    image = np.random.default_rng(0).normal(size=(1, 8, 8, 3)).astype(np.float32)
+    np.testing.assert_array_equal(without_lattice(image, np.zeros((1, 8, 8, 1), np.float32), 4), image)

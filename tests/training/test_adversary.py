@@ -41,17 +41,19 @@ def take_step(adversary, loss, outputs, originals, step=0):
 
 @pytest.mark.parametrize("weight", [0.25, 2.0])
 def test_the_gradient_is_as_strong_as_asked_for_and_only_where_there_is_texture(weight, loss, pictures):
-    of_others, at_output, _ = take_step(Adversary(weight, STAGE), loss, *pictures)
+    of_others, at_output, _ = take_step(Adversary(weight, 4, STAGE), loss, *pictures)
     added = at_output - of_others
     assert np.linalg.norm(added) == pytest.approx(weight * np.linalg.norm(of_others), rel=1e-3)
     texture = np.asarray(texture_map(pictures[1]))
     assert texture[:, :24].max() < 1e-9 and texture[:, 32:].min() > 0.9
     assert np.abs(added[:, :24]).max() < 1e-4 * np.abs(added).max()
+    phases = added.reshape(4, 12, 4, 12, 4, 3).mean((1, 3))
+    assert np.abs(phases).max() < 1e-4 * np.abs(added).max(), "it asks for no grid"
 
 
 def test_the_gradient_raises_the_decisions_of_both_kinds_of_discriminators(loss, pictures):
     outputs, originals = pictures
-    adversary = Adversary(1.0, STAGE)
+    adversary = Adversary(1.0, 4, STAGE)
     of_others, at_output, _ = take_step(adversary, loss, outputs, originals)
     added = at_output - of_others
     moved = outputs - 0.5 * added / np.abs(added).mean()
@@ -64,7 +66,7 @@ def test_the_gradient_raises_the_decisions_of_both_kinds_of_discriminators(loss,
 
 
 def test_other_terms_and_their_sum_stay_what_they_are_without_discriminators(loss, pictures):
-    _, _, terms = take_step(Adversary(1.0, STAGE), loss, *pictures)
+    _, _, terms = take_step(Adversary(1.0, 4, STAGE), loss, *pictures)
     assert list(terms) == [
         "pixel_loss",
         "feature_loss",
@@ -81,7 +83,7 @@ def test_other_terms_and_their_sum_stay_what_they_are_without_discriminators(los
 
 
 def test_discriminators_learn_to_tell_two_kinds_of_pictures_apart(loss, pictures):
-    adversary = Adversary(1.0, STAGE)
+    adversary = Adversary(1.0, 4, STAGE)
     numbers = [take_step(adversary, loss, *pictures, number)[2] for number in range(10)]
     accuracies, losses = (
         [float(one[name]) for one in numbers] for name in ("discriminator_accuracy", "discriminator_loss")
@@ -92,13 +94,13 @@ def test_discriminators_learn_to_tell_two_kinds_of_pictures_apart(loss, pictures
 
 
 def test_pictures_that_are_the_same_cannot_be_told_apart(loss, pictures):
-    verdict = Adversary(1.0, STAGE).judge(loss.compare(pictures[1], pictures[1]), tf.constant(0)).verdict
+    verdict = Adversary(1.0, 4, STAGE).judge(loss.compare(pictures[1], pictures[1]), tf.constant(0)).verdict
     assert float(verdict.accuracy) == 0, "equal decisions prefer neither"
     assert float(verdict.discriminator_loss) == pytest.approx(np.log(2), rel=1e-5)
 
 
 def test_the_learning_rate_decays_over_the_stage():
-    optimizer = Adversary(1.0, STAGE).optimizer
+    optimizer = Adversary(1.0, 4, STAGE).optimizer
     for step, expected in ((0, 1), (10, 0.5), (20, 0)):
         optimizer.iterations.assign(step)
         assert float(optimizer.learning_rate) == pytest.approx(LEARNING_RATE * expected, abs=1e-9)
@@ -110,9 +112,9 @@ def test_the_network_takes_the_step_of_the_whole_gradient(loss, pictures):
     network = keras.Sequential([keras.Input((None, None, 3)), keras.layers.Conv2D(3, 1)])
     network.set_weights([np.eye(3, dtype=np.float32)[None, None], np.zeros(3, np.float32)])
     keras.utils.set_random_seed(0)
-    _, at_output, _ = take_step(Adversary(1.0, STAGE), loss, outputs, originals)
+    _, at_output, _ = take_step(Adversary(1.0, 4, STAGE), loss, outputs, originals)
     keras.utils.set_random_seed(0)
-    trainer = Trainer(network, loss, Adversary(1.0, STAGE))
+    trainer = Trainer(network, loss, Adversary(1.0, 4, STAGE))
     trainer.compile(optimizer=keras.optimizers.SGD(1e-3), jit_compile=False)
     trainer.train_step((tf.constant(outputs), tf.constant(originals)))
     bias = np.asarray(network.layers[-1].bias)
