@@ -60,6 +60,12 @@ LIMITS = {
 PHOTO_DEGRADATIONS = ("photo", "jpeg:60", "jpeg:75", "jpeg:90", "noise:10", "blur:0.5")
 """Degradations on which a model fitted with `--degradation photo` is compared with the one for clean pictures."""
 
+ADVERSARIAL_LIMITS = (
+    "Its adversarial loss invents fine textures, such as fur, grass and cloth: they look like real ones, but are not "
+    "those of the scene."
+)
+"""Further limits of models that were fitted with `--adversarial-weight`."""
+
 LIMITS_OF_ALL = "Not made for faces, text or drawings. Fine detail is invented, so it is no evidence of anything."
 
 STYLE_LIMITS = (
@@ -139,10 +145,11 @@ def measure_super_resolution(upscaler: Upscaler, config: FitConfig, benchmarks: 
         Path(source).name: round_numbers(evaluate(upscaler, source, on_picture=report_progress)["summary"])
         for source in benchmarks
     }
-    degradation = config.to_json()["degradation"]
-    limits = f"{LIMITS[degradation]} {LIMITS_OF_ALL}"
+    settings = config.to_json()
+    invents = [ADVERSARIAL_LIMITS] if settings["adversarial_weight"] else []
+    limits = " ".join([LIMITS[settings["degradation"]], *invents, LIMITS_OF_ALL])
     facts = {"limits": limits, "protocol": PROTOCOL, "scores": scores}
-    if degradation == "photo":
+    if settings["degradation"] == "photo":
         degraded = {Path(source).name: measure_degraded(upscaler, source) for source in benchmarks}
         facts |= {"degraded_protocol": DEGRADED_PROTOCOL, "degraded_scores": degraded}
     return facts
