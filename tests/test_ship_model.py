@@ -25,8 +25,9 @@ def test_the_hours_of_a_fit_count_the_batch_of_each_stage(load_tool, tmp_path):
 
     assert fit["wall_time_hours"] == pytest.approx(2.25)
     assert "removed_blocks" not in fit
-    (tmp_path / "config.json").write_text(json.dumps(record | {"removed_blocks": [2]}), encoding="utf-8")
-    assert tool.describe_fit(tmp_path)["removed_blocks"] == [2]
+    (tmp_path / "config.json").write_text(json.dumps(record | {"removed_blocks": [2], "share": 0.5}), encoding="utf-8")
+    fit = tool.describe_fit(tmp_path)
+    assert (fit["removed_blocks"], fit["share"]) == ([2], 0.5)
 
 
 @pytest.mark.usefixtures("few_patches")

@@ -103,7 +103,7 @@ def describe_fit(run: Path) -> dict[str, Any]:
         "seed": record["config"]["seed"],
         "wall_time_hours": round(seconds / 3600, 2),
         **{name: record[name] for name in ("config", "versions", "machine", "git")},
-        **({"removed_blocks": record["removed_blocks"]} if "removed_blocks" in record else {}),
+        **{name: record[name] for name in ("removed_blocks", "share") if name in record},
         "validations": [
             round_numbers({name.removeprefix("val_"): line.get(name) for name in ("step", *shown)})
             for line in lines

@@ -463,7 +463,7 @@ test("the keyboard does all of it, and all controls have names", async () => {
   await page.focus("#run");
   await page.keyboard.press("Enter");
   await page.waitForSelector("#compare", { state: "visible" });
-  const split = page.getByRole("slider", { name: /before/ });
+  const split = page.getByRole("slider", { name: /shows the original/ });
   const cut = () => page.evaluate(() => document.getElementById("after").style.clipPath);
   const middle = await cut();
   await split.focus();
