@@ -48,3 +48,12 @@ def test_a_card_has_the_texture_distance_of_sets_with_enough_patches(load_tool, 
         assert scores["large"][method]["texture_distance"] == np.round(expected[method]["texture_distance"], 4) > 0
         assert "texture_distance" not in scores["small"][method]  # it has one patch, and the least is two here
     assert "texture_distance" in facts["protocol"]
+
+
+def test_a_card_says_that_an_adversarial_loss_invents_textures(load_tool):
+    tool = load_tool("ship_model")
+    plain, adversarial = (
+        tool.describe_limits(SuperResolutionConfig(adversarial_weight=weight).to_json()) for weight in (0.0, 0.5)
+    )
+    assert tool.ADVERSARIAL_LIMITS in adversarial and tool.ADVERSARIAL_LIMITS not in plain
+    assert all(tool.LIMITS["bicubic"] in limits and tool.LIMITS_OF_ALL in limits for limits in (plain, adversarial))

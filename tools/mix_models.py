@@ -2,8 +2,8 @@
 
 python tools/mix_models.py runs/x4-textures runs/x4-detail --share 0.85
 
-A fit with `--adversarial-weight` invents textures and loses PSNR. Networks between the two ends of such a fit have part
-of both (Wang et al. 2018, "ESRGAN", section 3.4, "Network Interpolation"), and less noise than the fitted one.
+A fit with `--adversarial-weight` invents textures and loses PSNR. A network between the two ends of such a fit keeps
+most of the textures, has some of the PSNR back, and adds less noise (Wang et al. 2018, "ESRGAN", section 3.4).
 """
 
 import json

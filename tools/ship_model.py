@@ -10,7 +10,7 @@ same time, because latencies are measured.
 
 import json
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -139,6 +139,12 @@ def report_progress(name: str, done: int, total: int) -> None:
     click.echo(f"{done + 1}/{total} {name}")
 
 
+def describe_limits(settings: Mapping[str, Any]) -> str:
+    """Returns what a super-resolution model with these settings cannot do."""
+    invents = [ADVERSARIAL_LIMITS] if settings["adversarial_weight"] else []
+    return " ".join([LIMITS[settings["degradation"]], *invents, LIMITS_OF_ALL])
+
+
 def measure_super_resolution(upscaler: Upscaler, config: FitConfig, benchmarks: Sequence[str]) -> dict[str, Any]:
     """Returns the entries of a super-resolution card: scores of the model, bicubic and Lanczos by data set."""
     scores = {
@@ -146,9 +152,7 @@ def measure_super_resolution(upscaler: Upscaler, config: FitConfig, benchmarks: 
         for source in benchmarks
     }
     settings = config.to_json()
-    invents = [ADVERSARIAL_LIMITS] if settings["adversarial_weight"] else []
-    limits = " ".join([LIMITS[settings["degradation"]], *invents, LIMITS_OF_ALL])
-    facts = {"limits": limits, "protocol": PROTOCOL, "scores": scores}
+    facts = {"limits": describe_limits(settings), "protocol": PROTOCOL, "scores": scores}
     if settings["degradation"] == "photo":
         degraded = {Path(source).name: measure_degraded(upscaler, source) for source in benchmarks}
         facts |= {"degraded_protocol": DEGRADED_PROTOCOL, "degraded_scores": degraded}

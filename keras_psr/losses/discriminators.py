@@ -94,6 +94,9 @@ def picture_bands(image: KerasTensor) -> KerasTensor:
 
     Returns:
         (batch, height / 2, width / 2, 12).
+
+    Example:
+        decisions = build_discriminators()({"picture": picture_bands(image), **vgg(image)})
     """
     bands = haar_bands(image)
     return ops.concatenate([bands[..., :3] / TYPICAL_SUM - 2, bands[..., 3:] / TYPICAL_DETAIL], axis=-1)

@@ -6,7 +6,7 @@ const LUMA = [65.481, 128.553, 24.966].map((weight) => weight / 219);
 /** @typedef {Uint8Array|Uint8ClampedArray|Float32Array} Pixels */
 
 /**
- * @param {Pixels} painted RGB without the halo, in [0, 255] after clipping
+ * @param {Pixels} painted RGB without the halo; clipping brings it into [0, 255]
  * @param {Pixels} photo RGB with the halo
  * @param {{width: number, height: number, halo: number}} size of the photo, with the halo on each side
  * @param {{strength: number, preserveColors: boolean}} adjustment the share of the painting (the rest is the
