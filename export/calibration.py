@@ -14,12 +14,11 @@ CALIBRATION_MIDDLE = 64
 """Side of calibration tiles without their halo, in pixels: with 32, rare responses of `x4` were clipped."""
 
 
-PRINT = (3, 64, 192)
+PRINT = (3, 48, 208)
 """Number of tiles that look like print, and their two grey levels.
 
-Photographs have no edges as sharp as those of letters. Without these tiles, `x4` in int8 clipped its responses to
-letters, and text had a PSNR of 32 dB against the network. With them it has 38 dB, while photographs drop from 51 to
-49 dB. More contrast is better for text (45 dB with 32 and 224), but `x2` then loses more than 0.05 dB on photographs.
+Photographs have no edges as sharp as those of letters, so ranges measured on photographs alone clip the responses to
+text. More contrast is better for text, but leaves photographs fewer levels (docs/recipe.md has numbers).
 """
 
 

@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from keras_psr.errors import ConfigError, ModelError
 from keras_psr.export.delegates import list_operators, operator_name
+from keras_psr.export.quantization import Quantization, measure_details
 from keras_psr.export.tile_graph import TileGraph
 from keras_psr.export.whole_graph import apply_rearranged
 from keras_psr.images.atomic import temporary_folder
@@ -24,6 +25,9 @@ RESCALING = ("ADD", "SUB", "MUL", "CONV_2D")
 MOVING = ("DEPTH_TO_SPACE", "STRIDED_SLICE", "SLICE")
 """Operators that only move pixels, so that their output has the scale of their input."""
 
+
+EACH = 4
+"""Weights are rounded with the responses to each fourth calibration tile, which are enough."""
 
 OnTile = Callable[[int], None]
 """Called before each calibration tile with the number of tiles done."""
@@ -61,16 +65,43 @@ def convert(
         raise ConfigError(f"quantize must be one of {', '.join(VARIANTS)}. Received: {variant!r}.")
     if variant in CALIBRATED and (not calibration or tile is None):
         raise ConfigError(f"{variant} needs calibration tiles and a static tile.")
-    content = _convert(network, variant, tile, calibration, on_tile)
+    quantization = measure_quantization(network, calibration) if variant in CALIBRATED else None
+    content = _convert(network, variant, tile, calibration, on_tile, quantization)
     if variant in CALIBRATED and tile is not None and calibration[0].shape[0] != tile:
         ramp = np.resize(calibration[-1], (tile, tile, 3))
-        content = with_quantization_of(_convert(network, variant, tile, [ramp], lambda done: None), content)
+        other = _convert(network, variant, tile, [ramp], lambda done: None, quantization)
+        content = with_quantization_of(other, content)
     refuse_custom_operators(content)
-    return with_raw_bytes(content) if variant == "int8" else content
+    if variant == "int8":
+        content = with_raw_bytes(content)
+        details = measure_details(network, calibration)
+        content = content if details is None else with_range_of_details(content, *details)
+    return content
+
+
+def measure_quantization(network: keras.Model, tiles: Sequence[np.ndarray]) -> Quantization:
+    """Returns the weights of all convolutions of a file with 8 bits.
+
+    Args:
+        network: A functional model from (batch, height, width, 3) to an enlarged or painted picture.
+        tiles: Calibration tiles, as for `convert`.
+
+    Example:
+        graph = TileGraph(network, geometry, tile, measure_quantization(network, tiles))
+    """
+    quantization = Quantization(network, tiles)
+    graph = TileGraph(network, measure_geometry(network), tiles[0].shape[0], quantization)
+    graph(tf.constant(np.stack(tiles[::EACH]), tf.float32))
+    return quantization
 
 
 def _convert(
-    network: keras.Model, variant: str, tile: int | None, calibration: Sequence[np.ndarray], on_tile: OnTile
+    network: keras.Model,
+    variant: str,
+    tile: int | None,
+    calibration: Sequence[np.ndarray],
+    on_tile: OnTile,
+    quantization: Quantization | None,
 ) -> bytes:
     """Runs TensorFlow's converter. The input of a calibrated variant has the size of its calibration tiles."""
 
@@ -80,7 +111,7 @@ def _convert(
             yield [image[None].astype(np.float32)]
 
     side = calibration[0].shape[0] if variant in CALIBRATED else tile
-    function = export_function(network, side, clip=variant != "int8")
+    function = export_function(network, side, clip=variant != "int8", quantization=quantization)
     with temporary_folder() as folder:
         module = tf.Module()
         module.upscale = function
@@ -97,7 +128,7 @@ def _convert(
 
 
 def export_function(
-    network: keras.Model, tile: int | None, *, clip: bool = True
+    network: keras.Model, tile: int | None, *, clip: bool = True, quantization: Quantization | None = None
 ) -> tf.types.experimental.GenericFunction:
     """Returns the network as a TensorFlow function to convert.
 
@@ -109,6 +140,7 @@ def export_function(
         network: A functional model from (batch, height, width, 3) to an enlarged picture.
         tile: Height and width of the input, in pixels, more than twice the halo; None leaves them open.
         clip: Whether to clip to [0, 255]. int8 does not need it, because the range of the output's type clips.
+        quantization: Weights for 8 bits, for a fixed tile; None for plain weights.
 
     Returns:
         A function of `image`, float32 (1, tile, tile, 3), that returns {"image": float32 (1, side, side, 3)} with
@@ -121,7 +153,7 @@ def export_function(
     Example:
         concrete = export_function(network, tile=128, clip=True).get_concrete_function()
     """
-    tile_graph = TileGraph(network, measure_geometry(network), tile) if tile else None
+    tile_graph = TileGraph(network, measure_geometry(network), tile, quantization) if tile else None
 
     @tf.function(input_signature=[tf.TensorSpec((1, tile, tile, 3), tf.float32, name="image")], autograph=False)
     def upscale(image: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -202,6 +234,42 @@ def with_raw_bytes(content: bytes) -> bytes:
     first = graph.tensors[graph.inputs[0]].quantization
     if list(first.scale) != [1] or list(first.zeroPoint) != [0]:
         raise ModelError(f"The input's scale is {first.scale}, not 1: no calibration tile contains both 0 and 255.")
+    return pack(model)
+
+
+def with_range_of_details(content: bytes, low: float, high: float) -> bytes:
+    """States the range of what an int8 network adds to the enlarged picture, outside which its values are cut off.
+
+    Args:
+        content: A flatbuffer as from `with_raw_bytes`.
+        low: Smallest value, in grey levels, at most 0.
+        high: Largest value, at least 0.
+
+    Returns:
+        The flatbuffer with the new scale; unchanged if the network does not end in an addition, or if the range in the
+        file is smaller.
+    """
+    model = unpack(content)
+    graph = model.subgraphs[0]
+    makers = {output: operator for operator in graph.operators for output in operator.outputs}
+
+    def moved(tensor: int) -> list[int]:
+        """Returns a tensor and those from which its pixels were moved."""
+        maker = makers.get(tensor)
+        return [tensor, *(moved(maker.inputs[0]) if maker and operator_name(model, maker) in MOVING else [])]
+
+    scale = (high - low) / 255
+    last = makers[moved(makers[graph.outputs[0]].inputs[0])[-1]]
+    for added in last.inputs if operator_name(model, last) == "ADD" else []:
+        tensors = moved(added)
+        if operator_name(model, makers[tensors[-1]]) == "CONV_2D":
+            for quantization in [graph.tensors[tensor].quantization for tensor in tensors]:
+                if quantization.scale[0] > scale:
+                    quantization.scale, quantization.zeroPoint = (
+                        np.float32([scale]),
+                        np.int64([round(-128 - low / scale)]),
+                    )
+                    quantization.min = quantization.max = None
     return pack(model)
 
 

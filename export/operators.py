@@ -61,12 +61,10 @@ def convolve_in_blocks(
     followers: list[keras.Layer],
     x: tf.Tensor,
     block: int,
-    *,
-    padding: str = "VALID",
-    rescaling: layers.Rescaling | None = None,
+    padding: str,
 ) -> tf.Tensor:
     """Computes a convolution for blocks of pixels at once, including the layers folded into it."""
-    weights = in_blocks(folded_weights(layer, followers, rescaling), block)
+    weights = in_blocks(folded_weights(layer, followers), block)
     return depth_to_space(convolve(layer, followers, x, weights, block, padding), block)
 
 

@@ -7,12 +7,11 @@ import keras
 import tensorflow as tf
 from keras import layers
 
-from keras_psr.export.folding import Chains, Uses, find_foldable, find_rescalings, find_uses, folded_weights
+from keras_psr.export.folding import Chains, Uses, Weights, find_foldable, find_rescalings, find_uses, folded_weights
 from keras_psr.export.operators import (
     CHANNEL_GROUP,
     apply_pointwise,
     convolve,
-    convolve_in_blocks,
     depth_to_space,
     enlarge,
     find_multiples,
@@ -21,6 +20,7 @@ from keras_psr.export.operators import (
     largest_block,
     transposed_weights,
 )
+from keras_psr.export.quantization import Quantization
 from keras_psr.images.tiling import Geometry
 from keras_psr.networks.layer_kinds import Interval, Kind, find_rule, side, transposed_crop
 from keras_psr.networks.receptive_field import pixels_read, walk_layers
@@ -47,18 +47,22 @@ class TileGraph:
     channels have to be rearranged.
     """
 
-    def __init__(self, network: keras.Model, geometry: Geometry, tile: int) -> None:
+    def __init__(
+        self, network: keras.Model, geometry: Geometry, tile: int, quantization: Quantization | None = None
+    ) -> None:
         """Determines which pixels of each layer's output are needed.
 
         Args:
             network: A functional model from (batch, height, width, 3) to an enlarged picture.
             geometry: The network's geometry.
             tile: Side of the tile, in input pixels.
+            quantization: Finds the weights of a file with 8 bits; None for plain weights.
 
         Raises:
             ConfigError: The tile is not larger than its halo, or not a multiple of the grid.
             ModelError: The network has a layer of an unknown kind.
         """
+        self._quantization = quantization
         uses, first = find_uses(network), geometry.halo * geometry.scale
         self._network, self._result = network, (first, first + geometry.middle(tile) * geometry.scale - 1)
         self._wanted, self._multiples = pixels_read(network, self._result), find_multiples(network)
@@ -95,6 +99,8 @@ class TileGraph:
                 return Part(enlarge(layer, _cut(given[0], read)), read[0] * side(layer, "size"))
             case Kind.BORDER:  # the needed pixels lie inside, so that only their positions change
                 return Part(given[0].pixels, given[0].first + wanted[0] - read[0])
+            case Kind.ADDITION if self._quantization and layer in self._quantization.concatenated:
+                return Part(tf.concat([_cut(part, read) for part in given], axis=-1), wanted[0])
             case _:
                 return Part(apply_pointwise(layer, [_cut(part, read) for part in given]), wanted[0])
 
@@ -102,8 +108,8 @@ class TileGraph:
         block = largest_block(layer, multiple)
         blocks = math.ceil((wanted[1] + 1 - wanted[0]) / block)
         read = find_rule(layer).reads(layer, (wanted[0], wanted[0] + blocks * block - 1))
-        x, rescaling = _cut(given, read), self._rescalings.get(layer)
-        return Part(convolve_in_blocks(layer, self._folded[layer], x, block, rescaling=rescaling), wanted[0])
+        weights = in_blocks(folded_weights(layer, self._folded[layer], self._rescalings.get(layer)), block)
+        return Part(depth_to_space(self._convolve(layer, _cut(given, read), weights, block), block), wanted[0])
 
     def _apply_transposed(self, layer: layers.Conv2DTranspose, given: Part, wanted: Interval) -> Part:
         """Returns the layer's pixels, or their phases if a convolution reads these."""
@@ -111,7 +117,7 @@ class TileGraph:
         first, last = _cells(layer, wanted)
         weights = transposed_weights(layer, self._folded[layer])
         x = _cut(given, (first + 1 - weights[0].shape[0], last))
-        phases = convolve(layer, self._folded[layer], x, weights)
+        phases = self._convolve(layer, x, weights)
         if layer in self._readers:
             return Part(phases, first)
         return Part(depth_to_space(phases, stride), first * stride - transposed_crop(layer))
@@ -126,8 +132,16 @@ class TileGraph:
         kernel = kernel.reshape(cells, stride, cells, stride, kernel.shape[2], -1)
         kernel = kernel.transpose(0, 2, 1, 3, 4, 5).reshape(cells, cells, given.pixels.shape[-1], -1)
         (first, last), reach = _cells(writer, wanted), cells // 2
-        x = convolve(layer, self._folded[layer], _cut(given, (first - reach, last + reach)), (kernel, bias))
+        x = self._convolve(layer, _cut(given, (first - reach, last + reach)), (kernel, bias))
         return Part(depth_to_space(x, stride), first * stride - transposed_crop(writer))
+
+    def _convolve(
+        self, layer: layers.Conv2D | layers.Conv2DTranspose, x: tf.Tensor, weights: Weights, block: int = 1
+    ) -> tf.Tensor:
+        """Applies a layer's convolution with weights for plain tensors, or with those of the quantization instead."""
+        if self._quantization:
+            weights = self._quantization.find_weights(layer, x, weights, block)
+        return convolve(layer, self._folded[layer], x, weights, block)
 
 
 def _cut(part: Part, pixels: Interval) -> tf.Tensor:

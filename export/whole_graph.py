@@ -51,7 +51,7 @@ def apply_rearranged(network: keras.Model, image: tf.Tensor) -> tf.Tensor:
                 continue
             case Kind.CONVOLUTION:
                 block = largest_block(layer, multiples[id(inputs[0])])
-                result = convolve_in_blocks(layer, folded[layer], values[0], block, padding=layer.padding.upper())
+                result = convolve_in_blocks(layer, folded[layer], values[0], block, layer.padding.upper())
             case Kind.TRANSPOSED_CONVOLUTION:
                 result = _apply_transposed(layer, folded[layer], values[0])
             case Kind.UPSAMPLING:

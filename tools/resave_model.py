@@ -2,25 +2,30 @@
 
 python tools/resave_model.py starry-night great-wave
 python tools/resave_model.py --only-tflite starry-night great-wave
+python tools/resave_model.py --only-tflite --verify Set14/ x4 x2
 
 Use it when something other than the weights has changed in what files contain. The checksums of the new files go into
-the card, and that of a `.keras` file also into the metadata of the model's `.tflite` files.
+the card, and that of a `.keras` file also into the metadata of the model's `.tflite` files. With `--verify`, the int8
+files are exported anew, too; nothing else should run at the same time then, because latencies are measured.
 """
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import click
 import numpy as np
-from ship_model import AUTHOR, save_compressed
+from ship_model import AUTHOR, LICENCE, round_numbers, save_compressed
 
+from keras_psr.export.tflite import export_tflite
 from keras_psr.images.atomic import write_whole
 from keras_psr.inference.litert import TileInterpreter
 from keras_psr.inference.registry import CARD_FILE, MODEL_FILE, file_sha256, shipped_folder, shipped_models
 from keras_psr.inference.tflite_metadata import read_metadata, with_metadata
 from keras_psr.inference.upscaler import load_keras, load_network
+from keras_psr.training.run_folder import describe_environment
 
 
 def resave_network(name: str, target: Path) -> None:
@@ -51,6 +56,35 @@ def replace_metadata(path: Path, checksum: str) -> None:
         unfinished.write_bytes(new)
 
 
+def export_int8(name: str, verify: Sequence[str]) -> None:
+    """Exports the int8 file of a shipped model anew, and writes what was measured into the card.
+
+    Raises:
+        ClickException: The new file lost too much.
+    """
+    folder, upscaler = shipped_folder() / name, load_keras(name)
+    with TemporaryDirectory() as temporary:
+        report = export_tflite(
+            upscaler.network,
+            ["int8"],
+            Path(temporary),
+            name=name,
+            model_sha256=file_sha256(folder / MODEL_FILE),
+            task=upscaler.task,
+            author=AUTHOR,
+            licence=LICENCE,
+            verification=verify,
+        )
+        row = report["files"]["int8"]
+        if not row["accepted"]:
+            raise click.ClickException(f"The new {row['file']} lost too much. Nothing was replaced.")
+        (folder / row["file"]).write_bytes((Path(temporary) / row["file"]).read_bytes())
+    card = json.loads((folder / CARD_FILE).read_text(encoding="utf-8"))
+    card["tflite"]["files"]["int8"] = round_numbers(row) | {"machine": describe_environment()["machine"]}
+    card["tflite"]["verification"] = [Path(source).name for source in verify]
+    (folder / CARD_FILE).write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
+
+
 def update_card(folder: Path) -> None:
     """Writes the author, sizes and checksums of a shipped model's files into its card."""
     card = json.loads((folder / CARD_FILE).read_text(encoding="utf-8"))
@@ -67,8 +101,9 @@ def update_card(folder: Path) -> None:
 
 @click.command()
 @click.option("--only-tflite", is_flag=True, help="Leave the .keras files as they are.")
+@click.option("--verify", multiple=True, help="Folder of pictures: export the int8 files anew, and compare them on it.")
 @click.argument("names", nargs=-1, required=True, type=click.Choice(list(shipped_models())))
-def main(names: tuple[str, ...], only_tflite: bool) -> None:
+def main(names: tuple[str, ...], only_tflite: bool, verify: tuple[str, ...]) -> None:
     """Saves the files of the shipped models NAMES again."""
     for name in names:
         folder = shipped_folder() / name
@@ -77,6 +112,8 @@ def main(names: tuple[str, ...], only_tflite: bool) -> None:
                 new = Path(temporary) / MODEL_FILE
                 resave_network(name, new)
                 (folder / MODEL_FILE).write_bytes(new.read_bytes())
+        if verify:
+            export_int8(name, verify)
         for path in folder.glob("*.tflite"):
             replace_metadata(path, file_sha256(folder / MODEL_FILE))
         update_card(folder)

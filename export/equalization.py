@@ -1,0 +1,227 @@
+"""Equalizes the channels of a network's responses, so that each of them uses most of the range of 8 bits.
+
+A quantized file has one scale for all channels of a tensor: the one with the widest range decides it, and the others
+are rounded to few levels. Between two convolutions, each channel may be multiplied by a factor and shifted without any
+change to the result, if the weights of both take that into account (Nagel et al. 2019, "Data-free quantization through
+weight equalization and bias correction", section 4.1, has the factors).
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import keras
+import numpy as np
+from keras import layers
+
+from keras_psr.export.folding import Chains, Uses, Weights, find_foldable, find_uses
+from keras_psr.networks.layer_kinds import Kind, find_rule
+from keras_psr.networks.receptive_field import walk_layers
+
+TYING = (Kind.ADDITION, Kind.BORDER, Kind.UPSAMPLING)
+"""Kinds of layer whose output has the factors of its inputs."""
+
+SMALLEST = 0.01
+"""Is added to ranges relative to the widest, so that a channel that hardly varies gets no huge factor."""
+
+Tensors = dict[int, keras.KerasTensor]
+"""Tensors by their ids."""
+
+Ranges = dict[int, np.ndarray]
+"""Smallest and largest value of each channel, (2, channels), by the ids of tensors."""
+
+
+@dataclass(frozen=True)
+class Coding:
+    """What a file holds of a tensor, per channel: `factor * (value - shift)`.
+
+    Attributes:
+        factor: (channels,), positive.
+        shift: (channels,).
+    """
+
+    factor: np.ndarray
+    shift: np.ndarray
+
+    def of_phases(self, channels: int) -> "Coding":
+        """Returns the coding of a tensor with several phases of a finer grid, each of which has all channels."""
+        return Coding(*(np.tile(values, channels // len(values)) for values in (self.factor, self.shift)))
+
+
+Codings = dict[str, tuple[Coding | None, Coding | None]]
+"""The codings of each convolution's input and output, by its name; None where the file holds the plain values."""
+
+
+def equalize(network: keras.Model, tiles: Sequence[np.ndarray]) -> Codings:
+    """Finds codings for the tensors that only convolutions make and read, and for sums of such tensors.
+
+    Args:
+        network: A functional model from (batch, height, width, 3) to an enlarged or painted picture.
+        tiles: uint8 tiles (side, side, 3), on which the ranges are measured.
+
+    Returns:
+        The codings of each convolution.
+
+    Example:
+        kernel, bias = recode(folded_weights(entry, []), *equalize(network, tiles)["entry"])
+    """
+    uses = find_uses(network)
+    chains = find_foldable(uses, network)
+    groups = _find_groups(network, chains)
+    ranges = _measure_ranges(network, {name: tensor for group in groups for name, tensor in group.items()}, tiles)
+    shifts = _find_shifts(network, chains, uses, ranges)
+    codings: dict[int, Coding] = {}
+    for group in groups:
+        factor = _find_factor([np.abs(ranges[tensor] - shifts[tensor]).max(axis=0) for tensor in group])
+        codings |= {tensor: Coding(factor, shifts[tensor]) for tensor in group}
+    for addition in find_concatenated(network):
+        parts = [codings.get(id(tensor), _plain(tensor.shape[-1])) for tensor in addition.input]
+        factor, shift = (np.concatenate([getattr(part, name) for part in parts]) for name in ("factor", "shift"))
+        codings[id(addition.output)] = Coding(factor, shift)
+    return {
+        layer.name: (codings.get(id(layer.input)), codings.get(id(_end(layer, chain))))
+        for layer, chain in chains.items()
+    }
+
+
+def _plain(channels: int) -> Coding:
+    """Returns the coding that changes nothing."""
+    return Coding(np.ones(channels, np.float32), np.zeros(channels, np.float32))
+
+
+def find_concatenated(network: keras.Model) -> list[layers.Add]:
+    """Returns the additions whose sum only one convolution reads, which can therefore read the summands instead."""
+    uses = find_uses(network)
+    return [
+        layer
+        for layer, _, output in walk_layers(network)
+        if isinstance(layer, layers.Add)
+        and len(uses[id(output)]) == 1
+        and (reader := uses[id(output)][0][0]) is not None
+        and find_rule(reader).kind in (Kind.CONVOLUTION, Kind.TRANSPOSED_CONVOLUTION)
+    ]
+
+
+def recode(weights: Weights, before: Coding | None, after: Coding | None) -> Weights:
+    """Returns the weights with which a convolution reads and writes coded tensors.
+
+    Args:
+        weights: Kernel, (height, width, inputs, outputs), and bias, for plain tensors.
+        before: The coding of its input.
+        after: The coding of its output; without a shift if an activation follows.
+
+    Returns:
+        Kernel and bias, float32.
+    """
+    kernel, bias = weights
+    if before is not None:
+        before = before.of_phases(kernel.shape[2])
+        bias = bias + np.einsum("hwio,i->o", kernel, before.shift)
+        kernel = kernel / before.factor[:, None]
+    if after is not None:
+        after = after.of_phases(kernel.shape[3])
+        kernel, bias = kernel * after.factor, (bias - after.shift) * after.factor
+    return kernel.astype(np.float32), bias.astype(np.float32)
+
+
+def _end(layer: keras.Layer, chain: list[keras.Layer]) -> keras.KerasTensor:
+    """Returns the output of a layer and of those that are folded into it."""
+    return [layer, *chain][-1].output
+
+
+def _find_groups(network: keras.Model, chains: Chains) -> list[Tensors]:
+    """Returns the tensors that can have a coding. Those with the same factors are in one group.
+
+    A group is left out if it contains the network's input or output, or if a factor would change what a layer makes.
+    Sums that are not computed have no group, and do not tie their summands.
+    """
+    concatenated = find_concatenated(network)
+    groups: dict[int, Tensors] = {}
+    refused = {id(network.input), id(network.output)}
+    for layer, inputs, output in _unfolded_layers(network, chains):
+        if layer in concatenated:
+            continue
+        group = {id(output): output}
+        if find_rule(layer).kind in TYING:
+            for tensor in inputs:
+                group |= groups[id(tensor)]
+        elif layer not in chains:
+            refused |= {id(output), *map(id, inputs)}
+        elif not all(_keeps_factors(one) for one in [layer, *chains[layer]]):
+            refused.add(id(output))
+        groups |= dict.fromkeys(group, group)
+    different = {id(group): group for group in groups.values()}
+    return [group for group in different.values() if not refused & set(group)]
+
+
+def _unfolded_layers(
+    network: keras.Model, chains: Chains
+) -> list[tuple[keras.Layer, list[keras.KerasTensor], keras.KerasTensor]]:
+    """Returns the layers as `walk_layers` does, with chains in place of the layers that are folded into others."""
+    folded = {layer for chain in chains.values() for layer in chain}
+    walked = [row for row in walk_layers(network) if row[0] not in folded]
+    return [(layer, inputs, _end(layer, chains.get(layer, []))) for layer, inputs, _ in walked]
+
+
+def _keeps_factors(layer: keras.Layer) -> bool:
+    """Returns whether a layer of a chain maps a positive multiple of its input to that multiple of its output."""
+    if isinstance(layer, layers.ReLU):
+        return layer.max_value is None and layer.threshold == 0
+    activation = getattr(layer, "activation", keras.activations.linear)
+    return activation in (keras.activations.linear, keras.activations.relu)
+
+
+def _is_linear(layer: keras.Layer, chain: list[keras.Layer]) -> bool:
+    """Returns whether no activation follows a convolution, so that its output can be shifted."""
+    is_activated = any(find_rule(one).kind is Kind.ACTIVATION for one in chain)
+    return layer.activation is keras.activations.linear and not is_activated
+
+
+def _measure_ranges(network: keras.Model, tensors: Tensors, tiles: Sequence[np.ndarray]) -> Ranges:
+    ranges: Ranges = {}
+    if tensors:
+        model = keras.Model(network.input, list(tensors.values()))
+        for tile in tiles:
+            for name, values in zip(tensors, keras.tree.flatten(model(tile[None].astype(np.float32))), strict=True):
+                values = np.asarray(values, np.float32).reshape(-1, values.shape[-1])
+                found = np.stack([values.min(axis=0), values.max(axis=0)])
+                known = ranges.get(name, found)
+                ranges[name] = np.stack([np.minimum(known[0], found[0]), np.maximum(known[1], found[1])])
+    return ranges
+
+
+def _find_shifts(network: keras.Model, chains: Chains, uses: Uses, ranges: Ranges) -> Mapping[int, np.ndarray]:
+    """Returns the middle of each channel's range, as far as the layers allow it.
+
+    After an activation, it is 0. The shift of a sum is that of its inputs, so the last of them that can be shifted is
+    shifted by what centres the sum.
+    """
+    middles = {tensor: found.mean(axis=0) for tensor, found in ranges.items()}
+    shifts: dict[int, np.ndarray] = {}
+    free: set[int] = set()
+    for layer, inputs, output in _unfolded_layers(network, chains):
+        if id(output) not in ranges:
+            continue
+        if layer in chains:
+            is_linear = _is_linear(layer, chains[layer])
+            shifts[id(output)] = middles[id(output)] * is_linear
+            free |= {id(output)} if is_linear and len(uses[id(output)]) == 1 else set()
+            continue
+        shifts[id(output)] = sum(shifts[id(tensor)] for tensor in inputs)
+        for tensor in [id(tensor) for tensor in inputs if id(tensor) in free][-1:]:
+            shifts[tensor] = shifts[tensor] + middles[id(output)] - shifts[id(output)]
+            shifts[id(output)] = middles[id(output)]
+    return shifts
+
+
+def _find_factor(ranges: list[np.ndarray]) -> np.ndarray:
+    """Returns what makes the channels of a group alike: one over the geometric mean of their ranges.
+
+    The widest channel of the group's last tensor gets the range 1, so that tensors which are concatenated have one
+    scale.
+
+    Args:
+        ranges: Largest distance of each channel from its shift, for each tensor of the group.
+    """
+    relative = [values / max(values.max(), np.finfo(np.float32).tiny) + SMALLEST for values in ranges]
+    factor = np.exp(-np.mean(np.log(relative), axis=0))
+    return factor / (ranges[-1] * factor).max()

@@ -1,0 +1,151 @@
+"""The weights of files with 8 bits: equalized, and rounded so that the responses change as little as possible."""
+
+from collections.abc import Sequence
+
+import keras
+import numpy as np
+import tensorflow as tf
+from keras import layers
+
+from keras_psr.export.equalization import equalize, find_concatenated, recode
+from keras_psr.export.folding import Weights
+from keras_psr.networks.layer_kinds import Kind, find_rule, side
+from keras_psr.networks.receptive_field import walk_layers
+
+LARGEST = 127
+"""Largest weight as an integer; TFLite's weights are symmetric."""
+
+DAMPING = 0.001
+"""Is added to the variance of each input, as a share of the mean variance, for inputs that hardly vary on the tiles."""
+
+PATCH_DISTANCE = 2
+"""Distance in pixels between the patches on which the covariance of a convolution's inputs is measured."""
+
+
+class Quantization:
+    """Finds weights whose kernels have 255 values per output channel, and that fit equalized tensors.
+
+    Attributes:
+        concatenated: Additions that a file leaves to the convolution that reads their sum: it gets the summands as
+            channels, with a copy of the kernel for each. The sum would have to be rounded once more.
+
+    Example:
+        graph = TileGraph(network, geometry, side, Quantization(network, tiles))
+        graph(tf.constant(np.stack(tiles), tf.float32))  # finds the weights of all convolutions
+    """
+
+    def __init__(self, network: keras.Model, tiles: Sequence[np.ndarray]) -> None:
+        """Equalizes the network's tensors on uint8 tiles (side, side, 3)."""
+        self.concatenated = find_concatenated(network)
+        self._codings = equalize(network, tiles)
+        self._weights: dict[str, Weights] = {}
+
+    def find_weights(
+        self, layer: layers.Conv2D | layers.Conv2DTranspose, x: tf.Tensor, weights: Weights, block: int
+    ) -> Weights:
+        """Returns the weights of a convolution. The first call for a layer finds them, so its input must have values.
+
+        Args:
+            layer: The layer whose convolution it is.
+            x: Its input, (batch, height, width, channels), computed with the weights found before.
+            weights: Kernel and bias for plain tensors.
+            block: Side of the blocks of output pixels that are computed at once.
+        """
+        if layer.name not in self._weights:
+            kernel, bias = weights
+            copies = x.shape[-1] // kernel.shape[2]
+            kernel, bias = recode((np.tile(kernel, (1, 1, copies, 1)), bias), *self._codings[layer.name])
+            self._weights[layer.name] = round_weights((kernel, bias), _cut_patches(x, kernel.shape[:2], layer, block))
+        return self._weights[layer.name]
+
+
+def measure_details(network: keras.Model, tiles: Sequence[np.ndarray]) -> tuple[float, float] | None:
+    """Returns the range of what a network adds to the enlarged picture, as far as it changes the result.
+
+    Letters have the strongest details. Many go beyond what makes black or white, where the result is cut off, and
+    smooth areas need a small range with fine steps.
+
+    Args:
+        network: A functional model from (batch, height, width, 3) to an enlarged picture.
+        tiles: uint8 tiles (side, side, 3).
+
+    Returns:
+        The smallest value, at most 0, and the largest, at least 0; None if the network adds nothing to an enlarged
+        picture.
+
+    Example:
+        low, high = measure_details(network, tiles)
+    """
+    makers = {id(output): (layer, inputs) for layer, inputs, output in walk_layers(network)}
+    last, summands = makers[id(network.output)]
+    enlarged = [tensor for tensor in summands if find_rule(makers[id(tensor)][0]).kind is Kind.UPSAMPLING]
+    if find_rule(last).kind is not Kind.ADDITION or not enlarged:
+        return None
+    model = keras.Model(network.input, [enlarged[0], network.output])
+    low = high = 0.0
+    for tile in tiles:
+        before, after = (np.asarray(image) for image in model(tile[None].astype(np.float32)))
+        details = np.clip(after, 0, 255) - before
+        low, high = min(low, float(details.min())), max(high, float(details.max()))
+    return (low, high) if high > low else None
+
+
+def round_weights(weights: Weights, patches: np.ndarray) -> Weights:
+    """Rounds a kernel so that the convolution's outputs change as little as possible, and corrects the bias.
+
+    The nearest values would not do: neighbouring pixels and channels are similar, so that the errors of their weights
+    add up. An entry convolution would answer a grey area wrongly.
+
+    Args:
+        weights: Kernel, (height, width, inputs, outputs), and bias.
+        patches: What the kernel sees at some positions, (positions, height * width * inputs).
+
+    Returns:
+        Kernel and bias, float32. The kernel's values are integers from -127 to 127 times the largest value of their
+        output channel divided by 127, so that TFLite's converter changes nothing.
+
+    Example:
+        kernel, bias = round_weights((kernel, bias), patches)
+    """
+    kernel, bias = weights
+    mean = patches.mean(axis=0, dtype=np.float64).astype(np.float32)
+    centred = patches - mean
+    covariance = (centred.T @ centred).astype(np.float64) / len(patches)
+    damping = DAMPING * np.trace(covariance) / len(covariance)
+    covariance += np.eye(len(covariance)) * max(damping, np.finfo(np.float32).tiny)
+    matrix = kernel.reshape(-1, kernel.shape[-1]).astype(np.float64)
+    rounded = _round_matrix(matrix, covariance)
+    return rounded.reshape(kernel.shape).astype(np.float32), (bias + mean @ (matrix - rounded)).astype(np.float32)
+
+
+def _round_matrix(matrix: np.ndarray, covariance: np.ndarray) -> np.ndarray:
+    """Rounds the rows of a matrix in turn, and lets later rows make up for the error (Frantar et al. 2023, "GPTQ").
+
+    Args:
+        matrix: Kernel, (inputs, outputs).
+        covariance: Of the inputs, positive definite.
+    """
+    steps = np.maximum(np.abs(matrix).max(axis=0), np.finfo(np.float32).tiny) / LARGEST
+    largest = np.abs(matrix).argmax(axis=0)  # stays as it is, because it decides the step
+    order = np.argsort(-covariance.diagonal(), kind="stable")
+    inverse = np.linalg.inv(covariance[np.ix_(order, order)])
+    factor = np.linalg.cholesky(inverse).T
+    remaining, rounded = matrix[order], np.zeros_like(matrix)
+    for position, row in enumerate(order):
+        nearest = np.clip(np.rint(remaining[position] / steps), -LARGEST, LARGEST)
+        rounded[row] = np.where(largest == row, np.sign(matrix[row]) * LARGEST, nearest) * steps
+        error = (remaining[position] - rounded[row]) / factor[position, position]
+        remaining[position:] -= np.outer(factor[position, position:], error)
+    return rounded
+
+
+def _cut_patches(
+    x: tf.Tensor, size: Sequence[int], layer: layers.Conv2D | layers.Conv2DTranspose, block: int
+) -> np.ndarray:
+    """Returns what a kernel of a layer's convolution sees at positions all over its input."""
+    is_transposed = isinstance(layer, layers.Conv2DTranspose)  # computed as a convolution without stride
+    stride, dilation = (1, 1) if is_transposed else (block * side(layer, "strides"), side(layer, "dilation_rate"))
+    distance = stride * PATCH_DISTANCE
+    sizes, strides, rates = ([1, *pair, 1] for pair in (size, [distance] * 2, [dilation] * 2))
+    patches = tf.image.extract_patches(x, sizes, strides, rates, "VALID")
+    return patches.numpy().reshape(-1, patches.shape[-1])
