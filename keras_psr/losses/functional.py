@@ -262,26 +262,35 @@ def haar_bands(image: KerasTensor) -> KerasTensor:
 
 
 def without_lattice(image: KerasTensor, weights: KerasTensor, period: int) -> KerasTensor:
-    """Returns a picture without what repeats with a period all over it: the mean of each of its phases becomes 0.
+    """Returns a picture without what repeats with a period: from each phase, its mean in a window is subtracted.
+
+    Windows have `PHASE_WINDOW` periods on a side, as in `phase_error`, because a mesh next to one edge and its negative
+    next to another would cancel out in a mean over the whole picture.
 
     Args:
         image: (batch, height, width, channels), height and width multiples of the period.
-        weights: How much each pixel may change, 0 or more, (batch, height, width, 1).
+        weights: How much each pixel may change, 0 or more, (batch, height, width, 1). Means are weighted by them too.
         period: Period of the upsampling lattice, in pixels.
 
     Returns:
-        The picture minus a multiple of the weights, which is the same for all pixels of a picture and channel that have
-        the same position in the period.
+        The picture minus the weights times the mean over the window around each pixel, of all pixels that have the same
+        position in the period.
 
     Example:
         gradient = without_lattice(gradient, texture_map(high_res), period=4)
     """
     _, height, width, channels = image.shape
-    shape = (-1, height // period, period, width // period, period * channels)
-    image_cells, weight_cells = (ops.reshape(one, shape) for one in (image, weights * ops.ones_like(image)))
-    sums, sum_of_weights = (ops.sum(cells, axis=(1, 3), keepdims=True) for cells in (image_cells, weight_cells))
-    cells = image_cells - weight_cells * ops.divide_no_nan(sums, sum_of_weights)
-    return ops.reshape(cells, (-1, height, width, channels))
+    rows, columns = height // period, width // period
+
+    def window_means(values: KerasTensor) -> KerasTensor:
+        cells = ops.reshape(values, (-1, rows, period, columns, period, channels))
+        cells = ops.reshape(ops.transpose(cells, (0, 1, 3, 2, 4, 5)), (-1, rows, columns, period * period * channels))
+        cells = ops.average_pool(cells, PHASE_WINDOW, 1, padding="same")
+        cells = ops.reshape(cells, (-1, rows, columns, period, period, channels))
+        return ops.reshape(ops.transpose(cells, (0, 1, 3, 2, 4, 5)), (-1, height, width, channels))
+
+    weights = weights * ops.ones_like(image)
+    return image - weights * ops.divide_no_nan(window_means(image), window_means(weights))
 
 
 def texture_map(image: KerasTensor) -> KerasTensor:

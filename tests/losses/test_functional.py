@@ -235,6 +235,17 @@ def test_a_lattice_is_removed_where_the_weights_allow_it():
     np.testing.assert_allclose(without_lattice(result, weights, 4), result, atol=1e-6)
 
 
+def test_two_lattices_that_cancel_out_over_the_picture_are_removed():
+    """Rows with a lattice to the left, and its negative to the right: 24 cells, windows of 6."""
+    lattice = np.random.default_rng(0).normal(size=(1, 4, 4, 3)).astype(np.float32)
+    lattice -= lattice.mean(axis=(1, 2), keepdims=True)
+    image = np.concatenate([np.tile(sign * lattice, (1, 8, 12, 1)) for sign in (1, -1)], axis=2)
+    result = np.asarray(without_lattice(image, np.ones((1, 32, 96, 1), np.float32), 4))
+    np.testing.assert_allclose(result[:, :, : 4 * 9], 0, atol=1e-6)
+    np.testing.assert_allclose(result[:, :, 4 * 15 :], 0, atol=1e-6)
+    assert np.abs(result[:, :, 4 * 9 : 4 * 15]).max() > 0.1
+
+
 def test_weights_of_zero_leave_the_picture_as_it_is():
     image = np.random.default_rng(0).normal(size=(1, 8, 8, 3)).astype(np.float32)
     np.testing.assert_array_equal(without_lattice(image, np.zeros((1, 8, 8, 1), np.float32), 4), image)
