@@ -26,7 +26,7 @@ MOVING = ("DEPTH_TO_SPACE", "STRIDED_SLICE", "SLICE")
 """Operators that only move pixels, so that their output has the scale of their input."""
 
 
-EACH = 4
+ROUNDING_INTERVAL = 4
 """Weights are rounded with the responses to each fourth calibration tile, which are enough."""
 
 OnTile = Callable[[int], None]
@@ -91,7 +91,7 @@ def measure_quantization(network: keras.Model, tiles: Sequence[np.ndarray]) -> Q
     """
     quantization = Quantization(network, tiles)
     graph = TileGraph(network, measure_geometry(network), tiles[0].shape[0], quantization)
-    graph(tf.constant(np.stack(tiles[::EACH]), tf.float32))
+    graph(tf.constant(np.stack(tiles[::ROUNDING_INTERVAL]), tf.float32))
     return quantization
 
 

@@ -1,5 +1,6 @@
 """The weights of files with 8 bits: equalized, and rounded so that the responses change as little as possible."""
 
+import math
 from collections.abc import Sequence
 
 import keras
@@ -19,7 +20,10 @@ DAMPING = 0.001
 """Is added to the variance of each input, as a share of the mean variance, for inputs that hardly vary on the tiles."""
 
 PATCH_DISTANCE = 2
-"""Distance in pixels between the patches on which the covariance of a convolution's inputs is measured."""
+"""Smallest distance in pixels between the patches on which the covariance of a convolution's inputs is measured."""
+
+MAX_VALUES = 2**26
+"""Largest number of values in all patches together: a quarter of a gigabyte."""
 
 
 class Quantization:
@@ -145,7 +149,8 @@ def _cut_patches(
     """Returns what a kernel of a layer's convolution sees at positions all over its input."""
     is_transposed = isinstance(layer, layers.Conv2DTranspose)  # computed as a convolution without stride
     stride, dilation = (1, 1) if is_transposed else (block * side(layer, "strides"), side(layer, "dilation_rate"))
-    distance = stride * PATCH_DISTANCE
+    values = np.prod(x.shape) * np.prod(size) / stride**2  # of patches at each position
+    distance = stride * max(PATCH_DISTANCE, math.ceil(math.sqrt(values / MAX_VALUES)))
     sizes, strides, rates = ([1, *pair, 1] for pair in (size, [distance] * 2, [dilation] * 2))
     patches = tf.image.extract_patches(x, sizes, strides, rates, "VALID")
     return patches.numpy().reshape(-1, patches.shape[-1])
