@@ -131,8 +131,9 @@ def _end(layer: keras.Layer, chain: list[keras.Layer]) -> keras.KerasTensor:
 def _find_groups(network: keras.Model, chains: Chains) -> list[Tensors]:
     """Returns the tensors that can have a coding. Those with the same factors are in one group.
 
-    A group is left out if it contains the network's input or output, or if a factor would change what a layer makes.
-    Sums that are not computed have no group, and do not tie their summands.
+    The tensors of a group are in the order of the layers. A group is left out if it contains the network's input or
+    output, or if a factor would change what a layer makes. Sums that are not computed have no group, and do not tie
+    their summands.
     """
     concatenated = find_concatenated(network)
     groups: dict[int, Tensors] = {}
@@ -140,7 +141,7 @@ def _find_groups(network: keras.Model, chains: Chains) -> list[Tensors]:
     for layer, inputs, output in _unfolded_layers(network, chains):
         if layer in concatenated:
             continue
-        group = {id(output): output}
+        group: Tensors = {}
         if find_rule(layer).kind in TYING:
             for tensor in inputs:
                 group |= groups[id(tensor)]
@@ -148,6 +149,7 @@ def _find_groups(network: keras.Model, chains: Chains) -> list[Tensors]:
             refused |= {id(output), *map(id, inputs)}
         elif not all(_keeps_factors(one) for one in [layer, *chains[layer]]):
             refused.add(id(output))
+        group[id(output)] = output
         groups |= dict.fromkeys(group, group)
     different = {id(group): group for group in groups.values()}
     return [group for group in different.values() if not refused & set(group)]
