@@ -208,7 +208,7 @@ def _find_shifts(network: keras.Model, chains: Chains, uses: Uses, ranges: Range
             shifts[id(output)] = middles[id(output)] * is_linear
             free |= {id(output)} if is_linear and len(uses[id(output)]) == 1 else set()
             continue
-        shifts[id(output)] = sum(shifts[id(tensor)] for tensor in inputs)
+        shifts[id(output)] = np.sum([shifts[id(tensor)] for tensor in inputs], axis=0)
         for tensor in [id(tensor) for tensor in inputs if id(tensor) in free][-1:]:
             shifts[tensor] = shifts[tensor] + middles[id(output)] - shifts[id(output)]
             shifts[id(output)] = middles[id(output)]
