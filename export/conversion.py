@@ -263,13 +263,11 @@ def with_range_of_details(content: bytes, low: float, high: float) -> bytes:
     for added in last.inputs if operator_name(model, last) == "ADD" else []:
         tensors = moved(added)
         if operator_name(model, makers[tensors[-1]]) == "CONV_2D":
-            for quantization in [graph.tensors[tensor].quantization for tensor in tensors]:
-                if quantization.scale[0] > scale:
-                    quantization.scale, quantization.zeroPoint = (
-                        np.float32([scale]),
-                        np.int64([round(-128 - low / scale)]),
-                    )
-                    quantization.min = quantization.max = None
+            for known in [graph.tensors[tensor].quantization for tensor in tensors]:
+                if known.scale[0] > scale:
+                    known.scale = np.array([scale], np.float32)
+                    known.zeroPoint = np.array([round(-128 - low / scale)], np.int64)
+                    known.min = known.max = None
     return pack(model)
 
 
