@@ -137,8 +137,8 @@ def test_without_models_the_next_step_is_told(runner, monkeypatch, tmp_path):
 def test_it_says_what_each_model_is_for_and_what_the_columns_of_styles_mean(runner):
     result = runner.invoke(main, ["models"], env={"COLUMNS": "80"})
     lines = [line.rstrip() for line in result.stdout.splitlines()]
-    assert "x2-fast, x4-fast  for phones and previews: several times as fast" in lines
-    assert "x4-photo          for lossy files (upscale takes it for them), noise and blur" in lines
+    assert "x2-fast, x4-fast    for phones and previews: several times as fast" in lines
+    assert "x2-photo, x4-photo  for lossy files (upscale takes it for them), noise and" in lines
     assert "starry-night   Vincent van Gogh, The Starry Night, 1889" in lines
     for heading in ("objective", "photograph", "lattice ratio"):
         assert any(line.startswith(f"{heading}  ") and len(line) > 30 for line in lines), heading
