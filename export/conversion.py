@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 import keras
 import numpy as np
 import tensorflow as tf
+from ai_edge_litert import schema_py_generated as schema
 
 from keras_psr.errors import ConfigError, ModelError
 from keras_psr.export.delegates import list_operators, operator_name
@@ -220,17 +221,14 @@ def with_raw_bytes(content: bytes) -> bytes:
     """
     model = unpack(content)
     graph = model.subgraphs[0]
-    makers = {output: operator for operator in graph.operators for output in operator.outputs}
+    makers = _find_makers(graph)
     cast = makers[graph.outputs[0]]
-    pixels = [cast.inputs[0]]
-    while (maker := operator_name(model, makers[pixels[-1]])) in MOVING:
-        pixels.append(makers[pixels[-1]].inputs[0])
+    pixels = _trace_moves(model, makers, cast.inputs[0])
+    maker = operator_name(model, makers[pixels[-1]])
     if operator_name(model, cast) != "QUANTIZE" or maker not in RESCALING:
         raise ModelError(f"The network must end in one of {', '.join(RESCALING)} to be quantized. Received: {maker}.")
     for tensor, zero_point in ((graph.outputs[0], 0), *((tensor, -128) for tensor in pixels)):
-        quantization = graph.tensors[tensor].quantization
-        quantization.scale, quantization.zeroPoint = np.ones(1, np.float32), np.array([zero_point], np.int64)
-        quantization.min = quantization.max = None
+        _set_scale(graph.tensors[tensor].quantization, 1, zero_point)
     first = graph.tensors[graph.inputs[0]].quantization
     if list(first.scale) != [1] or list(first.zeroPoint) != [0]:
         raise ModelError(f"The input's scale is {first.scale}, not 1: no calibration tile contains both 0 and 255.")
@@ -251,24 +249,34 @@ def with_range_of_details(content: bytes, low: float, high: float) -> bytes:
     """
     model = unpack(content)
     graph = model.subgraphs[0]
-    makers = {output: operator for operator in graph.operators for output in operator.outputs}
-
-    def moved(tensor: int) -> list[int]:
-        """Returns a tensor and those from which its pixels were moved."""
-        maker = makers.get(tensor)
-        return [tensor, *(moved(maker.inputs[0]) if maker and operator_name(model, maker) in MOVING else [])]
-
+    makers = _find_makers(graph)
     scale = (high - low) / 255
-    last = makers[moved(makers[graph.outputs[0]].inputs[0])[-1]]
+    last = makers[_trace_moves(model, makers, makers[graph.outputs[0]].inputs[0])[-1]]
     for added in last.inputs if operator_name(model, last) == "ADD" else []:
-        tensors = moved(added)
+        tensors = _trace_moves(model, makers, added)
         if operator_name(model, makers[tensors[-1]]) == "CONV_2D":
             for known in [graph.tensors[tensor].quantization for tensor in tensors]:
                 if known.scale[0] > scale:
-                    known.scale = np.array([scale], np.float32)
-                    known.zeroPoint = np.array([round(-128 - low / scale)], np.int64)
-                    known.min = known.max = None
+                    _set_scale(known, scale, round(-128 - low / scale))
     return pack(model)
+
+
+def _find_makers(graph: schema.SubGraphT) -> dict[int, schema.OperatorT]:
+    """Maps each tensor to the operator that makes it."""
+    return {output: operator for operator in graph.operators for output in operator.outputs}
+
+
+def _trace_moves(model: schema.ModelT, makers: dict[int, schema.OperatorT], tensor: int) -> list[int]:
+    """Returns a tensor, and before it in the graph those from which its pixels were only moved."""
+    tensors = [tensor]
+    while operator_name(model, makers[tensors[-1]]) in MOVING:
+        tensors.append(makers[tensors[-1]].inputs[0])
+    return tensors
+
+
+def _set_scale(quantization: schema.QuantizationParametersT, scale: float, zero_point: int) -> None:
+    quantization.scale, quantization.zeroPoint = np.array([scale], np.float32), np.array([zero_point], np.int64)
+    quantization.min = quantization.max = None
 
 
 def _set_float32(converter: tf.lite.TFLiteConverter) -> None:

@@ -66,14 +66,15 @@ def equalize(network: keras.Model, tiles: Sequence[np.ndarray]) -> Codings:
     """
     uses = find_uses(network)
     chains = find_foldable(uses, network)
-    groups = _find_groups(network, chains)
+    concatenated = find_concatenated(network)
+    groups = _find_groups(network, chains, concatenated)
     ranges = _measure_ranges(network, {name: tensor for group in groups for name, tensor in group.items()}, tiles)
     shifts = _find_shifts(network, chains, uses, ranges)
     codings: dict[int, Coding] = {}
     for group in groups:
         factor = _find_factor([np.abs(ranges[tensor] - shifts[tensor]).max(axis=0) for tensor in group])
         codings |= {tensor: Coding(factor, shifts[tensor]) for tensor in group}
-    for addition in find_concatenated(network):
+    for addition in concatenated:
         parts = [codings.get(id(tensor), _plain(tensor.shape[-1])) for tensor in addition.input]
         factor, shift = (np.concatenate([getattr(part, name) for part in parts]) for name in ("factor", "shift"))
         codings[id(addition.output)] = Coding(factor, shift)
@@ -128,14 +129,13 @@ def _end(layer: keras.Layer, chain: list[keras.Layer]) -> keras.KerasTensor:
     return [layer, *chain][-1].output
 
 
-def _find_groups(network: keras.Model, chains: Chains) -> list[Tensors]:
+def _find_groups(network: keras.Model, chains: Chains, concatenated: list[layers.Add]) -> list[Tensors]:
     """Returns the tensors that can have a coding. Those with the same factors are in one group.
 
     The tensors of a group are in the order of the layers. A group is left out if it contains the network's input or
     output, or if a factor would change what a layer makes. Sums that are not computed have no group, and do not tie
     their summands.
     """
-    concatenated = find_concatenated(network)
     groups: dict[int, Tensors] = {}
     refused = {id(network.input), id(network.output)}
     for layer, inputs, output in _unfolded_layers(network, chains):

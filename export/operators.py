@@ -39,6 +39,12 @@ def largest_block(layer: layers.Conv2D, multiple: int) -> int:
     return max((size for size in range(2, largest + 1) if multiple % size == 0), default=1)
 
 
+def find_stride_and_dilation(layer: layers.Conv2D | layers.Conv2DTranspose, block: int) -> tuple[int, int]:
+    """Returns those of the convolution that `convolve` computes. That of a transposed convolution has none."""
+    is_transposed = isinstance(layer, layers.Conv2DTranspose)
+    return (1, 1) if is_transposed else (block * side(layer, "strides"), side(layer, "dilation_rate"))
+
+
 def convolve(
     layer: layers.Conv2D | layers.Conv2DTranspose,
     followers: list[keras.Layer],
@@ -48,8 +54,7 @@ def convolve(
     padding: str = "VALID",
 ) -> tf.Tensor:
     """Applies a layer's convolution with the given weights, and the activations after it, which fuse with it."""
-    is_transposed = isinstance(layer, layers.Conv2DTranspose)
-    stride, dilation = (1, 1) if is_transposed else (block * side(layer, "strides"), side(layer, "dilation_rate"))
+    stride, dilation = find_stride_and_dilation(layer, block)
     x = layer.activation(tf.nn.conv2d(x, weights[0], stride, padding, dilations=dilation) + weights[1])
     for follower in followers:
         x = follower(x) if find_rule(follower).kind is Kind.ACTIVATION else x

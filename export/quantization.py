@@ -10,7 +10,8 @@ from keras import layers
 
 from keras_psr.export.equalization import equalize, find_concatenated, recode
 from keras_psr.export.folding import Weights
-from keras_psr.networks.layer_kinds import Kind, find_rule, side
+from keras_psr.export.operators import find_stride_and_dilation
+from keras_psr.networks.layer_kinds import Kind, find_rule
 from keras_psr.networks.receptive_field import walk_layers
 
 LARGEST = 127
@@ -147,8 +148,7 @@ def _cut_patches(
     x: tf.Tensor, size: Sequence[int], layer: layers.Conv2D | layers.Conv2DTranspose, block: int
 ) -> np.ndarray:
     """Returns what a kernel of a layer's convolution sees at positions all over its input."""
-    is_transposed = isinstance(layer, layers.Conv2DTranspose)  # computed as a convolution without stride
-    stride, dilation = (1, 1) if is_transposed else (block * side(layer, "strides"), side(layer, "dilation_rate"))
+    stride, dilation = find_stride_and_dilation(layer, block)
     values = np.prod(x.shape) * np.prod(size) / stride**2  # of patches at each position
     distance = stride * max(PATCH_DISTANCE, math.ceil(math.sqrt(values / MAX_VALUES)))
     sizes, strides, rates = ([1, *pair, 1] for pair in (size, [distance] * 2, [dilation] * 2))

@@ -17,9 +17,8 @@ from typing import Any
 
 import click
 import numpy as np
-from ship_model import AUTHOR, LICENCE, round_numbers, save_compressed
+from ship_model import AUTHOR, export_files, round_numbers, save_compressed
 
-from keras_psr.export.tflite import export_tflite
 from keras_psr.images.atomic import write_whole
 from keras_psr.inference.litert import TileInterpreter
 from keras_psr.inference.registry import CARD_FILE, MODEL_FILE, file_sha256, shipped_folder, shipped_models
@@ -62,22 +61,12 @@ def export_int8(name: str, verify: Sequence[str]) -> None:
     Raises:
         ClickException: The new file lost too much.
     """
-    folder, upscaler = shipped_folder() / name, load_keras(name)
+    folder = shipped_folder() / name
     with TemporaryDirectory() as temporary:
-        report = export_tflite(
-            upscaler.network,
-            ["int8"],
-            Path(temporary),
-            name=name,
-            model_sha256=file_sha256(folder / MODEL_FILE),
-            task=upscaler.task,
-            author=AUTHOR,
-            licence=LICENCE,
-            verification=verify,
+        report = export_files(
+            load_keras(name), name, ["int8"], Path(temporary), file_sha256(folder / MODEL_FILE), verify
         )
         row = report["files"]["int8"]
-        if not row["accepted"]:
-            raise click.ClickException(f"The new {row['file']} lost too much. Nothing was replaced.")
         (folder / row["file"]).write_bytes((Path(temporary) / row["file"]).read_bytes())
     card = json.loads((folder / CARD_FILE).read_text(encoding="utf-8"))
     card["tflite"]["files"]["int8"] = round_numbers(row) | {"machine": describe_environment()["machine"]}

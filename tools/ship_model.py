@@ -230,6 +230,32 @@ def save_compressed(network: keras.Model, target: Path) -> None:
                 copy.writestr(name, model.read(name))
 
 
+def export_files(
+    upscaler: Upscaler, name: str, variants: Sequence[str], folder: Path, model_sha256: str, verify: Sequence[str]
+) -> dict[str, Any]:
+    """Exports variants of a shipped model to a folder, and returns the report of the export.
+
+    Raises:
+        ClickException: A file lost too much.
+    """
+    report = export_tflite(
+        upscaler.network,
+        variants,
+        folder,
+        name=name,
+        model_sha256=model_sha256,
+        task=upscaler.task,
+        author=AUTHOR,
+        licence=LICENCE,
+        verification=verify,
+        on_step=lambda step, done, total: None if done else click.echo(step),
+    )
+    rejected = [row["file"] for row in report["files"].values() if not row["accepted"]]
+    if rejected:
+        raise click.ClickException(f"{', '.join(rejected)} lost too much. {name} is not shipped.")
+    return report
+
+
 def export_shipped(upscaler: Upscaler, name: str, verify: tuple[str, ...]) -> dict[str, Any]:
     """Saves a network into its shipped folder, exports it there, and returns the report of the export.
 
@@ -240,21 +266,7 @@ def export_shipped(upscaler: Upscaler, name: str, verify: tuple[str, ...]) -> di
         folder = Path(temporary) / name
         folder.mkdir()
         save_compressed(upscaler.network, folder / MODEL_FILE)
-        report = export_tflite(
-            upscaler.network,
-            VARIANTS,
-            folder,
-            name=name,
-            model_sha256=file_sha256(folder / MODEL_FILE),
-            task=upscaler.task,
-            author=AUTHOR,
-            licence=LICENCE,
-            verification=verify,
-            on_step=lambda step, done, total: None if done else click.echo(step),
-        )
-        rejected = [row["file"] for row in report["files"].values() if not row["accepted"]]
-        if rejected:
-            raise click.ClickException(f"{', '.join(rejected)} lost too much. {name} is not shipped.")
+        report = export_files(upscaler, name, VARIANTS, folder, file_sha256(folder / MODEL_FILE), verify)
         (folder / REPORT_FILE).unlink()
         shutil.copytree(folder, shipped_folder() / name, dirs_exist_ok=True)
     return report | {"verification": [Path(source).name for source in verify]}

@@ -188,9 +188,15 @@ def phase_error(output: KerasTensor, target: KerasTensor, period: int) -> KerasT
     rows, columns = height // period, width // period
     phases = ops.reshape(error, (-1, rows, period, columns, period, channels))
     phases = phases - ops.mean(phases, axis=(2, 4), keepdims=True)
-    phases = ops.reshape(ops.transpose(phases, (0, 1, 3, 2, 4, 5)), (-1, rows, columns, period * period * channels))
+    phases = _stack_phases(phases)
     windows = ops.average_pool(phases, PHASE_WINDOW, PHASE_STRIDE, padding="valid")
     return ops.mean(ops.square(windows)) + ops.mean(ops.square(ops.mean(phases, axis=(1, 2))))
+
+
+def _stack_phases(cells: KerasTensor) -> KerasTensor:
+    """Makes channels of the phases: (batch, rows, period, columns, period, channels) to (batch, rows, columns, all)."""
+    _, rows, period, columns, _, channels = cells.shape
+    return ops.reshape(ops.transpose(cells, (0, 1, 3, 2, 4, 5)), (-1, rows, columns, period * period * channels))
 
 
 def relativistic_loss(better: KerasTensor, worse: KerasTensor) -> KerasTensor:
@@ -283,11 +289,10 @@ def without_lattice(image: KerasTensor, weights: KerasTensor, period: int) -> Ke
     rows, columns = height // period, width // period
 
     def window_means(values: KerasTensor) -> KerasTensor:
-        cells = ops.reshape(values, (-1, rows, period, columns, period, channels))
-        cells = ops.reshape(ops.transpose(cells, (0, 1, 3, 2, 4, 5)), (-1, rows, columns, period * period * channels))
-        cells = ops.average_pool(cells, PHASE_WINDOW, 1, padding="same")
-        cells = ops.reshape(cells, (-1, rows, columns, period, period, channels))
-        return ops.reshape(ops.transpose(cells, (0, 1, 3, 2, 4, 5)), (-1, height, width, channels))
+        phases = _stack_phases(ops.reshape(values, (-1, rows, period, columns, period, channels)))
+        means = ops.average_pool(phases, PHASE_WINDOW, 1, padding="same")
+        means = ops.reshape(means, (-1, rows, columns, period, period, channels))
+        return ops.reshape(ops.transpose(means, (0, 1, 3, 2, 4, 5)), (-1, height, width, channels))
 
     weights = weights * ops.ones_like(image)
     return image - weights * ops.divide_no_nan(window_means(image), window_means(weights))

@@ -40,16 +40,19 @@ def take_step(adversary, loss, outputs, originals, step=0):
 
 
 @pytest.mark.parametrize("weight", [0.25, 2.0])
-def test_the_gradient_is_as_strong_as_asked_for_and_only_where_there_is_texture(weight, loss, pictures):
+def test_the_gradient_is_as_strong_as_asked_for_and_only_where_there_is_texture(weight, loss, pictures, monkeypatch):
+    monkeypatch.setattr("keras_psr.losses.functional.PHASE_WINDOW", 24)  # covers all 12 cells from any of them
     of_others, at_output, _ = take_step(Adversary(weight, 4, STAGE), loss, *pictures)
     added = at_output - of_others
     assert np.linalg.norm(added) == pytest.approx(weight * np.linalg.norm(of_others), rel=1e-3)
     texture = np.asarray(texture_map(pictures[1]))
     assert texture[:, :24].max() < 1e-9 and texture[:, 32:].min() > 0.9
     assert np.abs(added[:, :24]).max() < 1e-4 * np.abs(added).max()
+    phases = added.reshape(4, 12, 4, 12, 4, 3).mean((1, 3))
+    assert np.abs(phases).max() < 1e-4 * np.abs(added).max(), "it asks for no grid"
 
 
-def test_the_gradient_asks_for_no_grid(loss, pictures, monkeypatch):
+def test_smaller_windows_remove_most_of_a_grid_over_the_whole_picture(loss, pictures, monkeypatch):
     def measure_grid():
         """The mean of each phase over the pictures, relative to the gradient."""
         of_others, at_output, _ = take_step(Adversary(1.0, 4, STAGE), loss, *pictures)
