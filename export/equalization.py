@@ -21,7 +21,7 @@ TYING = (Kind.ADDITION, Kind.BORDER, Kind.UPSAMPLING)
 """Kinds of layer whose output has the factors of its inputs."""
 
 SMALLEST = 0.01
-"""Is added to ranges relative to the widest, so that a channel that hardly varies gets no huge factor."""
+"""Added to ranges relative to the widest, so that a channel that hardly varies gets no huge factor."""
 
 Tensors = dict[int, keras.KerasTensor]
 """Tensors by their ids."""

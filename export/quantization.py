@@ -18,7 +18,7 @@ LARGEST = 127
 """Largest weight as an integer; TFLite's weights are symmetric."""
 
 DAMPING = 0.001
-"""Is added to the variance of each input, as a share of the mean variance, for inputs that hardly vary on the tiles."""
+"""Added to the variance of each input, as a share of the mean variance, for inputs that hardly vary on the tiles."""
 
 PATCH_DISTANCE = 2
 """Smallest distance in pixels between the patches on which the covariance of a convolution's inputs is measured."""
