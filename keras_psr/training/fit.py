@@ -347,22 +347,41 @@ SCALE_LAYERS = ("upsample", "exit")
 def _copy_weights(source: keras.Model, target: keras.Model, name: str) -> None:
     """Copies the weights of layers with the same name and shapes.
 
+    Residual blocks that only the target has add nothing at first, so that it starts with the results of the source
+    (Chen et al. 2016, "Net2Net": a deeper network that computes the same function).
+
     Raises:
-        ConfigError: Other layers than `SCALE_LAYERS` differ.
+        ConfigError: Other layers than `SCALE_LAYERS` and those of added blocks differ.
     """
     known = {layer.name: layer.get_weights() for layer in source.layers}
+    added = _added_blocks(source, target)
     left_out = []
     for layer in target.layers:
         weights = known.get(layer.name, [])
         if [weight.shape for weight in weights] == [tuple(weight.shape) for weight in layer.weights]:
             layer.set_weights(weights)
-        else:
+        elif not layer.name.startswith(added):
             left_out.append(layer.name)
     if not all(layer.startswith(SCALE_LAYERS) for layer in left_out):
         raise ConfigError(
             f"init must be a network of the same architecture as {target.name}. Received: {name} ({source.name}, "
             f"{source.count_params()} parameters against {target.count_params()}). Give its --architecture, "
-            "--num-filters and --residual-blocks."
+            "--num-filters and --residual-blocks, or more of the last."
         )
+    for block in added:
+        last = [layer for layer in target.layers if layer.name.startswith(block) and layer.weights][-1]
+        gain = last.weights[0]  # the kernel of a convolution, or the scale of a normalization
+        gain.assign(tf.zeros_like(gain))
+    if added:
+        log.info("%s has %d residual blocks fewer; those added change nothing at first.", name, len(added))
     if left_out:
         log.info("%s has no weights for %s, which are initialised at random.", name, ", ".join(left_out))
+
+
+def _added_blocks(source: keras.Model, target: keras.Model) -> tuple[str, ...]:
+    """Returns the name prefixes of the residual blocks that only the target has."""
+
+    def blocks(network: keras.Model) -> list[str]:
+        return [layer.name.removesuffix("add") for layer in network.layers if layer.name.endswith("_add")]
+
+    return tuple(block for block in blocks(target) if block not in blocks(source))

@@ -17,6 +17,7 @@ from keras_psr.data.samples import SampleStream
 from keras_psr.data.sources import open_sources
 from keras_psr.errors import ConfigError, DataError, ModelError, TrainingError
 from keras_psr.inference.upscaler import load, load_network
+from keras_psr.networks.super_resolution import build_network
 from keras_psr.tasks.config import FitConfig, Stage, SuperResolutionConfig, read_config_file
 from keras_psr.tasks.super_resolution.task import build_stream
 from keras_psr.training.callbacks import Progress
@@ -651,9 +652,28 @@ def test_init_of_another_scale_copies_all_that_fits(scale, anew, plain):
     assert {"entry", "block1_conv1", "upsample1", "exit"} <= {layer.name for layer in network.layers}
 
 
+@pytest.mark.parametrize("architecture", ["residual", "fast", "johnson2016"])
+def test_blocks_that_init_lacks_change_nothing_at_first(architecture, tmp_path):
+    source = build_network(architecture, num_filters=4, num_residual_blocks=1)
+    rng = np.random.default_rng(0)
+    source.set_weights([np.abs(rng.normal(0, 0.1, weights.shape)) for weights in source.get_weights()])
+    source.save(tmp_path / "source.keras")
+    deeper = {**TINY, "architecture": architecture, "num_residual_blocks": 3, "init": str(tmp_path / "source.keras")}
+    network = build_trainer(FitConfig.from_json(deeper)).network
+    image = rng.uniform(0, 255, (1, 24, 24, 3)).astype("float32")
+    assert np.ptp(source(image)) > 1
+    assert_close(network(image), source(image), rtol=1e-5)
+    assert np.any(network.get_layer("block3_conv1").get_weights()[0])
+
+
 @pytest.mark.parametrize(
     "change",
-    [{"num_filters": 5}, {"num_residual_blocks": 2}, {"architecture": "fast"}, {"architecture": "johnson2016"}],
+    [
+        {"num_filters": 5},
+        {"num_filters": 5, "num_residual_blocks": 2},
+        {"architecture": "fast"},
+        {"architecture": "johnson2016"},
+    ],
 )
 def test_init_of_another_shape_is_refused(change, plain):
     run, _ = plain
