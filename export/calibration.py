@@ -14,7 +14,7 @@ CALIBRATION_MIDDLE = 64
 """Side of calibration tiles without their halo, in pixels: with 32, rare responses of `x4` were clipped."""
 
 
-PRINT = (3, 48, 208)
+PRINT = (3, 56, 200)
 """Number of tiles that look like print, and their two grey levels.
 
 Photographs have no edges as sharp as those of letters, so ranges measured on photographs alone clip the responses to

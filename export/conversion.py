@@ -5,27 +5,19 @@ from collections.abc import Callable, Iterator, Sequence
 import keras
 import numpy as np
 import tensorflow as tf
-from ai_edge_litert import schema_py_generated as schema
 
 from keras_psr.errors import ConfigError, ModelError
-from keras_psr.export.delegates import list_operators, operator_name
+from keras_psr.export.delegates import list_operators
 from keras_psr.export.quantization import Quantization, measure_details
+from keras_psr.export.scales import with_quantization_of, with_range_of_details, with_ranges, with_raw_bytes
 from keras_psr.export.tile_graph import TileGraph
 from keras_psr.export.whole_graph import apply_rearranged
 from keras_psr.images.atomic import temporary_folder
-from keras_psr.inference.tflite_metadata import pack, unpack
 from keras_psr.networks.receptive_field import measure_geometry
 
 VARIANTS = ("float32", "float16", "dynamic", "int8", "int16x8")
 CALIBRATED = ("int8", "int16x8")
 """Variants whose responses are quantized, with ranges measured on calibration tiles."""
-
-RESCALING = ("ADD", "SUB", "MUL", "CONV_2D")
-"""Operators whose output can have any scale."""
-
-MOVING = ("DEPTH_TO_SPACE", "STRIDED_SLICE", "SLICE")
-"""Operators that only move pixels, so that their output has the scale of their input."""
-
 
 ROUNDING_INTERVAL = 4
 """Weights are rounded with the responses to each fourth calibration tile, which are enough."""
@@ -72,11 +64,11 @@ def convert(
         ramp = np.resize(calibration[-1], (tile, tile, 3))
         other = _convert(network, variant, tile, [ramp], lambda done: None, quantization)
         content = with_quantization_of(other, content)
-    refuse_custom_operators(content)
-    if variant == "int8":
-        content = with_raw_bytes(content)
-        details = measure_details(network, calibration)
+    if quantization and variant == "int8":
+        content = with_ranges(with_raw_bytes(content), quantization.ranges)
+        details = None if quantization.enlargement else measure_details(network, calibration)
         content = content if details is None else with_range_of_details(content, *details)
+    refuse_custom_operators(content)
     return content
 
 
@@ -165,33 +157,6 @@ def export_function(
     return upscale
 
 
-def with_quantization_of(content: bytes, measured: bytes) -> bytes:
-    """Copies the scales of a quantized model to a model of the same network with another tile size.
-
-    Small tiles are enough for calibration, for which TensorFlow uses slow kernels, but a model's tile size cannot be
-    changed afterwards.
-
-    Args:
-        content: The model with the right tile size.
-        measured: The model with the right scales, and therefore the right weights.
-
-    Returns:
-        The first model with the scales and weights of the second.
-
-    Raises:
-        ModelError: The models have different graphs.
-    """
-    target, source = unpack(content), unpack(measured)
-    pairs = list(zip(target.subgraphs[0].tensors, source.subgraphs[0].tensors, strict=True))
-    for tensor, other in pairs:
-        if (tensor.name, tensor.type) != (other.name, other.type):
-            raise ModelError(f"The converter gave two graphs for two sizes: {tensor.name!r} against {other.name!r}.")
-        if other.quantization is not None and other.quantization.scale is not None:
-            tensor.quantization = other.quantization
-            target.buffers[tensor.buffer].data = source.buffers[other.buffer].data
-    return pack(target)
-
-
 def refuse_custom_operators(content: bytes) -> None:
     """Checks that a model has only builtin operators, because phones may lack others.
 
@@ -201,82 +166,6 @@ def refuse_custom_operators(content: bytes) -> None:
     others = sorted({name for name, builtin in list_operators(content) if not builtin})
     if others:
         raise ModelError(f"The model has operators that are not TFLite builtins: {', '.join(others)}.")
-
-
-def with_raw_bytes(content: bytes) -> bytes:
-    """Makes the input and output of a fully quantized model raw RGB bytes: uint8, scale exactly 1, zero point 0.
-
-    The output's range was measured on an unclipped output and is slightly too wide. The operator that computes it
-    derives its factors from the scales in the file, so it is enough to state [0, 255], which also clips. Operators
-    after it may only move pixels.
-
-    Args:
-        content: A flatbuffer whose input and output are uint8.
-
-    Returns:
-        The flatbuffer with the new output scale.
-
-    Raises:
-        ModelError: The input has another scale, or the output comes from an operator whose scale cannot be chosen.
-    """
-    model = unpack(content)
-    graph = model.subgraphs[0]
-    makers = _find_makers(graph)
-    cast = makers[graph.outputs[0]]
-    pixels = _trace_moves(model, makers, cast.inputs[0])
-    maker = operator_name(model, makers[pixels[-1]])
-    if operator_name(model, cast) != "QUANTIZE" or maker not in RESCALING:
-        raise ModelError(f"The network must end in one of {', '.join(RESCALING)} to be quantized. Received: {maker}.")
-    for tensor, zero_point in ((graph.outputs[0], 0), *((tensor, -128) for tensor in pixels)):
-        _set_scale(graph.tensors[tensor].quantization, 1, zero_point)
-    first = graph.tensors[graph.inputs[0]].quantization
-    if list(first.scale) != [1] or list(first.zeroPoint) != [0]:
-        raise ModelError(f"The input's scale is {first.scale}, not 1: no calibration tile contains both 0 and 255.")
-    return pack(model)
-
-
-def with_range_of_details(content: bytes, low: float, high: float) -> bytes:
-    """States the range of what an int8 network adds to the enlarged picture, outside which its values are cut off.
-
-    Args:
-        content: A flatbuffer as from `with_raw_bytes`.
-        low: Smallest value, in grey levels, at most 0.
-        high: Largest value, at least 0.
-
-    Returns:
-        The flatbuffer with the new scale; unchanged if the network does not end in an addition, or if the range in the
-        file is smaller.
-    """
-    model = unpack(content)
-    graph = model.subgraphs[0]
-    makers = _find_makers(graph)
-    scale = (high - low) / 255
-    last = makers[_trace_moves(model, makers, makers[graph.outputs[0]].inputs[0])[-1]]
-    for added in last.inputs if operator_name(model, last) == "ADD" else []:
-        tensors = _trace_moves(model, makers, added)
-        if operator_name(model, makers[tensors[-1]]) == "CONV_2D":
-            for known in [graph.tensors[tensor].quantization for tensor in tensors]:
-                if known.scale[0] > scale:
-                    _set_scale(known, scale, round(-128 - low / scale))
-    return pack(model)
-
-
-def _find_makers(graph: schema.SubGraphT) -> dict[int, schema.OperatorT]:
-    """Maps each tensor to the operator that makes it."""
-    return {output: operator for operator in graph.operators for output in operator.outputs}
-
-
-def _trace_moves(model: schema.ModelT, makers: dict[int, schema.OperatorT], tensor: int) -> list[int]:
-    """Returns a tensor, and before it in the graph those from which its pixels were only moved."""
-    tensors = [tensor]
-    while operator_name(model, makers[tensors[-1]]) in MOVING:
-        tensors.append(makers[tensors[-1]].inputs[0])
-    return tensors
-
-
-def _set_scale(quantization: schema.QuantizationParametersT, scale: float, zero_point: int) -> None:
-    quantization.scale, quantization.zeroPoint = np.array([scale], np.float32), np.array([zero_point], np.int64)
-    quantization.min = quantization.max = None
 
 
 def _set_float32(converter: tf.lite.TFLiteConverter) -> None:

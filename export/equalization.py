@@ -23,11 +23,18 @@ TYING = (Kind.ADDITION, Kind.BORDER, Kind.UPSAMPLING)
 SMALLEST = 0.01
 """Added to ranges relative to the widest, so that a channel that hardly varies gets no huge factor."""
 
+RANGE_SHARE = 0.8
+"""Share of a channel's range on the tiles that a file covers, on both sides of the mean: rare responses, as to black
+letters on white, are cut off, and all others have finer steps."""
+
+CODED_RANGE = 127
+"""Largest distance of the widest channel from its shift, as coded: with 8 bits, the step is then 1."""
+
 Tensors = dict[int, keras.KerasTensor]
 """Tensors by their ids."""
 
 Ranges = dict[int, np.ndarray]
-"""Smallest and largest value of each channel, (2, channels), by the ids of tensors."""
+"""Smallest and largest value that is kept of each channel, (2, channels), by the ids of tensors."""
 
 
 @dataclass(frozen=True)
@@ -47,11 +54,21 @@ class Coding:
         return Coding(*(np.tile(values, channels // len(values)) for values in (self.factor, self.shift)))
 
 
-Codings = dict[str, tuple[Coding | None, Coding | None]]
-"""The codings of each convolution's input and output, by its name; None where the file holds the plain values."""
+@dataclass(frozen=True)
+class Equalization:
+    """How a file holds a network's tensors.
+
+    Attributes:
+        codings: Those of each convolution's input and output, by its name; None where the file holds plain values.
+        ranges: The smallest and largest value, at most and at least 0, of each tensor with a coding, as coded, by the
+            name of the layer that makes it.
+    """
+
+    codings: dict[str, tuple[Coding | None, Coding | None]]
+    ranges: dict[str, tuple[float, float]]
 
 
-def equalize(network: keras.Model, tiles: Sequence[np.ndarray]) -> Codings:
+def equalize(network: keras.Model, tiles: Sequence[np.ndarray]) -> Equalization:
     """Finds codings for the tensors that only convolutions make and read, and for sums of such tensors.
 
     Args:
@@ -59,10 +76,10 @@ def equalize(network: keras.Model, tiles: Sequence[np.ndarray]) -> Codings:
         tiles: uint8 tiles (side, side, 3), on which the ranges are measured.
 
     Returns:
-        The codings of each convolution.
+        The codings and ranges.
 
     Example:
-        kernel, bias = recode(folded_weights(entry, []), *equalize(network, tiles)["entry"])
+        kernel, bias = recode(folded_weights(entry, []), *equalize(network, tiles).codings["entry"])
     """
     uses = find_uses(network)
     chains = find_foldable(uses, network)
@@ -74,14 +91,26 @@ def equalize(network: keras.Model, tiles: Sequence[np.ndarray]) -> Codings:
     for group in groups:
         factor = _find_factor([np.abs(ranges[tensor] - shifts[tensor]).max(axis=0) for tensor in group])
         codings |= {tensor: Coding(factor, shifts[tensor]) for tensor in group}
+    coded_ranges = {
+        layer.name: _code_range(ranges[id(output)], codings[id(output)])
+        for layer, _, output in _unfolded_layers(network, chains)
+        if id(output) in codings
+    }
     for addition in concatenated:
         parts = [codings.get(id(tensor), _plain(tensor.shape[-1])) for tensor in addition.input]
         factor, shift = (np.concatenate([getattr(part, name) for part in parts]) for name in ("factor", "shift"))
         codings[id(addition.output)] = Coding(factor, shift)
-    return {
+    of_convolutions = {
         layer.name: (codings.get(id(layer.input)), codings.get(id(_end(layer, chain))))
         for layer, chain in chains.items()
     }
+    return Equalization(of_convolutions, coded_ranges)
+
+
+def _code_range(found: np.ndarray, coding: Coding) -> tuple[float, float]:
+    """Returns the range of all channels of a tensor, as coded."""
+    coded = coding.factor * (found - coding.shift)
+    return min(float(coded.min()), 0.0), max(float(coded.max()), 0.0)
 
 
 def _plain(channels: int) -> Coding:
@@ -179,16 +208,19 @@ def _is_linear(layer: keras.Layer, chain: list[keras.Layer]) -> bool:
 
 
 def _measure_ranges(network: keras.Model, tensors: Tensors, tiles: Sequence[np.ndarray]) -> Ranges:
-    ranges: Ranges = {}
+    found: dict[int, tuple[np.ndarray, np.ndarray, np.ndarray]] = {}
     if tensors:
         model = keras.Model(network.input, list(tensors.values()))
         for tile in tiles:
             for name, values in zip(tensors, keras.tree.flatten(model(tile[None].astype(np.float32))), strict=True):
                 values = np.asarray(values, np.float32).reshape(-1, values.shape[-1])
-                found = np.stack([values.min(axis=0), values.max(axis=0)])
-                known = ranges.get(name, found)
-                ranges[name] = np.stack([np.minimum(known[0], found[0]), np.maximum(known[1], found[1])])
-    return ranges
+                low, high, mean = found.get(name, (np.inf, -np.inf, 0.0))
+                low, high = np.minimum(low, values.min(axis=0)), np.maximum(high, values.max(axis=0))
+                found[name] = low, high, mean + values.mean(axis=0) / len(tiles)
+    return {
+        name: np.stack([mean + RANGE_SHARE * (end - mean) for end in (low, high)])
+        for name, (low, high, mean) in found.items()
+    }
 
 
 def _find_shifts(network: keras.Model, chains: Chains, uses: Uses, ranges: Ranges) -> Mapping[int, np.ndarray]:
@@ -218,7 +250,7 @@ def _find_shifts(network: keras.Model, chains: Chains, uses: Uses, ranges: Range
 def _find_factor(ranges: list[np.ndarray]) -> np.ndarray:
     """Returns what makes the channels of a group alike: one over the geometric mean of their ranges.
 
-    The widest channel of the group's last tensor gets the range 1, so that tensors which are concatenated have one
+    The widest channel of the group's last tensor gets `CODED_RANGE`, so that tensors which are concatenated have one
     scale.
 
     Args:
@@ -226,4 +258,4 @@ def _find_factor(ranges: list[np.ndarray]) -> np.ndarray:
     """
     relative = [values / max(values.max(), np.finfo(np.float32).tiny) + SMALLEST for values in ranges]
     factor = np.exp(-np.mean(np.log(relative), axis=0))
-    return factor / (ranges[-1] * factor).max()
+    return CODED_RANGE * factor / (ranges[-1] * factor).max()

@@ -94,21 +94,34 @@ def in_blocks(weights: Weights, block: int) -> Weights:
 
 
 def transposed_weights(layer: layers.Conv2DTranspose, followers: list[keras.Layer]) -> Weights:
-    """Returns weights of a convolution on the coarse grid that computes a transposed convolution's phases as channels.
+    """Returns weights of a convolution that computes a transposed convolution's phases as channels (`in_phases`)."""
+    kernel, bias = folded_weights(layer, followers)
+    stride = side(layer, "strides")
+    if side(layer, "dilation_rate") != 1 or layer.output_padding is not None:
+        raise unknown_layer(layer)
+    return in_phases(kernel, stride), np.tile(bias, stride**2)
+
+
+def in_phases(kernel: np.ndarray, stride: int) -> np.ndarray:
+    """Returns the kernel of a convolution that computes a transposed convolution's phases as channels.
 
     Pixel t of the full output is the sum over m of input m times the kernel at t - m * stride. With t = j * stride + a,
     this is, for each phase a, a convolution of the input with every stride-th element of the kernel.
+
+    Args:
+        kernel: Kernel of the transposed convolution, (size, size, outputs, inputs).
+        stride: Its stride.
+
+    Returns:
+        A kernel (taps, taps, inputs, stride * stride * outputs).
     """
-    kernel, bias = folded_weights(layer, followers)
-    size, stride = side(layer, "kernel_size"), side(layer, "strides")
-    if side(layer, "dilation_rate") != 1 or layer.output_padding is not None:
-        raise unknown_layer(layer)
+    size = kernel.shape[0]
     taps = math.ceil(size / stride)
     filled = np.zeros((taps * stride, taps * stride, *kernel.shape[2:]), np.float32)
     filled[:size, :size] = kernel
     # (tap, phase, tap, phase, outputs, inputs); the last tap first, because a convolution does not flip its kernel.
     phases = filled.reshape(taps, stride, taps, stride, *kernel.shape[2:])[::-1, :, ::-1]
-    return phases.transpose(0, 2, 5, 1, 3, 4).reshape(taps, taps, kernel.shape[3], -1), np.tile(bias, stride**2)
+    return phases.transpose(0, 2, 5, 1, 3, 4).reshape(taps, taps, kernel.shape[3], -1)
 
 
 def depth_to_space(x: tf.Tensor, block: int) -> tf.Tensor:

@@ -8,14 +8,12 @@ import numpy as np
 import tensorflow as tf
 from keras import layers
 
+from keras_psr.export.enlargement import CENTRE, COPIES, LARGEST, find_enlargement
 from keras_psr.export.equalization import equalize, find_concatenated, recode
 from keras_psr.export.folding import Weights
 from keras_psr.export.operators import find_stride_and_dilation
 from keras_psr.networks.layer_kinds import Kind, find_rule
 from keras_psr.networks.receptive_field import walk_layers
-
-LARGEST = 127
-"""Largest weight as an integer; TFLite's weights are symmetric."""
 
 DAMPING = 0.001
 """Added to the variance of each input, as a share of the mean variance, for inputs that hardly vary on the tiles."""
@@ -33,6 +31,9 @@ class Quantization:
     Attributes:
         concatenated: Additions that a file leaves to the convolution that reads their sum: it gets the summands as
             channels, with a copy of the kernel for each. The sum would have to be rounded once more.
+        enlargement: The layers of which a file has only the exit, which enlarges the picture, too; None if the network
+            has none, or not with equalized tensors.
+        ranges: What the equalized tensors cover, by the name of the layer that makes them.
 
     Example:
         graph = TileGraph(network, geometry, side, Quantization(network, tiles))
@@ -42,7 +43,11 @@ class Quantization:
     def __init__(self, network: keras.Model, tiles: Sequence[np.ndarray]) -> None:
         """Equalizes the network's tensors on uint8 tiles (side, side, 3)."""
         self.concatenated = find_concatenated(network)
-        self._codings = equalize(network, tiles)
+        equalization = equalize(network, tiles)
+        self._codings, self.ranges = equalization.codings, equalization.ranges
+        self.enlargement = find_enlargement(network)
+        if self.enlargement and not self._is_equalized(self.enlargement.exit):
+            self.enlargement = None
         self._weights: dict[str, Weights] = {}
 
     def find_weights(
@@ -57,11 +62,29 @@ class Quantization:
             block: Side of the blocks of output pixels that are computed at once.
         """
         if layer.name not in self._weights:
-            kernel, bias = weights
-            copies = x.shape[-1] // kernel.shape[2]
-            kernel, bias = recode((np.tile(kernel, (1, 1, copies, 1)), bias), *self._codings[layer.name])
-            self._weights[layer.name] = round_weights((kernel, bias), _cut_patches(x, kernel.shape[:2], layer, block))
+            self._weights[layer.name] = self._round(layer, x, weights, block)
         return self._weights[layer.name]
+
+    def _round(
+        self, layer: layers.Conv2D | layers.Conv2DTranspose, x: tf.Tensor, weights: Weights, block: int
+    ) -> Weights:
+        """Returns the weights for coded tensors, with those for the picture if the layer enlarges it."""
+        is_enlarging = self.enlargement is not None and layer is self.enlargement.exit
+        features = x[..., : -COPIES * 3] if is_enlarging else x
+        kernel, bias = weights
+        copies = features.shape[-1] // kernel.shape[2]
+        kernel, bias = recode((np.tile(kernel, (1, 1, copies, 1)), bias), *self._codings[layer.name])
+        patches = _cut_patches(features, kernel.shape[:2], layer, block)
+        if self.enlargement is None or not is_enlarging:
+            return round_weights((kernel, bias), patches)
+        steps = self.enlargement.find_steps(kernel)
+        kernel, bias = round_weights((kernel, bias), patches, steps)
+        return np.concatenate([kernel, self.enlargement.round_kernel(steps)], axis=2, dtype=np.float32), bias + CENTRE
+
+    def _is_equalized(self, layer: keras.Layer) -> bool:
+        """Returns whether each channel that a layer reads has a coding."""
+        coding, _ = self._codings[layer.name]
+        return coding is not None and bool((coding.factor != 1).all())
 
 
 def measure_details(network: keras.Model, tiles: Sequence[np.ndarray]) -> tuple[float, float] | None:
@@ -95,7 +118,7 @@ def measure_details(network: keras.Model, tiles: Sequence[np.ndarray]) -> tuple[
     return (low, high) if high > low else None
 
 
-def round_weights(weights: Weights, patches: np.ndarray) -> Weights:
+def round_weights(weights: Weights, patches: np.ndarray, steps: np.ndarray | None = None) -> Weights:
     """Rounds a kernel so that the convolution's outputs change as little as possible, and corrects the bias.
 
     The nearest values would not do: neighbouring pixels and channels are similar, so that the errors of their weights
@@ -104,10 +127,11 @@ def round_weights(weights: Weights, patches: np.ndarray) -> Weights:
     Args:
         weights: Kernel, (height, width, inputs, outputs), and bias.
         patches: What the kernel sees at some positions, (positions, height * width * inputs).
+        steps: Of the output channels; None for the largest value of each divided by 127, which is that of TFLite's
+            converter.
 
     Returns:
-        Kernel and bias, float32. The kernel's values are integers from -127 to 127 times the largest value of their
-        output channel divided by 127, so that TFLite's converter changes nothing.
+        Kernel and bias, float32. The kernel's values are integers from -127 to 127 times their step.
 
     Example:
         kernel, bias = round_weights((kernel, bias), patches)
@@ -119,19 +143,21 @@ def round_weights(weights: Weights, patches: np.ndarray) -> Weights:
     damping = DAMPING * np.trace(covariance) / len(covariance)
     covariance += np.eye(len(covariance)) * max(damping, np.finfo(np.float32).tiny)
     matrix = kernel.reshape(-1, kernel.shape[-1]).astype(np.float64)
-    rounded = _round_matrix(matrix, covariance)
+    rounded = _round_matrix(matrix, covariance, steps)
     return rounded.reshape(kernel.shape).astype(np.float32), (bias + mean @ (matrix - rounded)).astype(np.float32)
 
 
-def _round_matrix(matrix: np.ndarray, covariance: np.ndarray) -> np.ndarray:
+def _round_matrix(matrix: np.ndarray, covariance: np.ndarray, steps: np.ndarray | None) -> np.ndarray:
     """Rounds the rows of a matrix in turn, and lets later rows make up for the error (Frantar et al. 2023, "GPTQ").
 
     Args:
         matrix: Kernel, (inputs, outputs).
         covariance: Of the inputs, positive definite.
+        steps: Of the columns; None if the largest value of each decides it.
     """
-    steps = np.maximum(np.abs(matrix).max(axis=0), np.finfo(np.float32).tiny) / LARGEST
-    largest = np.abs(matrix).argmax(axis=0)  # stays as it is, because it decides the step
+    largest = np.abs(matrix).argmax(axis=0) if steps is None else -1  # stays as it is, because it decides the step
+    if steps is None:
+        steps = np.maximum(np.abs(matrix).max(axis=0), np.finfo(np.float32).tiny) / LARGEST
     order = np.argsort(-covariance.diagonal(), kind="stable")
     inverse = np.linalg.inv(covariance[np.ix_(order, order)])
     factor = np.linalg.cholesky(inverse).T

@@ -7,6 +7,7 @@ import keras
 import tensorflow as tf
 from keras import layers
 
+from keras_psr.export.enlargement import CENTRE, COPIES
 from keras_psr.export.folding import Chains, Uses, Weights, find_foldable, find_rescalings, find_uses, folded_weights
 from keras_psr.export.operators import (
     CHANNEL_GROUP,
@@ -44,7 +45,7 @@ class TileGraph:
 
     No layer reaches a border. Therefore the rescaling of the input can be folded into the convolution after it, and a
     convolution to few channels after a transposed convolution can read the phases directly, so that only its own few
-    channels have to be rearranged.
+    channels have to be rearranged. With 8 bits, the exit may enlarge the picture as well (`enlargement.py`).
     """
 
     def __init__(
@@ -63,6 +64,7 @@ class TileGraph:
             ModelError: The network has a layer of an unknown kind.
         """
         self._quantization = quantization
+        self._enlargement = quantization.enlargement if quantization else None
         uses, first = find_uses(network), geometry.halo * geometry.scale
         self._network, self._result = network, (first, first + geometry.middle(tile) * geometry.scale - 1)
         self._wanted, self._multiples = pixels_read(network, self._result), find_multiples(network)
@@ -77,7 +79,11 @@ class TileGraph:
         parts = {id(self._network.input): Part(tile)}
         for layer, inputs, output in walk_layers(self._network):
             if inputs and id(output) in self._wanted:
-                parts[id(output)] = self._apply(layer, [parts[id(tensor)] for tensor in inputs], inputs[0], output)
+                given = [parts[id(tensor)] for tensor in inputs]
+                if self._enlargement and layer is self._enlargement.features:
+                    given += [Part(tile - CENTRE)] * COPIES
+                with tf.name_scope(layer.name):
+                    parts[id(output)] = self._apply(layer, given, inputs[0], output)
         return _cut(parts[id(self._network.output)], self._result)
 
     def _apply(
@@ -86,6 +92,8 @@ class TileGraph:
         wanted = self._wanted[id(output)]
         if layer in self._done or layer in self._rescalings.values():
             return given[0]
+        if self._enlargement and layer in (self._enlargement.upsampling, self._enlargement.addition):
+            return given[-1]
         if layer in self._writers:
             return self._apply_to_phases(layer, given[0], wanted)
         rule = find_rule(layer)

@@ -8,8 +8,9 @@ from keras import layers
 from keras_psr.data.sources import Picture, open_sources
 from keras_psr.errors import ConfigError, DataError, ModelError
 from keras_psr.export.calibration import calibration_tiles
-from keras_psr.export.conversion import CALIBRATED, VARIANTS, convert, refuse_custom_operators, with_quantization_of
+from keras_psr.export.conversion import CALIBRATED, VARIANTS, convert, refuse_custom_operators
 from keras_psr.export.delegates import find_gpu_refusals, list_operators, measure_xnnpack
+from keras_psr.export.scales import with_quantization_of
 from keras_psr.images.pixels import to_uint8
 from keras_psr.inference.litert import TileInterpreter
 from keras_psr.networks.receptive_field import measure_geometry
@@ -151,7 +152,8 @@ def test_fast_is_one_partition_whose_transposed_convolution_reads_2x2_pixels(sca
     for variant, mean in limits.items():
         content = convert(network, variant, TILE, tiles)
         assert np.abs(TileInterpreter(content)(tiles[0]).astype(np.float32) - expected).mean() < mean, variant
-        inputs = 16 if variant in CALIBRATED else 8  # the summands of the last block instead of their sum
+        # The summands of the last block instead of their sum, and the picture twice.
+        inputs = 2 * 8 + 2 * 3 if variant in CALIBRATED else 8
         assert [2, 2, inputs] in [list(kernel)[1:] for kernel in list_kernels(content)]
         assert variant == "int16x8" or measure_xnnpack(content).partitions == 1, variant
 
@@ -243,7 +245,7 @@ def test_calibration_tiles():
     assert all(tile.shape == (TILE, TILE, 3) and tile.dtype == np.uint8 for tile in tiles)
     assert all(np.array_equal(first, second) for first, second in zip(tiles, again, strict=True))
     assert len({tile.tobytes() for tile in tiles}) == 104
-    assert all(set(tile.ravel()) == {48, 208} for tile in tiles[100:103])
+    assert all(set(tile.ravel()) == {56, 200} for tile in tiles[100:103])
     assert (tiles[-1].min(), tiles[-1].max()) == (0, 255)
 
 

@@ -4,7 +4,7 @@ from ai_edge_litert.interpreter import Interpreter
 
 from keras_psr.data.sources import open_sources
 from keras_psr.export.calibration import calibration_tiles
-from keras_psr.export.conversion import convert, measure_quantization, with_range_of_details
+from keras_psr.export.conversion import convert, measure_quantization
 from keras_psr.export.folding import folded_weights
 from keras_psr.export.quantization import measure_details, round_weights
 from keras_psr.networks.style_transfer import build_style_network
@@ -109,14 +109,3 @@ def test_networks_that_add_no_details(tiles):
     assert measure_details(build_network("fast", num_filters=4, num_residual_blocks=1), tiles) is None
     assert measure_details(build_network("johnson2016", num_filters=4, num_residual_blocks=1), tiles) is None
     assert measure_details(build_style_network(num_filters=4, num_residual_blocks=1), tiles) is None
-
-
-def test_the_range_of_details_in_the_file(network, tiles):
-    content = convert(network, "int8", TILE, tiles)
-    narrow = with_range_of_details(content, -30, 21)
-    scales = [
-        {round(float(t["quantization"][0]), 4) for t in Interpreter(model_content=one).get_tensor_details()}
-        for one in (content, narrow)
-    ]
-    assert 0.2 in scales[1] and 0.2 not in scales[0]
-    assert with_range_of_details(narrow, -300, 300) == narrow
