@@ -1,9 +1,9 @@
-"""Lets the last convolution of a file with 8 bits enlarge the picture as well.
+"""Lets the last convolution of int8 and int16x8 files enlarge the picture as well.
 
 A network adds details to its bilinearly enlarged input. With 8 bits, the enlarged picture, the details and their sum
 would be rounded one after the other. Enlarging bilinearly is a transposed convolution, too, with a kernel twice as
 large as its stride, as the exit of `fast` has. So the exit can read the picture as further channels, and only its
-result is rounded. The file has two operators fewer, on the largest tensors, and is faster.
+result is rounded. The file has two operators fewer, on the largest tensors, and takes less time.
 """
 
 from dataclasses import dataclass
@@ -12,19 +12,20 @@ import keras
 import numpy as np
 from keras import layers
 
-from keras_psr.export.equalization import find_concatenated
+from keras_psr.export.equalization import LARGEST, find_concatenated
+from keras_psr.export.folding import find_makers, find_uses
 from keras_psr.export.operators import in_phases
 from keras_psr.networks.layer_kinds import side
-from keras_psr.networks.receptive_field import walk_layers
 
 CENTRE = 128
-"""Subtracted from the picture, so that its values have the range of 8 bits with a sign: one scale for all channels."""
+"""Subtracted from the picture, so that int8 holds it with scale 1 and zero point 0, as it holds the responses."""
 
 COPIES = 2
-"""The picture's channels are read twice, because weights of up to 1 are large beside those of the responses."""
+"""Each channel of the picture is read twice, and the copies share its weight: a single weight of up to 1 would force
+coarse steps on the weights of the responses."""
 
-LARGEST = 127
-"""Largest weight as an integer; TFLite's weights are symmetric."""
+COARSEST_STEP = 1 / 64
+"""Largest step of the weights with which a picture is enlarged well enough."""
 
 
 @dataclass(frozen=True)
@@ -46,12 +47,15 @@ class Enlargement:
     def find_steps(self, kernel: np.ndarray) -> np.ndarray:
         """Returns the steps of the exit's weights, one for each output channel.
 
-        Each is one over a whole number, so that the weights of a grey area can add up to exactly 1.
+        Each is one over a whole number, so that the weights of the picture can add up to exactly 1.
 
         Args:
             kernel: The exit's kernel as a convolution that computes phases, (height, width, inputs, outputs).
+
+        Returns:
+            Steps (outputs,), at most 1. Above `COARSEST_STEP`, the kernel is too strong for the picture's weights.
         """
-        # The correction of the largest weight in `round_kernel` has at most one unit for each of the other three.
+        # `round_kernel` corrects the largest weight by at most half a unit for each of the other three.
         pictures = self._kernel().max(axis=(0, 1, 2)) / (COPIES * LARGEST - 3)
         coarsest = np.maximum(np.abs(kernel).max(axis=(0, 1, 2)) / LARGEST, pictures)
         return 1 / np.maximum(np.floor(1 / coarsest), 1)
@@ -63,7 +67,7 @@ class Enlargement:
         that TFLite's converter finds the same steps. The weights of an output channel add up to 1.
 
         Args:
-            steps: Of the output channels, from `find_steps`.
+            steps: From `find_steps`, (outputs,).
         """
         kernel = self._kernel()
         units = np.rint(kernel / steps).reshape(-1, len(steps))
@@ -89,9 +93,9 @@ def find_enlargement(network: keras.Model) -> Enlargement | None:
     Example:
         find_enlargement(keras_psr.build_network("fast")).exit.name  # exit
     """
-    makers = {id(output): (layer, inputs) for layer, inputs, output in walk_layers(network)}
+    makers, uses = find_makers(network), find_uses(network)
     addition, summands = makers[id(network.output)]
-    if not isinstance(addition, layers.Add) or len(summands) != 2:
+    if not isinstance(addition, layers.Add) or len(summands) != 2 or any(len(uses[id(one)]) > 1 for one in summands):
         return None
     (upsampling, given), (exit_layer, read) = (makers[id(tensor)] for tensor in summands)
     if not isinstance(upsampling, layers.UpSampling2D) or not isinstance(exit_layer, layers.Conv2DTranspose):
@@ -102,6 +106,8 @@ def find_enlargement(network: keras.Model) -> Enlargement | None:
         and given[0] is network.input
         and exit_layer.padding == "same"
         and exit_layer.activation is keras.activations.linear
+        and exit_layer.filters == 3
+        and scale % 2 == 0
         and (side(exit_layer, "kernel_size"), side(exit_layer, "strides")) == (2 * scale, scale)
         and features in find_concatenated(network)
     )

@@ -24,17 +24,18 @@ SMALLEST = 0.01
 """Added to ranges relative to the widest, so that a channel that hardly varies gets no huge factor."""
 
 RANGE_SHARE = 0.8
-"""Share of a channel's range on the tiles that a file covers, on both sides of the mean: rare responses, as to black
-letters on white, are cut off, and all others have finer steps."""
+"""Share of a channel's distances from its mean that a file covers: rare responses, as to black letters on white, are
+cut off, and all others have finer steps."""
 
-CODED_RANGE = 127
-"""Largest distance of the widest channel from its shift, as coded: with 8 bits, the step is then 1."""
+LARGEST = 127
+"""Largest integer of int8 that has a negative counterpart: that of a weight, and the largest distance of a coded
+channel from its shift, so that the step of a coded tensor is 1."""
 
 Tensors = dict[int, keras.KerasTensor]
 """Tensors by their ids."""
 
 Ranges = dict[int, np.ndarray]
-"""Smallest and largest value that is kept of each channel, (2, channels), by the ids of tensors."""
+"""Smallest and largest value that is covered of each channel, (2, channels), by the ids of tensors."""
 
 
 @dataclass(frozen=True)
@@ -60,11 +61,13 @@ class Equalization:
 
     Attributes:
         codings: Those of each convolution's input and output, by its name; None where the file holds plain values.
-        ranges: The smallest and largest value, at most and at least 0, of each tensor with a coding, as coded, by the
-            name of the layer that makes it.
+        concatenated: Additions that a file leaves to the convolution that reads their sum.
+        ranges: The smallest and largest value, at most and at least 0, that a file covers of tensors with a coding, as
+            coded, by the name of the layer that makes them.
     """
 
     codings: dict[str, tuple[Coding | None, Coding | None]]
+    concatenated: list[layers.Add]
     ranges: dict[str, tuple[float, float]]
 
 
@@ -76,46 +79,59 @@ def equalize(network: keras.Model, tiles: Sequence[np.ndarray]) -> Equalization:
         tiles: uint8 tiles (side, side, 3), on which the ranges are measured.
 
     Returns:
-        The codings and ranges.
+        The codings and ranges, and which sums need not be computed.
 
     Example:
         kernel, bias = recode(folded_weights(entry, []), *equalize(network, tiles).codings["entry"])
     """
     uses = find_uses(network)
     chains = find_foldable(uses, network)
-    concatenated = find_concatenated(network)
-    groups = _find_groups(network, chains, concatenated)
+    groups, concatenated = _find_coded(network, chains)
     ranges = _measure_ranges(network, {name: tensor for group in groups for name, tensor in group.items()}, tiles)
     shifts = _find_shifts(network, chains, uses, ranges)
     codings: dict[int, Coding] = {}
+    summands = {id(tensor) for addition in concatenated for tensor in addition.input}
     for group in groups:
-        factor = _find_factor([np.abs(ranges[tensor] - shifts[tensor]).max(axis=0) for tensor in group])
+        distances = {tensor: np.abs(ranges[tensor] - shifts[tensor]).max(axis=0) for tensor in group}
+        widest = [tensor for tensor in group if tensor in summands] or list(group)
+        factor = _find_factor(list(distances.values()), distances[widest[-1]])
         codings |= {tensor: Coding(factor, shifts[tensor]) for tensor in group}
     coded_ranges = {
         layer.name: _code_range(ranges[id(output)], codings[id(output)])
         for layer, _, output in _unfolded_layers(network, chains)
-        if id(output) in codings
+        if id(output) in codings and (layer not in chains or _is_one_operator(layer, chains[layer]))
     }
     for addition in concatenated:
-        parts = [codings.get(id(tensor), _plain(tensor.shape[-1])) for tensor in addition.input]
+        parts = [codings[id(tensor)] for tensor in addition.input]
         factor, shift = (np.concatenate([getattr(part, name) for part in parts]) for name in ("factor", "shift"))
         codings[id(addition.output)] = Coding(factor, shift)
     of_convolutions = {
         layer.name: (codings.get(id(layer.input)), codings.get(id(_end(layer, chain))))
         for layer, chain in chains.items()
     }
-    return Equalization(of_convolutions, coded_ranges)
+    return Equalization(of_convolutions, concatenated, coded_ranges)
+
+
+def _find_coded(network: keras.Model, chains: Chains) -> tuple[list[Tensors], list[layers.Add]]:
+    """Returns the groups of tensors that can have a coding, and the sums all of whose summands are among them.
+
+    Other sums are computed: a summand without a coding has a range of its own, and tensors that are concatenated must
+    have one scale. A sum that is computed ties its summands, which may leave other tensors without a coding.
+    """
+    concatenated = find_concatenated(network)
+    while True:
+        groups = _find_groups(network, chains, concatenated)
+        coded = {tensor for group in groups for tensor in group}
+        kept = [addition for addition in concatenated if coded >= {id(tensor) for tensor in addition.input}]
+        if kept == concatenated:
+            return groups, concatenated
+        concatenated = kept
 
 
 def _code_range(found: np.ndarray, coding: Coding) -> tuple[float, float]:
     """Returns the range of all channels of a tensor, as coded."""
     coded = coding.factor * (found - coding.shift)
     return min(float(coded.min()), 0.0), max(float(coded.max()), 0.0)
-
-
-def _plain(channels: int) -> Coding:
-    """Returns the coding that changes nothing."""
-    return Coding(np.ones(channels, np.float32), np.zeros(channels, np.float32))
 
 
 def find_concatenated(network: keras.Model) -> list[layers.Add]:
@@ -125,6 +141,7 @@ def find_concatenated(network: keras.Model) -> list[layers.Add]:
         layer
         for layer, _, output in walk_layers(network)
         if isinstance(layer, layers.Add)
+        and len({tensor.shape[-1] for tensor in layer.input}) == 1
         and len(uses[id(output)]) == 1
         and (reader := uses[id(output)][0][0]) is not None
         and find_rule(reader).kind in (Kind.CONVOLUTION, Kind.TRANSPOSED_CONVOLUTION)
@@ -207,7 +224,17 @@ def _is_linear(layer: keras.Layer, chain: list[keras.Layer]) -> bool:
     return layer.activation is keras.activations.linear and not is_activated
 
 
+def _is_one_operator(layer: keras.Layer, chain: list[keras.Layer]) -> bool:
+    """Returns whether a convolution and what follows it are one operator in a file, so that they make one tensor."""
+    return all(
+        isinstance(one, layers.ReLU) and not one.negative_slope
+        for one in chain
+        if find_rule(one).kind is Kind.ACTIVATION
+    )
+
+
 def _measure_ranges(network: keras.Model, tensors: Tensors, tiles: Sequence[np.ndarray]) -> Ranges:
+    """Returns `RANGE_SHARE` of each channel's range on whole tiles, on both sides of its mean."""
     found: dict[int, tuple[np.ndarray, np.ndarray, np.ndarray]] = {}
     if tensors:
         model = keras.Model(network.input, list(tensors.values()))
@@ -247,15 +274,15 @@ def _find_shifts(network: keras.Model, chains: Chains, uses: Uses, ranges: Range
     return shifts
 
 
-def _find_factor(ranges: list[np.ndarray]) -> np.ndarray:
+def _find_factor(distances: list[np.ndarray], widest: np.ndarray) -> np.ndarray:
     """Returns what makes the channels of a group alike: one over the geometric mean of their ranges.
 
-    The widest channel of the group's last tensor gets `CODED_RANGE`, so that tensors which are concatenated have one
-    scale.
-
     Args:
-        ranges: Largest distance of each channel from its shift, for each tensor of the group.
+        distances: Largest distance of each channel from its shift, for each tensor of the group.
+        widest: The distances of the tensor whose widest channel gets the distance `LARGEST`, so that tensors which are
+            concatenated have one scale.
     """
-    relative = [values / max(values.max(), np.finfo(np.float32).tiny) + SMALLEST for values in ranges]
+    relative = [values / max(values.max(), np.finfo(np.float32).tiny) + SMALLEST for values in distances]
     factor = np.exp(-np.mean(np.log(relative), axis=0))
-    return CODED_RANGE * factor / (ranges[-1] * factor).max()
+    largest = (widest * factor).max()
+    return LARGEST * factor / largest if largest > 0 else factor  # responses may all be 0

@@ -30,6 +30,11 @@ def find_uses(network: keras.Model) -> Uses:
     return uses
 
 
+def find_makers(network: keras.Model) -> dict[int, tuple[keras.Layer, list[keras.KerasTensor]]]:
+    """Maps each tensor's id to the layer that makes it, and to what that layer reads."""
+    return {id(output): (layer, inputs) for layer, inputs, output in walk_layers(network)}
+
+
 def find_foldable(uses: Uses, network: keras.Model) -> Chains:
     """Maps each convolution to the linear layers, then activations, that follow it without a branch."""
     chains: Chains = {}

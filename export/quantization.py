@@ -8,10 +8,10 @@ import numpy as np
 import tensorflow as tf
 from keras import layers
 
-from keras_psr.export.enlargement import CENTRE, COPIES, LARGEST, find_enlargement
-from keras_psr.export.equalization import equalize, find_concatenated, recode
-from keras_psr.export.folding import Weights
-from keras_psr.export.operators import find_stride_and_dilation
+from keras_psr.export.enlargement import CENTRE, COARSEST_STEP, COPIES, Enlargement, find_enlargement
+from keras_psr.export.equalization import LARGEST, equalize, recode
+from keras_psr.export.folding import Weights, find_makers
+from keras_psr.export.operators import find_stride_and_dilation, transposed_weights
 from keras_psr.networks.layer_kinds import Kind, find_rule
 from keras_psr.networks.receptive_field import walk_layers
 
@@ -31,9 +31,9 @@ class Quantization:
     Attributes:
         concatenated: Additions that a file leaves to the convolution that reads their sum: it gets the summands as
             channels, with a copy of the kernel for each. The sum would have to be rounded once more.
-        enlargement: The layers of which a file has only the exit, which enlarges the picture, too; None if the network
-            has none, or not with equalized tensors.
-        ranges: What the equalized tensors cover, by the name of the layer that makes them.
+        enlargement: The layers of which a file has only the exit, which enlarges the picture, too; None if the exit
+            cannot do that.
+        ranges: What a file covers of the equalized tensors, by the scope of the layer that makes them.
 
     Example:
         graph = TileGraph(network, geometry, side, Quantization(network, tiles))
@@ -42,12 +42,12 @@ class Quantization:
 
     def __init__(self, network: keras.Model, tiles: Sequence[np.ndarray]) -> None:
         """Equalizes the network's tensors on uint8 tiles (side, side, 3)."""
-        self.concatenated = find_concatenated(network)
         equalization = equalize(network, tiles)
-        self._codings, self.ranges = equalization.codings, equalization.ranges
-        self.enlargement = find_enlargement(network)
-        if self.enlargement and not self._is_equalized(self.enlargement.exit):
-            self.enlargement = None
+        self._codings, self.concatenated = equalization.codings, equalization.concatenated
+        names = {layer.name: scope_of(index) for index, (layer, _, _) in enumerate(walk_layers(network))}
+        self.ranges = {names[layer]: found for layer, found in equalization.ranges.items()}
+        found = find_enlargement(network)
+        self.enlargement = found if found and self._can_enlarge(found) else None
         self._weights: dict[str, Weights] = {}
 
     def find_weights(
@@ -69,22 +69,35 @@ class Quantization:
         self, layer: layers.Conv2D | layers.Conv2DTranspose, x: tf.Tensor, weights: Weights, block: int
     ) -> Weights:
         """Returns the weights for coded tensors, with those for the picture if the layer enlarges it."""
-        is_enlarging = self.enlargement is not None and layer is self.enlargement.exit
-        features = x[..., : -COPIES * 3] if is_enlarging else x
-        kernel, bias = weights
-        copies = features.shape[-1] // kernel.shape[2]
-        kernel, bias = recode((np.tile(kernel, (1, 1, copies, 1)), bias), *self._codings[layer.name])
+        enlargement = self.enlargement if self.enlargement and layer is self.enlargement.exit else None
+        features = x[..., : -COPIES * 3] if enlargement else x
+        kernel, bias = self._recode(layer, weights, features.shape[-1])
         patches = _cut_patches(features, kernel.shape[:2], layer, block)
-        if self.enlargement is None or not is_enlarging:
+        if enlargement is None:
             return round_weights((kernel, bias), patches)
-        steps = self.enlargement.find_steps(kernel)
+        steps = enlargement.find_steps(kernel)
         kernel, bias = round_weights((kernel, bias), patches, steps)
-        return np.concatenate([kernel, self.enlargement.round_kernel(steps)], axis=2, dtype=np.float32), bias + CENTRE
+        return np.concatenate([kernel, enlargement.round_kernel(steps)], axis=2, dtype=np.float32), bias + CENTRE
 
-    def _is_equalized(self, layer: keras.Layer) -> bool:
-        """Returns whether each channel that a layer reads has a coding."""
-        coding, _ = self._codings[layer.name]
-        return coding is not None and bool((coding.factor != 1).all())
+    def _recode(self, layer: layers.Conv2D | layers.Conv2DTranspose, weights: Weights, channels: int) -> Weights:
+        """Returns the weights for coded tensors, with a copy of the kernel for each summand among the channels."""
+        kernel, bias = weights
+        copies = channels // kernel.shape[2]
+        return recode((np.tile(kernel, (1, 1, copies, 1)), bias), *self._codings[layer.name])
+
+    def _can_enlarge(self, enlargement: Enlargement) -> bool:
+        """Returns whether the responses that the exit reads can have the picture's scale, and it its weights."""
+        if enlargement.features not in self.concatenated:
+            return False
+        summands = enlargement.features.input
+        channels = sum(tensor.shape[-1] for tensor in summands)
+        kernel, _ = self._recode(enlargement.exit, transposed_weights(enlargement.exit, []), channels)
+        return bool(enlargement.find_steps(kernel).max() <= COARSEST_STEP)
+
+
+def scope_of(index: int) -> str:
+    """Returns the name scope of a layer's operators, by the layer's position; names may be no valid scopes."""
+    return f"layer{index}"
 
 
 def measure_details(network: keras.Model, tiles: Sequence[np.ndarray]) -> tuple[float, float] | None:
@@ -104,7 +117,7 @@ def measure_details(network: keras.Model, tiles: Sequence[np.ndarray]) -> tuple[
     Example:
         low, high = measure_details(network, tiles)
     """
-    makers = {id(output): (layer, inputs) for layer, inputs, output in walk_layers(network)}
+    makers = find_makers(network)
     last, summands = makers[id(network.output)]
     enlarged = [tensor for tensor in summands if find_rule(makers[id(tensor)][0]).kind is Kind.UPSAMPLING]
     if find_rule(last).kind is not Kind.ADDITION or not enlarged:
@@ -155,9 +168,11 @@ def _round_matrix(matrix: np.ndarray, covariance: np.ndarray, steps: np.ndarray 
         covariance: Of the inputs, positive definite.
         steps: Of the columns; None if the largest value of each decides it.
     """
-    largest = np.abs(matrix).argmax(axis=0) if steps is None else -1  # stays as it is, because it decides the step
     if steps is None:
+        largest = np.abs(matrix).argmax(axis=0)  # stays as it is, because it decides the step
         steps = np.maximum(np.abs(matrix).max(axis=0), np.finfo(np.float32).tiny) / LARGEST
+    else:
+        largest = np.full(matrix.shape[1], -1)  # none
     order = np.argsort(-covariance.diagonal(), kind="stable")
     inverse = np.linalg.inv(covariance[np.ix_(order, order)])
     factor = np.linalg.cholesky(inverse).T

@@ -110,8 +110,9 @@ def with_ranges(content: bytes, ranges: Mapping[str, tuple[float, float]]) -> by
     What is concatenated with the picture gets the picture's steps of 1.
 
     Args:
-        content: A flatbuffer as from `with_raw_bytes`, whose tensors have the names of layers as scopes.
-        ranges: The smallest value, at most 0, and the largest, at least 0, by the name of the layer that makes them.
+        content: A flatbuffer as from `with_raw_bytes`.
+        ranges: The smallest value, at most 0, and the largest, at least 0, as coded, by the scope in the names of the
+            tensors. Other tensors keep their ranges.
 
     Returns:
         The flatbuffer with the new scales, and with biases for them.
@@ -121,21 +122,18 @@ def with_ranges(content: bytes, ranges: Mapping[str, tuple[float, float]]) -> by
     made = {output: operator_name(model, operator) for output, operator in _find_makers(graph).items()}
     shares: dict[int, float] = {}
     for group in _find_tied(model):
-        layers = [graph.tensors[one].name.decode().split("/")[0] for one in group if made[one] in RESCALING]
-        known = [ranges[layer] for layer in layers if layer in ranges]
-        if not known:
+        scopes = [graph.tensors[one].name.decode().split("/")[0] for one in group if made[one] in RESCALING]
+        covered = [ranges[scope] for scope in scopes if scope in ranges]
+        low, high = min((low for low, _ in covered), default=0), max((high for _, high in covered), default=0)
+        if low == high:
             continue
-        scale, zero_point = 1.0, 0
-        if "SUB" not in {made[tensor] for tensor in group}:  # it subtracts 128 from the picture
-            low, high = (extreme(ends) for extreme, ends in zip((min, max), zip(*known, strict=True), strict=True))
-            scale = (high - low) / 255
-            zero_point = round(-128 - low / scale)
+        with_picture = "SUB" in {made[tensor] for tensor in group}  # subtracts the centre from the picture
+        scale = 1.0 if with_picture else (high - low) / 255
+        zero_point = 0 if with_picture else round(-128 - low / scale)
         shares |= dict.fromkeys(group, scale / float(graph.tensors[group[0]].quantization.scale[0]))
         for tensor in group:
             _set_scale(graph.tensors[tensor].quantization, scale, zero_point)
-    for operator in graph.operators:
-        if operator_name(model, operator) == "CONV_2D" and operator.inputs[0] in shares:
-            _divide_bias(model, graph.tensors[operator.inputs[2]], shares[operator.inputs[0]])
+    _rescale_biases(model, shares)
     return pack(model)
 
 
@@ -152,12 +150,16 @@ def _find_tied(model: schema.ModelT) -> list[list[int]]:
     return list({id(group): group for group in groups.values()}.values())
 
 
-def _divide_bias(model: schema.ModelT, bias: schema.TensorT, share: float) -> None:
-    """Divides a bias, an integer, by what its steps are multiplied by."""
-    buffer = model.buffers[bias.buffer]
-    values = np.rint(np.frombuffer(bytes(buffer.data), np.int32) / share).astype(np.int32)
-    buffer.data = np.frombuffer(values.tobytes(), np.uint8)
-    bias.quantization.scale = np.asarray(bias.quantization.scale, np.float32) * np.float32(share)
+def _rescale_biases(model: schema.ModelT, shares: Mapping[int, float]) -> None:
+    """Divides biases, which are integers, by what the steps of a convolution's input were multiplied by."""
+    graph = model.subgraphs[0]
+    for operator in graph.operators:
+        if operator_name(model, operator) == "CONV_2D" and operator.inputs[0] in shares:
+            bias, share = graph.tensors[operator.inputs[2]], shares[operator.inputs[0]]
+            buffer = model.buffers[bias.buffer]
+            values = np.rint(np.frombuffer(bytes(buffer.data), np.int32) / share).astype(np.int32)
+            buffer.data = np.frombuffer(values.tobytes(), np.uint8)
+            bias.quantization.scale = np.asarray(bias.quantization.scale, np.float32) * np.float32(share)
 
 
 def _find_makers(graph: schema.SubGraphT) -> dict[int, schema.OperatorT]:

@@ -21,7 +21,7 @@ from keras_psr.export.operators import (
     largest_block,
     transposed_weights,
 )
-from keras_psr.export.quantization import Quantization
+from keras_psr.export.quantization import Quantization, scope_of
 from keras_psr.images.tiling import Geometry
 from keras_psr.networks.layer_kinds import Interval, Kind, find_rule, side, transposed_crop
 from keras_psr.networks.receptive_field import pixels_read, walk_layers
@@ -77,12 +77,12 @@ class TileGraph:
     def __call__(self, tile: tf.Tensor) -> tf.Tensor:
         """Maps a tile, float32 (batch, tile, tile, 3), to its enlarged middle, float32 (batch, side, side, 3)."""
         parts = {id(self._network.input): Part(tile)}
-        for layer, inputs, output in walk_layers(self._network):
+        for index, (layer, inputs, output) in enumerate(walk_layers(self._network)):
             if inputs and id(output) in self._wanted:
                 given = [parts[id(tensor)] for tensor in inputs]
                 if self._enlargement and layer is self._enlargement.features:
                     given += [Part(tile - CENTRE)] * COPIES
-                with tf.name_scope(layer.name):
+                with tf.name_scope(scope_of(index)):
                     parts[id(output)] = self._apply(layer, given, inputs[0], output)
         return _cut(parts[id(self._network.output)], self._result)
 

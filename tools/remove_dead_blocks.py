@@ -4,7 +4,7 @@ python tools/remove_dead_blocks.py runs/x4 runs/x4-short --data data/val
 
 If the hidden units of a block never fire, only the bias of its second convolution is left. It is added to the bias of
 the block before, so the shorter network gives the same pictures and is faster. Blocks were found dead in networks of 64
-filters; too large first steps are the likely cause (docs/recipe.md).
+filters; docs/recipe.md says what was tried against that.
 """
 
 import json

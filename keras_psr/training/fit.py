@@ -351,7 +351,7 @@ def _copy_weights(source: keras.Model, target: keras.Model, name: str) -> None:
     (Chen et al. 2016, "Net2Net": a deeper network that computes the same function).
 
     Raises:
-        ConfigError: Other layers than `SCALE_LAYERS` and those of added blocks differ.
+        ConfigError: Other layers than `SCALE_LAYERS` and those of added blocks differ, or the source has more blocks.
     """
     known = {layer.name: layer.get_weights() for layer in source.layers}
     added = _added_blocks(source, target)
@@ -362,7 +362,7 @@ def _copy_weights(source: keras.Model, target: keras.Model, name: str) -> None:
             layer.set_weights(weights)
         elif not layer.name.startswith(added):
             left_out.append(layer.name)
-    if not all(layer.startswith(SCALE_LAYERS) for layer in left_out):
+    if not all(layer.startswith(SCALE_LAYERS) for layer in left_out) or _added_blocks(target, source):
         raise ConfigError(
             f"init must be a network of the same architecture as {target.name}. Received: {name} ({source.name}, "
             f"{source.count_params()} parameters against {target.count_params()}). Give its --architecture, "

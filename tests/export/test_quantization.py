@@ -50,6 +50,16 @@ def test_rounded_kernels_have_255_values_per_output_channel():
     np.testing.assert_allclose(integers, np.rint(integers), atol=1e-4)
 
 
+def test_rounded_kernels_have_the_steps_that_are_asked_for():
+    generator = np.random.default_rng(0)
+    weights = random_weights(generator, 30, 5)
+    steps = np.abs(weights[0]).max(axis=(0, 1, 2)) / 50
+    patches = generator.normal(size=(200, 30)).astype(np.float32)
+    units = round_weights(weights, patches, steps)[0] / steps
+    np.testing.assert_allclose(units, np.rint(units), atol=1e-4)
+    assert 45 < np.abs(units).max() < 60
+
+
 def test_inputs_that_vary_independently_get_the_nearest_values():
     generator = np.random.default_rng(0)
     weights = random_weights(generator, 4, 3)
@@ -97,11 +107,13 @@ def test_the_file_has_the_rounded_weights(network, tiles):
     np.testing.assert_allclose(stored.transpose(1, 2, 3, 0), kernel, rtol=1e-5, atol=1e-8)
 
 
-def test_details_beyond_black_and_white_do_not_count(network, tiles):
+def test_details_beyond_black_and_white_do_not_count(tiles):
+    network = build_network("residual", num_filters=8, num_residual_blocks=1)
+    exit_kernel = network.get_layer("exit").kernel
+    exit_kernel.assign(np.random.default_rng(0).normal(0, 0.4, exit_kernel.shape))
     low, high = measure_details(network, tiles)
     assert -255 <= low < -20 and 20 < high <= 255
-    louder = network.get_layer("exit").kernel
-    louder.assign(louder * 100)
+    exit_kernel.assign(exit_kernel * 100)
     assert measure_details(network, tiles) == (pytest.approx(-255, abs=5), pytest.approx(255, abs=5))
 
 

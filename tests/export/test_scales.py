@@ -13,6 +13,9 @@ from keras_psr.networks.super_resolution import build_network
 
 TILE = 40
 
+ENTRY, BLOCK1_ADD = "layer2", "layer5"
+"""Scopes of two layers: they are counted from the input, layer0."""
+
 
 @pytest.fixture(scope="module")
 def tiles():
@@ -60,24 +63,25 @@ def test_the_range_of_details_in_the_file(residual):
 
 
 def test_a_range_is_stated_for_a_layers_tensor_and_those_that_must_have_the_same_scale(residual):
-    stated = with_ranges(residual, {"block1_add": (-10, 41)})
+    stated = with_ranges(residual, {BLOCK1_ADD: (-10, 41)})
     before, after = (Interpreter(model_content=one).get_tensor_details() for one in (residual, stated))
     pairs = [pair for pair in zip(before, after, strict=True) if len(pair[0]["shape"]) == 4]
     changed = [new for old, new in pairs if old["quantization"] != new["quantization"]]
     # The tensor itself, and with it the other summand of the last block, and both as channels of one tensor.
-    assert {tensor["name"].split("/")[0] for tensor in changed} == {"block1_add", "block2_conv2", "block2_add"}
+    scopes = {tensor["name"].split("/")[0] for tensor in changed}
+    assert scopes == {BLOCK1_ADD, "layer7", "layer8"}
     for tensor in changed:
         assert tensor["quantization"] == (pytest.approx(0.2), 10 / 0.2 - 128)
 
 
 def test_biases_follow_the_scales(residual, fast):
-    ranges = {"entry": (0, 300), "block1_add": (-500, 500)}
+    ranges = {ENTRY: (0, 300), BLOCK1_ADD: (-500, 500)}
     assert check_biases(with_ranges(residual, ranges)) == 8  # entry, two blocks, two upsamplings, exit
     assert check_biases(fast) == 6
 
 
 def test_other_ranges_change_the_result_only_by_rounding(residual, tiles):
-    wide = {"entry": (0, 300), "block1_add": (-300, 300)}
+    wide = {ENTRY: (0, 300), BLOCK1_ADD: (-300, 300)}
     before, after = (
         TileInterpreter(content)(tiles[0]).astype(int) for content in (residual, with_ranges(residual, wide))
     )

@@ -681,6 +681,12 @@ def test_init_of_another_shape_is_refused(change, plain):
         build_trainer(FitConfig.from_json({**TINY, "init": str(run.path), **change}))
 
 
+def test_init_with_more_blocks_is_refused(tmp_path):
+    build_network("residual", num_filters=4, num_residual_blocks=2).save(tmp_path / "source.keras")
+    with pytest.raises(ConfigError, match="init must be a network of the same architecture"):
+        build_trainer(FitConfig.from_json({**TINY, "init": str(tmp_path / "source.keras")}))
+
+
 # === Stages ===
 
 
