@@ -8,8 +8,8 @@ import tensorflow as tf
 
 from keras_psr.errors import ConfigError, ModelError
 from keras_psr.export.delegates import list_operators
-from keras_psr.export.quantization import Quantization, measure_details
-from keras_psr.export.scales import with_quantization_of, with_range_of_details, with_ranges, with_raw_bytes
+from keras_psr.export.quantization import Quantization
+from keras_psr.export.scales import with_quantization_of, with_ranges, with_raw_bytes
 from keras_psr.export.tile_graph import TileGraph
 from keras_psr.export.whole_graph import apply_rearranged
 from keras_psr.images.atomic import temporary_folder
@@ -66,8 +66,6 @@ def convert(
         content = with_quantization_of(other, content)
     if quantization and variant == "int8":
         content = with_ranges(with_raw_bytes(content), quantization.ranges)
-        details = None if quantization.enlargement else measure_details(network, calibration)
-        content = content if details is None else with_range_of_details(content, *details)
     refuse_custom_operators(content)
     return content
 

@@ -33,7 +33,8 @@ class Quantization:
             channels, with a copy of the kernel for each. The sum would have to be rounded once more.
         enlargement: The layers of which a file has only the exit, which enlarges the picture, too; None if the exit
             cannot do that.
-        ranges: What a file covers of the equalized tensors, by the scope of the layer that makes them.
+        ranges: What a file covers of the equalized tensors, and of what is added to an enlarged picture, by the scope
+            of the layer that makes them.
 
     Example:
         graph = TileGraph(network, geometry, side, Quantization(network, tiles))
@@ -48,6 +49,8 @@ class Quantization:
         self.ranges = {names[layer]: found for layer, found in equalization.ranges.items()}
         found = find_enlargement(network)
         self.enlargement = found if found and self._can_enlarge(found) else None
+        if self.enlargement is None:
+            self.ranges |= {names[layer]: found for layer, found in measure_details(network, tiles).items()}
         self._weights: dict[str, Weights] = {}
 
     def find_weights(
@@ -100,7 +103,7 @@ def scope_of(index: int) -> str:
     return f"layer{index}"
 
 
-def measure_details(network: keras.Model, tiles: Sequence[np.ndarray]) -> tuple[float, float] | None:
+def measure_details(network: keras.Model, tiles: Sequence[np.ndarray]) -> dict[str, tuple[float, float]]:
     """Returns the range of what a network adds to the enlarged picture, as far as it changes the result.
 
     Letters have the strongest details. Many go beyond what makes black or white, where the result is cut off, and
@@ -111,24 +114,26 @@ def measure_details(network: keras.Model, tiles: Sequence[np.ndarray]) -> tuple[
         tiles: uint8 tiles (side, side, 3).
 
     Returns:
-        The smallest value, at most 0, and the largest, at least 0; None if the network adds nothing to an enlarged
-        picture.
+        The smallest value, at most 0, and the largest, at least 0, by the name of the convolution that makes the
+        details; empty if the network does not add those of a convolution to an enlarged picture.
 
     Example:
-        low, high = measure_details(network, tiles)
+        low, high = measure_details(network, tiles)["exit"]
     """
     makers = find_makers(network)
     last, summands = makers[id(network.output)]
-    enlarged = [tensor for tensor in summands if find_rule(makers[id(tensor)][0]).kind is Kind.UPSAMPLING]
-    if find_rule(last).kind is not Kind.ADDITION or not enlarged:
-        return None
-    model = keras.Model(network.input, [enlarged[0], network.output])
+    kinds = {find_rule(makers[id(tensor)][0]).kind: tensor for tensor in summands}
+    details = kinds.get(Kind.CONVOLUTION, kinds.get(Kind.TRANSPOSED_CONVOLUTION))
+    enlarged = kinds.get(Kind.UPSAMPLING)
+    if find_rule(last).kind is not Kind.ADDITION or enlarged is None or details is None:
+        return {}
+    model = keras.Model(network.input, [enlarged, network.output])
     low = high = 0.0
     for tile in tiles:
         before, after = (np.asarray(image) for image in model(tile[None].astype(np.float32)))
-        details = np.clip(after, 0, 255) - before
-        low, high = min(low, float(details.min())), max(high, float(details.max()))
-    return (low, high) if high > low else None
+        found = np.clip(after, 0, 255) - before
+        low, high = min(low, float(found.min())), max(high, float(found.max()))
+    return {makers[id(details)][0].name: (low, high)}
 
 
 def round_weights(weights: Weights, patches: np.ndarray, steps: np.ndarray | None = None) -> Weights:

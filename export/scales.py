@@ -78,32 +78,6 @@ def with_raw_bytes(content: bytes) -> bytes:
     return pack(model)
 
 
-def with_range_of_details(content: bytes, low: float, high: float) -> bytes:
-    """States the range of what an int8 network adds to the enlarged picture, outside which its values are cut off.
-
-    Args:
-        content: A flatbuffer as from `with_raw_bytes`.
-        low: Smallest value, in grey levels, at most 0.
-        high: Largest value, at least 0.
-
-    Returns:
-        The flatbuffer with the new scale; unchanged if the network does not end in an addition, or if the range in the
-        file is smaller.
-    """
-    model = unpack(content)
-    graph = model.subgraphs[0]
-    makers = _find_makers(graph)
-    scale = (high - low) / 255
-    last = makers[_trace_moves(model, makers, makers[graph.outputs[0]].inputs[0])[-1]]
-    for added in last.inputs if operator_name(model, last) == "ADD" else []:
-        tensors = _trace_moves(model, makers, added)
-        if operator_name(model, makers[tensors[-1]]) == "CONV_2D":
-            for known in [graph.tensors[tensor].quantization for tensor in tensors]:
-                if known.scale[0] > scale:
-                    _set_scale(known, scale, round(-128 - low / scale))
-    return pack(model)
-
-
 def with_ranges(content: bytes, ranges: Mapping[str, tuple[float, float]]) -> bytes:
     """States the ranges of an int8 network's responses, outside which they are cut off.
 

@@ -111,13 +111,24 @@ def test_details_beyond_black_and_white_do_not_count(tiles):
     network = build_network("residual", num_filters=8, num_residual_blocks=1)
     exit_kernel = network.get_layer("exit").kernel
     exit_kernel.assign(np.random.default_rng(0).normal(0, 0.4, exit_kernel.shape))
-    low, high = measure_details(network, tiles)
+    low, high = measure_details(network, tiles)["exit"]
     assert -255 <= low < -20 and 20 < high <= 255
     exit_kernel.assign(exit_kernel * 100)
-    assert measure_details(network, tiles) == (pytest.approx(-255, abs=5), pytest.approx(255, abs=5))
+    assert measure_details(network, tiles) == {"exit": (pytest.approx(-255, abs=5), pytest.approx(255, abs=5))}
 
 
-def test_networks_that_add_no_details(tiles):
-    assert measure_details(build_network("fast", num_filters=4, num_residual_blocks=1), tiles) is None
-    assert measure_details(build_network("johnson2016", num_filters=4, num_residual_blocks=1), tiles) is None
-    assert measure_details(build_style_network(num_filters=4, num_residual_blocks=1), tiles) is None
+def test_networks_that_add_nothing_to_an_enlarged_picture(tiles):
+    assert measure_details(build_network("johnson2016", num_filters=4, num_residual_blocks=1), tiles) == {}
+    assert measure_details(build_style_network(num_filters=4, num_residual_blocks=1), tiles) == {}
+
+
+def test_the_file_has_the_range_of_details(tiles):
+    network = build_network("residual", num_filters=4, num_residual_blocks=1)
+    exit_kernel = network.get_layer("exit").kernel
+    exit_kernel.assign(np.random.default_rng(0).normal(0, 4, exit_kernel.shape))
+    low, high = measure_details(network, tiles)["exit"]
+    scales = [
+        t["quantization"][0]
+        for t in Interpreter(model_content=convert(network, "int8", TILE, tiles)).get_tensor_details()
+    ]
+    assert any(scale == pytest.approx((high - low) / 255, rel=1e-5) for scale in scales)

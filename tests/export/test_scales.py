@@ -6,7 +6,7 @@ from ai_edge_litert.interpreter import Interpreter
 from keras_psr.data.sources import open_sources
 from keras_psr.export.calibration import calibration_tiles
 from keras_psr.export.conversion import convert
-from keras_psr.export.scales import with_range_of_details, with_ranges
+from keras_psr.export.scales import with_ranges
 from keras_psr.inference.litert import TileInterpreter
 from keras_psr.inference.tflite_metadata import unpack
 from keras_psr.networks.super_resolution import build_network
@@ -54,12 +54,6 @@ def check_biases(content):
             np.testing.assert_allclose(bias, given * weights, rtol=1e-5)
             checked += 1
     return checked
-
-
-def test_the_range_of_details_in_the_file(residual):
-    narrow = with_range_of_details(residual, -30, 21)
-    assert 0.2 in np.round(list_scales(narrow), 4) and 0.2 not in np.round(list_scales(residual), 4)
-    assert with_range_of_details(narrow, -300, 300) == narrow
 
 
 def test_a_range_is_stated_for_a_layers_tensor_and_those_that_must_have_the_same_scale(residual):
