@@ -2,6 +2,7 @@
 
 import logging
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
@@ -286,6 +287,9 @@ def _run_stage(
                 callbacks=[CountSteps(), *callbacks],
             )
     except tf.errors.OpError as error:
+        # The traceback holds the dataset. At the end of the process, its threads could not return to Python, and the
+        # process would wait for them forever.
+        traceback.clear_frames(error.__traceback__)
         step, reason = trainer.steps_done, " ".join(str(error.message).split())
         if is_multiworker(strategy):
             raise TrainingError(

@@ -1,13 +1,16 @@
+import gc
 import json
 import shutil
 import signal
 import subprocess
 import sys
+import weakref
 from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from PIL import Image
 from skimage import data
 
@@ -612,6 +615,23 @@ def test_a_fit_whose_pictures_all_vanish_ends_with_a_message(photographs, tmp_pa
         TrainingError, match=r"after step \d+; the last checkpoint is kept: .*2 of 2 pictures cannot be"
     ):
         fit(tmp_path / "run", **settings, callbacks=[At(3, remove_all)])
+
+
+def test_a_fit_that_tensorflow_ends_lets_go_of_its_dataset(photographs, tmp_path, monkeypatch):
+    """A dataset that lives until the end of the process can keep it from ending."""
+    held = []
+
+    def fail(self, dataset, **options):
+        batches = iter(dataset)
+        next(batches)
+        held.append(weakref.ref(batches))
+        raise tf.errors.InternalError(None, None, "made up")
+
+    monkeypatch.setattr(Trainer, "fit", fail)
+    with pytest.raises(TrainingError, match="TensorFlow failed after step 0; .*: made up") as caught:
+        fit(tmp_path / "run", **TINY, **photographs)
+    gc.collect()
+    assert caught.value.__cause__.__traceback__ and [reference() for reference in held] == [None]
 
 
 def test_an_exploding_loss_ends_the_fit_before_it_is_saved(photographs, tmp_path, monkeypatch):
