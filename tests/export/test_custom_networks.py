@@ -9,6 +9,7 @@ from keras import layers
 from keras_psr.data.sources import open_sources
 from keras_psr.export.calibration import calibration_tiles
 from keras_psr.export.conversion import convert, measure_quantization
+from keras_psr.export.delegates import list_operators
 from keras_psr.inference.litert import TileInterpreter
 from keras_psr.networks.receptive_field import measure_geometry
 from keras_psr.networks.super_resolution import build_network
@@ -95,6 +96,16 @@ def test_int8_gives_the_networks_pixels(build, tiles):
     expected = np.clip(np.asarray(network(tiles[0][None].astype(np.float32)))[0, cut, cut], 0, 255)
     difference = np.abs(TileInterpreter(convert(network, "int8", TILE, tiles))(tiles[0]) - expected)
     assert difference.mean() < 0.7 and difference.max() < 12
+
+
+def test_an_exit_that_leaves_the_picture_no_fine_weights_does_not_enlarge_it(tiles):
+    keras.utils.set_random_seed(0)
+    network = finish_of_block()
+    exit_layer = next(layer for layer in network.layers if isinstance(layer, layers.Conv2DTranspose))
+    for factor, is_resized in ((10, False), (1000, True)):
+        exit_layer.kernel.assign(factor * exit_layer.kernel)
+        names = [name for name, _ in list_operators(convert(network, "int8", TILE, tiles))]
+        assert ("RESIZE_BILINEAR" in names) == is_resized
 
 
 @pytest.mark.parametrize("name", ["my conv", "_conv", "conv#1"])
