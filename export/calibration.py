@@ -18,7 +18,7 @@ PRINT = (3, 56, 200)
 """Number of tiles that look like print, and their two grey levels.
 
 Photographs have no edges as sharp as those of letters, so ranges measured on photographs alone clip the responses to
-text. More contrast is better for text, but leaves photographs fewer levels (docs/recipe.md has numbers).
+text. More contrast is better for text, but leaves photographs fewer levels.
 """
 
 

@@ -6,13 +6,14 @@ large as its stride, as the exit of `fast` has. So the exit can read the picture
 result is rounded. The file has two operators fewer, on the largest tensors, and takes less time.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import keras
 import numpy as np
 from keras import layers
 
-from keras_psr.export.equalization import LARGEST, find_concatenated
+from keras_psr.export.equalization import LARGEST
 from keras_psr.export.folding import find_makers, find_uses
 from keras_psr.export.operators import in_phases
 from keras_psr.networks.layer_kinds import side
@@ -84,14 +85,15 @@ class Enlargement:
         return in_phases(np.multiply.outer(np.outer(triangle, triangle), np.eye(3)), scale)
 
 
-def find_enlargement(network: keras.Model) -> Enlargement | None:
+def find_enlargement(network: keras.Model, concatenated: Sequence[layers.Add]) -> Enlargement | None:
     """Returns how a network enlarges its input; None if its exit cannot do that as well.
 
     Args:
         network: A functional model from (batch, height, width, 3) to an enlarged or painted picture.
+        concatenated: Additions whose summands a file concatenates; the exit must read one of them.
 
     Example:
-        find_enlargement(keras_psr.build_network("fast")).exit.name  # exit
+        enlargement = find_enlargement(network, equalize(network, tiles).concatenated)
     """
     makers, uses = find_makers(network), find_uses(network)
     addition, summands = makers[id(network.output)]
@@ -109,6 +111,6 @@ def find_enlargement(network: keras.Model) -> Enlargement | None:
         and exit_layer.filters == 3
         and scale % 2 == 0
         and (side(exit_layer, "kernel_size"), side(exit_layer, "strides")) == (2 * scale, scale)
-        and features in find_concatenated(network)
+        and features in concatenated
     )
     return Enlargement(features, exit_layer, upsampling, addition) if fits else None

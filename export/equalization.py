@@ -93,8 +93,8 @@ def equalize(network: keras.Model, tiles: Sequence[np.ndarray]) -> Equalization:
     summands = {id(tensor) for addition in concatenated for tensor in addition.input}
     for group in groups:
         distances = {tensor: np.abs(ranges[tensor] - shifts[tensor]).max(axis=0) for tensor in group}
-        widest = [tensor for tensor in group if tensor in summands] or list(group)
-        factor = _find_factor(list(distances.values()), distances[widest[-1]])
+        last = ([tensor for tensor in group if tensor in summands] or list(group))[-1]
+        factor = _find_factor(list(distances.values()), distances[last])
         codings |= {tensor: Coding(factor, shifts[tensor]) for tensor in group}
     coded_ranges = {
         layer.name: _code_range(ranges[id(output)], codings[id(output)])

@@ -47,7 +47,7 @@ class Quantization:
         self._codings, self.concatenated = equalization.codings, equalization.concatenated
         names = {layer.name: scope_of(index) for index, (layer, _, _) in enumerate(walk_layers(network))}
         self.ranges = {names[layer]: found for layer, found in equalization.ranges.items()}
-        found = find_enlargement(network)
+        found = find_enlargement(network, self.concatenated)
         self.enlargement = found if found and self._can_enlarge(found) else None
         if self.enlargement is None:
             self.ranges |= {names[layer]: found for layer, found in measure_details(network, tiles).items()}
@@ -89,9 +89,7 @@ class Quantization:
         return recode((np.tile(kernel, (1, 1, copies, 1)), bias), *self._codings[layer.name])
 
     def _can_enlarge(self, enlargement: Enlargement) -> bool:
-        """Returns whether the responses that the exit reads can have the picture's scale, and it its weights."""
-        if enlargement.features not in self.concatenated:
-            return False
+        """Returns whether the exit's weights leave steps that are fine enough for the picture's."""
         summands = enlargement.features.input
         channels = sum(tensor.shape[-1] for tensor in summands)
         kernel, _ = self._recode(enlargement.exit, transposed_weights(enlargement.exit, []), channels)

@@ -369,15 +369,15 @@ def _copy_weights(source: keras.Model, target: keras.Model, name: str) -> None:
     if not all(layer.startswith(SCALE_LAYERS) for layer in left_out) or _added_blocks(target, source):
         raise ConfigError(
             f"init must be a network of the same architecture as {target.name}. Received: {name} ({source.name}, "
-            f"{source.count_params()} parameters against {target.count_params()}). Give its --architecture, "
-            "--num-filters and --residual-blocks, or more of the last."
+            f"{source.count_params()} parameters against {target.count_params()}). Give its --architecture "
+            "and --num-filters, and at least as many --residual-blocks."
         )
     for block in added:
         last = [layer for layer in target.layers if layer.name.startswith(block) and layer.weights][-1]
         gain = last.weights[0]  # the kernel of a convolution, or the scale of a normalization
         gain.assign(tf.zeros_like(gain))
     if added:
-        log.info("%s has %d residual blocks fewer; those added change nothing at first.", name, len(added))
+        log.info("%s has %d fewer residual blocks; the added ones change nothing at first.", name, len(added))
     if left_out:
         log.info("%s has no weights for %s, which are initialised at random.", name, ", ".join(left_out))
 

@@ -4,16 +4,21 @@ import pytest
 from keras import layers
 
 from keras_psr.data.sources import open_sources
+from keras_psr.export import enlargement
 from keras_psr.export.calibration import calibration_tiles
 from keras_psr.export.conversion import convert
 from keras_psr.export.delegates import list_operators
-from keras_psr.export.enlargement import find_enlargement
+from keras_psr.export.equalization import find_concatenated
 from keras_psr.inference.litert import TileInterpreter
 from keras_psr.networks.receptive_field import measure_geometry
 from keras_psr.networks.style_transfer import build_style_network
 from keras_psr.networks.super_resolution import build_network
 
 SCALES = [2, 4, 8]
+
+
+def find_enlargement(network):
+    return enlargement.find_enlargement(network, find_concatenated(network))
 
 
 def bilinear(positions):
@@ -23,10 +28,10 @@ def bilinear(positions):
 
 @pytest.mark.parametrize("scale", SCALES)
 def test_the_kernel_is_the_bilinear_one_in_whole_steps(scale):
-    enlargement = find_enlargement(build_network("fast", scale=scale, num_filters=4, num_residual_blocks=1))
+    found = find_enlargement(build_network("fast", scale=scale, num_filters=4, num_residual_blocks=1))
     features = np.random.default_rng(0).normal(0, 0.2, (2, 2, 8, 3 * scale**2))
-    steps = enlargement.find_steps(features)
-    kernel = enlargement.round_kernel(steps)
+    steps = found.find_steps(features)
+    kernel = found.round_kernel(steps)
     assert kernel.shape == (2, 2, 6, 3 * scale**2)
     units = kernel / steps
     np.testing.assert_allclose(units, np.rint(units), atol=1e-6)
